@@ -1,0 +1,37 @@
+"""Files that appear whole or not at all."""
+
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import IO
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Replaces a file in one step, once its new content is safely on the disk."""
+    write_together({path: lambda file: file.write(data)})
+
+
+def write_together(writers: Mapping[Path, Callable[[IO[bytes]], object]]) -> None:
+    """Writes all files under temporary names, then puts them in place in the given order."""
+    temporaries = {path: path.with_name(f".{path.name}.{os.getpid()}.tmp") for path in writers}
+    try:
+        for path, write in writers.items():
+            with open(temporaries[path], "wb") as file:
+                write(file)
+                file.flush()
+                os.fsync(file.fileno())
+        for path, temporary in temporaries.items():
+            os.replace(temporary, path)
+            _sync_directory(path.parent)
+    finally:
+        for temporary in temporaries.values():
+            temporary.unlink(missing_ok=True)
+
+
+def _sync_directory(directory: Path) -> None:
+    """Makes a rename survive a power cut."""
+    descriptor = os.open(directory, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

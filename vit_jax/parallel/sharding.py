@@ -1,0 +1,76 @@
+"""Where arrays live: rules from an array's path and shape to its place on the mesh."""
+
+import re
+from collections.abc import Callable
+from typing import Any
+
+import jax
+from jax import Array
+from jax.sharding import Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+# The batch's first axis is split over both.
+BATCH_AXES = ("data", "fsdp")
+
+# Arrays below this many elements stay whole: gathering them costs more than it saves.
+_SMALL = 2**14
+
+# The axis, counted from the last, that `tensor` splits: heads, hidden units and classes. Paths
+# are searched, so that they fit optimizer moments and averaged weights as well.
+_TENSOR_RULES: tuple[tuple[re.Pattern[str], int], ...] = (
+    (re.compile(r"attention/(query|key|value)/(kernel|bias)$"), -2),
+    (re.compile(r"attention/out/kernel$"), -3),
+    (re.compile(r"mlp/dense1/(kernel|bias)$"), -1),
+    (re.compile(r"mlp/dense2/kernel$"), -2),
+    (re.compile(r"head/(kernel|bias)$"), -1),
+)
+# The first axis of these is the block's number, which a scan runs over.
+_STACKED = re.compile(r"(^|/)blocks/")
+
+
+def partition_spec(path: str, shape: tuple[int, ...], mesh: Mesh) -> P:
+    """Places one array of parameters or of optimizer state.
+
+    Args:
+      path: names joined by "/", such as `params/blocks/mlp/dense1/kernel`.
+    """
+    spec: list[str | None] = [None] * len(shape)
+    tensor, fsdp = mesh.shape["tensor"], mesh.shape["fsdp"]
+    for pattern, axis in _TENSOR_RULES:
+        if tensor > 1 and pattern.search(path) and shape[axis] % tensor == 0:
+            spec[axis] = "tensor"
+    size = 1
+    for length in shape:
+        size *= length
+    if fsdp > 1 and size >= _SMALL:
+        first = 1 if _STACKED.search(path) else 0
+        free = [i for i in range(first, len(shape)) if spec[i] is None and shape[i] % fsdp == 0]
+        if free:
+            spec[max(free, key=lambda i: shape[i])] = "fsdp"
+    return P(*spec)
+
+
+def state_shardings(state: Any, mesh: Mesh) -> Any:
+    """A sharding for every leaf of a tree of arrays or of their shapes."""
+
+    def place(key_path, leaf) -> NamedSharding:
+        path = jax.tree_util.keystr(key_path, simple=True, separator="/")
+        return NamedSharding(mesh, partition_spec(path, leaf.shape, mesh))
+
+    return jax.tree_util.tree_map_with_path(place, state)
+
+
+def batch_sharding(mesh: Mesh) -> NamedSharding:
+    """Arrays whose first axis is the batch."""
+    return NamedSharding(mesh, P(BATCH_AXES))
+
+
+def replicated(mesh: Mesh) -> NamedSharding:
+    """Arrays that every device holds whole."""
+    return NamedSharding(mesh, P())
+
+
+def constrain_batch(mesh: Mesh, axis: int = 0) -> Callable[[Array], Array]:
+    """A function that keeps an activation split over the batch, which is its axis `axis`."""
+    sharding = NamedSharding(mesh, P(*(None,) * axis, BATCH_AXES))
+    return lambda x: jax.lax.with_sharding_constraint(x, sharding)

@@ -1,0 +1,36 @@
+"""What a model expects of its input images. It travels with the weights."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from vit_jax.errors import UserError
+
+
+@dataclass(frozen=True)
+class PreprocessingConfig:
+    """From a decoded image to the values that a model was trained on.
+
+    The evaluation image is made on the host, in uint8: `squash` resizes the whole image to the
+    model's input size without regard to its aspect; `short_side` resizes the shorter side to
+    `short_side` pixels and takes the central crop. Mean and deviation apply on the device, to
+    values in [0, 1]; the default of 0.5 maps to [-1, 1] as in the paper's code.
+    """
+
+    mean: tuple[float, float, float] = (0.5, 0.5, 0.5)
+    std: tuple[float, float, float] = (0.5, 0.5, 0.5)
+    resize: Literal["squash", "short_side"] = "squash"
+    # Pixels, only with resize="short_side"; None is the shorter side of the model's input.
+    short_side: int | None = None
+    interpolation: Literal["bilinear", "bicubic"] = "bilinear"
+    # The paper's code resizes without antialiasing; Pillow and torchvision resize with it.
+    antialias: bool = False
+
+    def __post_init__(self) -> None:
+        if self.short_side is not None and self.resize == "squash":
+            raise UserError("short_side would be ignored: it needs resize='short_side'")
+        if self.short_side is not None and self.short_side < 1:
+            raise UserError(f"short_side must be at least 1 pixel, not {self.short_side}")
+        if self.interpolation == "bicubic" and not self.antialias:
+            raise UserError("interpolation='bicubic' needs antialias=True")
+        if min(self.std) <= 0:
+            raise UserError(f"std must be positive, not {self.std}")
