@@ -1,0 +1,134 @@
+"""Outputs and gradients of google-research/vision_transformer's own model code."""
+
+import json
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from flax import nnx, traverse_util
+
+from vit_jax.data.device import normalize
+from vit_jax.losses import cross_entropy
+from vit_jax.models import ModelConfig, ViT
+from vit_jax.parallel.mesh import MeshConfig, make_mesh
+from vit_jax.preprocessing import PreprocessingConfig
+from vit_jax.training.optimizer import OptimizerConfig, make_optimizer
+from vit_jax.training.step import init_state, make_train_step
+from vit_jax.weights.google import from_google
+
+DATA = Path(__file__).parents[1] / "parity"
+FILES = ["vit_token", "vit_gap", "vit_prelogits", "vit_token_384like", "vit_token_nonsquare"]
+LOGITS_BAR, GRADIENTS_BAR = 1e-4, 1e-3
+# Takes float images as they are.
+IDENTITY = PreprocessingConfig(mean=(0, 0, 0), std=(1 / 255,) * 3)
+
+
+def _load(name):
+    with np.load(DATA / f"{name}.npz") as file:
+        return dict(file)
+
+
+def _tree(file, prefix):
+    """Google's names below `prefix/` as the model's parameters."""
+    flat = {n.removeprefix(prefix): a for n, a in file.items() if n.startswith(prefix)}
+    return jax.tree.map(jnp.asarray, from_google(flat))
+
+
+def _config(file, **options):
+    theirs = json.loads(str(file["config"]))
+    return ModelConfig(
+        name=f"ViT-B/{theirs['patches']['size'][0]}",
+        image_size=file["images"].shape[1:3],
+        num_classes=file["logits"].shape[1],
+        depth=theirs["transformer"]["num_layers"],
+        width=theirs["hidden_size"],
+        mlp_dim=theirs["transformer"]["mlp_dim"],
+        num_heads=theirs["transformer"]["num_heads"],
+        pooling=theirs["classifier"],
+        representation_size=theirs["representation_size"],
+        **options,
+    )
+
+
+def _assert_close_in_the_largest(actual, expected, bar):
+    """Compares trees relative to the largest entry: gradients of key biases are rounding noise."""
+    actual, expected = (traverse_util.flatten_dict(t, sep="/") for t in (actual, expected))
+    assert actual.keys() == expected.keys()
+    largest = max(np.abs(array).max() for array in expected.values())
+    for path, array in expected.items():
+        np.testing.assert_allclose(actual[path], array, rtol=0, atol=bar * largest, err_msg=path)
+
+
+def _assert_parity(file, config):
+    graphdef = nnx.graphdef(nnx.eval_shape(lambda: ViT(config, rngs=nnx.Rngs(0))))
+
+    @jax.jit
+    def run(params, images, labels):
+        def mean_loss(params):
+            model = nnx.merge(graphdef, params)
+            logits = model(images)
+            losses = cross_entropy(logits, labels, "softmax", label_smoothing=0.0)
+            return losses.mean(), (logits, model.features(images))
+
+        return jax.value_and_grad(mean_loss, has_aux=True)(params)
+
+    with jax.default_matmul_precision("highest"):
+        (loss, (logits, features)), grads = run(
+            _tree(file, "params/"), file["images"], file["labels"]
+        )
+    np.testing.assert_allclose(features, file["pre_logits"], rtol=0, atol=LOGITS_BAR)
+    np.testing.assert_allclose(logits, file["logits"], rtol=0, atol=LOGITS_BAR)
+    np.testing.assert_allclose(loss, file["loss"], rtol=LOGITS_BAR)
+    _assert_close_in_the_largest(grads, _tree(file, "grads/"), GRADIENTS_BAR)
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_every_file(name):
+    file = _load(name)
+    _assert_parity(file, _config(file))
+
+
+@pytest.mark.parametrize(
+    ("scan", "remat"),
+    [(True, "dots"), (True, "block"), (False, "none"), (False, "dots"), (False, "block")],
+)
+def test_unrolled_and_rematerialised(scan, remat):
+    file = _load("vit_token")
+    _assert_parity(file, _config(file, scan=scan, remat=remat))
+
+
+def test_ten_steps_of_fine_tuning():
+    file = _load("vit_token")
+    rates = jnp.asarray(file["finetune_lrs"])
+    # As the file was made: clipping at 1, momentum 0.9 kept in bfloat16.
+    config = OptimizerConfig(name="sgd", clip_norm=1.0, momentum_dtype="bfloat16")
+    optimizer = make_optimizer(config, lambda step: rates[step])
+    step = make_train_step(
+        _config(file),
+        IDENTITY,
+        optimizer,
+        make_mesh(MeshConfig(), jax.devices()[:1]),
+        loss="softmax",
+        label_smoothing=0.0,
+        flip=False,
+        micro_batches=1,
+        average=None,
+        seed=0,
+    )
+    state = init_state(_tree(file, "params/"), optimizer, average=False)
+    images, labels = jnp.asarray(file["images"]), jnp.asarray(file["labels"])
+    batch = {"images": images, "labels": labels, "weights": jnp.ones(len(labels))}
+    np.testing.assert_allclose(normalize(images, IDENTITY), images, rtol=1e-6)
+    losses = []
+    with jax.default_matmul_precision("highest"):
+        step = jax.jit(step)
+        for _ in rates:
+            state, metrics = step(state, batch)
+            losses.append(metrics["loss"])
+    np.testing.assert_allclose(losses, file["finetune_losses"], rtol=1e-3)
+    traces = [a for a in jax.tree.leaves(state.opt_state) if a.dtype == jnp.bfloat16]
+    assert len(traces) == len(jax.tree.leaves(state.params))
+    assert optax.tree_utils.tree_get(state.opt_state, "count") == len(rates)

@@ -1,0 +1,27 @@
+"""Models: from a name and options to a callable module. They know no data, mesh or optimizer."""
+
+from flax import nnx
+
+from vit_jax.models.config import ModelConfig
+from vit_jax.models.sizes import list_models
+from vit_jax.models.vit import ViT
+
+__all__ = ["ModelConfig", "ViT", "create_model", "list_models"]
+
+
+def create_model(name: str, *, seed: int = 0, **options) -> ViT:
+    """Makes a model with freshly drawn parameters.
+
+    Args:
+      name: such as `ViT-B/16`; see `list_models`.
+      seed: of the initial parameters.
+      **options: fields of `ModelConfig`, such as `image_size=224` and `num_classes=1000`.
+
+    Returns:
+      A module that maps float images [batch, height, width, 3] to logits [batch, num_classes].
+
+    Raises:
+      UserError: an unknown name, or options that do not fit together.
+    """
+    options.setdefault("num_classes", 1000)
+    return ViT(ModelConfig(name=name, **options), rngs=nnx.Rngs(seed))

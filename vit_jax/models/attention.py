@@ -1,0 +1,103 @@
+"""Multi-head self-attention and pooling by attention."""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jax import Array
+
+from vit_jax.models.config import ModelConfig
+
+_xavier = nnx.initializers.xavier_uniform()
+
+
+class Attention(nnx.Module):
+    """Multi-head scaled dot-product attention (section 3.1, eqs. 5 to 8).
+
+    Kernels are drawn Xavier-uniform at their 2-D shape (width, width) and then split into heads,
+    so that their bound does not depend on the number of heads; `LinearGeneral` draws them so.
+    """
+
+    def __init__(self, config: ModelConfig, *, rngs: nnx.Rngs):
+        width, heads = config.size.width, config.size.num_heads
+        split = (heads, width // heads)
+
+        def project(inputs: int | tuple[int, int], outputs: int | tuple[int, int]):
+            axis = -1 if isinstance(inputs, int) else (-2, -1)
+            return nnx.LinearGeneral(
+                inputs, outputs, axis=axis, kernel_init=_xavier, dtype=config.dtype, rngs=rngs
+            )
+
+        self.query = project(width, split)
+        self.key = project(width, split)
+        self.value = project(width, split)
+        self.out = project(split, width)
+        self.implementation = config.attention
+
+    def __call__(self, queries: Array, tokens: Array) -> Array:
+        """[batch, Q, width] attends to [batch, T, width] -> [batch, Q, width]."""
+        mixed = jax.nn.dot_product_attention(
+            self.query(queries),
+            self.key(tokens),
+            self.value(tokens),
+            implementation=self.implementation,
+        )
+        return self.out(mixed)
+
+
+class Mlp(nnx.Module):
+    """Two dense layers with a GELU between them, and dropout after each (section 3.1, B.1)."""
+
+    def __init__(self, config: ModelConfig, *, rngs: nnx.Rngs):
+        width, hidden = config.size.width, config.size.mlp_dim
+
+        def dense(inputs: int, outputs: int):
+            return nnx.Linear(
+                inputs,
+                outputs,
+                kernel_init=_xavier,
+                bias_init=nnx.initializers.normal(1e-6),
+                dtype=config.dtype,
+                rngs=rngs,
+            )
+
+        self.dense1 = dense(width, hidden)
+        self.dense2 = dense(hidden, width)
+        self.dropout = nnx.Dropout(config.dropout)
+        self.gelu: Callable[[Array], Array] = _gelu_tanh if config.gelu == "tanh" else _gelu_exact
+
+    def __call__(self, x: Array, key: Array | None) -> Array:
+        """[..., width] -> [..., width]; dropout is on when a key is given."""
+        key1, key2 = (None, None) if key is None else jax.random.split(key)
+        x = self.gelu(self.dense1(x))
+        x = self.dropout(x, deterministic=key is None, rngs=key1)
+        return self.dropout(self.dense2(x), deterministic=key is None, rngs=key2)
+
+
+class AttentionPooling(nnx.Module):
+    """A learned query attends to all tokens, followed by a residual MLP.
+
+    From Scaling Vision Transformers (arXiv 2106.04560), section 3.2, as in the authors' code.
+    """
+
+    def __init__(self, config: ModelConfig, *, rngs: nnx.Rngs):
+        width = config.size.width
+        self.probe = nnx.Param(_xavier(rngs.params(), (1, 1, width), jnp.float32))
+        self.attention = Attention(config, rngs=rngs)
+        self.norm = nnx.LayerNorm(width, epsilon=config.norm_epsilon, dtype=config.dtype, rngs=rngs)
+        self.mlp = Mlp(config, rngs=rngs)
+
+    def __call__(self, tokens: Array, key: Array | None) -> Array:
+        """[batch, T, width] -> [batch, width]."""
+        probe = jnp.broadcast_to(self.probe[...], (tokens.shape[0], 1, tokens.shape[2]))
+        pooled = self.attention(probe.astype(tokens.dtype), tokens)
+        return (pooled + self.mlp(self.norm(pooled), key))[:, 0]
+
+
+def _gelu_tanh(x: Array) -> Array:
+    return jax.nn.gelu(x, approximate=True)
+
+
+def _gelu_exact(x: Array) -> Array:
+    return jax.nn.gelu(x, approximate=False)
