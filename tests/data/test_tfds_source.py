@@ -1,0 +1,241 @@
+import io
+import multiprocessing
+import pickle
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tensorflow_datasets as tfds
+from PIL import Image
+from sklearn.datasets import load_digits
+
+from vit_jax.data.digits import Digits, prepare_digits
+from vit_jax.data.sources import open_source
+from vit_jax.data.tfds_source import prepare
+from vit_jax.errors import UserError
+
+COLOURS = ("red", "green", "blue")
+
+
+def png(value: int) -> bytes:
+    buffer = io.BytesIO()
+    Image.new("RGB", (4, 4), (value, 0, 0)).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+class TwoOfEach(tfds.core.GeneratorBasedBuilder):
+    """A mask besides the image, a coarse label besides the label, and text, as in real sets."""
+
+    VERSION = tfds.core.Version("1.0.0")
+    SUPERVISED_KEYS = ("image", "label")
+
+    def _info(self):
+        return tfds.core.DatasetInfo(
+            builder=self,
+            features=tfds.features.FeaturesDict(
+                {
+                    "a_coarse_label": tfds.features.ClassLabel(names=["warm", "cold"]),
+                    "a_mask": tfds.features.Image(shape=(4, 4, 3)),
+                    "image": tfds.features.Image(shape=(4, 4, 3)),
+                    "label": tfds.features.ClassLabel(names=COLOURS),
+                    "text": tfds.features.Text(),
+                }
+            ),
+            supervised_keys=self.SUPERVISED_KEYS,
+        )
+
+    def _split_generators(self, dl_manager):
+        return {
+            "train": self._generate_examples(range(12)),
+            "test": self._generate_examples(range(12, 17)),
+        }
+
+    def _generate_examples(self, indices):
+        for i in indices:
+            yield (
+                i,
+                {
+                    "image": png(i),
+                    "a_mask": png(200),
+                    "label": i % 3,
+                    "a_coarse_label": 1,
+                    "text": "not read",
+                },
+            )
+
+
+class Ambiguous(TwoOfEach):
+    VERSION = tfds.core.Version("1.0.0")
+    SUPERVISED_KEYS = None
+
+
+class NeedsTensorflow(TwoOfEach):
+    VERSION = tfds.core.Version("1.0.0")
+
+    def _generate_examples(self, indices):
+        raise ModuleNotFoundError("No module named 'tensorflow'", name="tensorflow")
+        yield
+
+
+class Offline(TwoOfEach):
+    VERSION = tfds.core.Version("1.0.0")
+
+    def _split_generators(self, dl_manager):
+        raise ConnectionError("Failed to resolve\n'example.org'")
+
+
+@pytest.fixture(scope="module")
+def data_dir(tmp_path_factory) -> str:
+    return str(tmp_path_factory.mktemp("tfds"))
+
+
+@pytest.fixture(scope="module")
+def two_of_each(data_dir) -> str:
+    assert prepare("two_of_each", data_dir) == f"{data_dir}/two_of_each/1.0.0"
+    return data_dir
+
+
+def pixels(record) -> np.ndarray:
+    return np.asarray(Image.open(io.BytesIO(record.image)))
+
+
+def test_digits_are_those_of_scikit_learn(data_dir):
+    train = open_source("digits", "train", data_dir=data_dir)
+    test = open_source("digits", "test", data_dir=data_dir)
+    assert (len(train), len(test)) == (1437, 360)
+    assert train.class_names == tuple("0123456789")
+    records = [*train, *test]
+    assert all(record.image.startswith(b"\x89PNG") for record in records)
+    digits = load_digits()
+    scaled = np.rint(digits.images * 255 / 16).astype(np.uint8)
+    assert scaled.max() == 255
+    assert Counter((pixels(r).tobytes(), r.label) for r in records) == Counter(
+        (image.tobytes(), label) for image, label in zip(scaled, digits.target, strict=True)
+    )
+
+
+def test_digits_are_split_by_class(data_dir):
+    test = Counter(record.label for record in open_source("digits", "test", data_dir=data_dir))
+    for label, total in Counter(load_digits().target.tolist()).items():
+        assert abs(test[label] - total * 360 / 1797) < 1
+
+
+def test_digits_slices_and_names(data_dir):
+    source = open_source("digits:1.0.0", "train[:98%]+test[10:20]", data_dir=data_dir)
+    assert source.name == "digits:1.0.0/train[:98%]+test[10:20]"
+    assert len(source) == 1408 + 10  # 98% of 1437 is 1408.26
+    assert source[1407].name == "digits:1.0.0/train[1407]"
+    assert source[1408].name == "digits:1.0.0/test[10]"
+    test = open_source("digits", "test", data_dir=data_dir)
+    assert source[1408][:2] == test[10][:2]
+
+
+def test_digits_go_to_tfds_default_directory(tmp_path, monkeypatch):
+    monkeypatch.setattr(tfds.core.constants, "DATA_DIR", str(tmp_path))
+    assert len(open_source("digits", "test")) == 360
+    assert (tmp_path / "digits" / "1.0.0" / "dataset_info.json").exists()
+
+
+def test_a_process_that_loses_the_race_takes_the_winners_digits(data_dir, tmp_path, monkeypatch):
+    winner, loser = Digits(data_dir=str(tmp_path)), Digits(data_dir=str(tmp_path))
+    generate = loser._generate_examples
+
+    def generate_after_the_winner(*arguments):
+        prepare_digits(winner)
+        yield from generate(*arguments)
+
+    monkeypatch.setattr(loser, "_generate_examples", generate_after_the_winner)
+    prepare_digits(loser)
+    assert len(open_source("digits", "test", data_dir=str(tmp_path))) == 360
+    assert [path.name for path in (tmp_path / "digits").iterdir()] == ["1.0.0"]
+
+
+def test_digits_that_cannot_be_written(tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(UserError, match="cannot write data set 'digits' to .*file/digits/1.0.0"):
+        open_source("digits", "train", data_dir=str(tmp_path / "file"))
+
+
+def test_the_supervised_features_are_read(two_of_each):
+    source = open_source("two_of_each", "train", data_dir=two_of_each)
+    assert source.class_names == COLOURS
+    assert sorted(source)[0].image == png(0)
+    assert {(record.image, record.label) for record in source} == {
+        (png(i), i % 3) for i in range(12)
+    }
+
+
+def test_indices_outside_raise_index_error(two_of_each):
+    source = open_source("two_of_each", "test", data_dir=two_of_each)
+    for outside in (-1, 5):
+        with pytest.raises(IndexError):
+            source[outside]
+
+
+def test_ambiguous_features_are_listed(tmp_path):
+    prepare("ambiguous", str(tmp_path))
+    with pytest.raises(UserError, match=r"one Image and one ClassLabel .*a_mask \(Image\)"):
+        open_source("ambiguous", "train", data_dir=str(tmp_path))
+
+
+def read_all(source):
+    return list(source)
+
+
+def test_a_source_travels_to_a_spawned_process(two_of_each):
+    source = open_source("two_of_each", "train[3:]+test", data_dir=two_of_each)
+    records = list(source)  # opens the files, which must not travel
+    assert len(pickle.dumps(source)) < 1000
+    assert list(pickle.loads(pickle.dumps(source))) == records
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        assert pool.apply(read_all, (source,)) == records
+
+
+def test_prepare_twice_does_nothing(two_of_each, monkeypatch):
+    monkeypatch.setattr(TwoOfEach, "_split_generators", None)
+    assert prepare("two_of_each", two_of_each) == f"{two_of_each}/two_of_each/1.0.0"
+
+
+def test_unprepared_names_the_command(tmp_path):
+    with pytest.raises(UserError) as caught:
+        open_source("cifar10", "train", data_dir=str(tmp_path))
+    assert str(caught.value) == (
+        f"data set 'cifar10' is not prepared in {tmp_path}; "
+        f"run: python -m vit_jax prepare --dataset=cifar10 --data_dir={tmp_path}"
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("cifar1O", "unknown TFDS data set 'cifar1O'; did you mean 'cifar10'"),
+        ("cifar10/nope", "BuilderConfig nope not found"),
+        ("cifar10:9.9.9", "cannot be loaded at version 9.9.9, only: 3.0.2"),
+        ("no such", "Parsing builder name string no such failed"),
+    ],
+)
+def test_unknown_names_are_one_line(name, reason, tmp_path):
+    for use in (prepare, lambda n, d: open_source(n, "train", data_dir=d)):
+        with pytest.raises(UserError, match=reason) as caught:
+            use(name, str(tmp_path))
+        assert "\n" not in str(caught.value)
+
+
+def test_another_file_format_is_refused(tmp_path):
+    # Writing TFRecord takes TensorFlow, so the description alone says that it was done.
+    info = Path(prepare("two_of_each", str(tmp_path)), "dataset_info.json")
+    info.write_text(info.read_text().replace("array_record", "tfrecord"))
+    for use in (prepare, lambda n, d: open_source(n, "train", data_dir=d)):
+        with pytest.raises(UserError, match="prepared as tfrecord.* vit_jax prepare --dataset=two"):
+            use("two_of_each", str(tmp_path))
+
+
+def test_tensorflow_that_is_missing_is_named(tmp_path):
+    with pytest.raises(UserError, match=r"pip install 'vit_jax\[prepare\]'"):
+        prepare("needs_tensorflow", str(tmp_path))
+
+
+def test_no_network_is_one_line(tmp_path):
+    with pytest.raises(UserError, match="Failed to resolve 'example.org'; check the network"):
+        prepare("offline", str(tmp_path))

@@ -1,0 +1,67 @@
+"""The `data` section of a config: what is read for training, and how images are cropped."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from vit_jax.errors import UserError
+
+# Of the paper's pre-training and fine-tuning (Inception's crop).
+CROP_AREA = (0.05, 1.0)
+
+
+@dataclass(frozen=True)
+class AffineConfig:
+    """Small random rotations, shifts and scalings, each drawn uniformly in both directions."""
+
+    # Degrees.
+    rotate: float = 0.0
+    # Share of the image's side.
+    shift: float = 0.0
+    # Share by which the image grows or shrinks.
+    scale: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.rotate < 0 or self.shift < 0 or not 0 <= self.scale < 1:
+            raise UserError(
+                f"rotate={self.rotate}, shift={self.shift}, scale={self.scale}: none may be "
+                "negative, and scale must be below 1"
+            )
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """Training data.
+
+    `dataset` is a TFDS name, or a folder of images when it starts with `/`, `./`, `../` or `~`.
+    `train` is a split in TFDS syntax, such as `train[:98%]`.
+    """
+
+    dataset: str
+    train: str = "train"
+    # Where TFDS data sets lie; None is TFDS's own default.
+    data_dir: str | None = None
+    # Share of every class that becomes `test` where a folder has no splits; None is 0.1.
+    test_fraction: float | None = None
+    batch_size: int = 512
+    # Worker processes that decode and crop; 0 does it in threads of the main process.
+    workers: int = 2
+    # inception: a random box of `crop_area` of the image and of aspect 3/4 to 4/3.
+    crop: Literal["inception", "none"] = "inception"
+    crop_area: tuple[float, float] = CROP_AREA
+    flip: bool = True
+    affine: AffineConfig | None = None
+    # What an image that cannot be read does: end the run, or count as a row of weight 0.
+    on_error: Literal["stop", "skip"] = "stop"
+
+    def __post_init__(self) -> None:
+        if self.batch_size < 1:
+            raise UserError(f"batch_size must be at least 1, not {self.batch_size}")
+        if self.workers < 0:
+            raise UserError(f"workers must not be negative, not {self.workers}")
+        low, high = self.crop_area
+        if not 0 < low <= high <= 1:
+            raise UserError(f"crop_area must be 0 < low <= high <= 1, not {self.crop_area}")
+        if self.crop == "none" and self.crop_area != CROP_AREA:
+            raise UserError("crop_area would be ignored: it needs crop='inception'")
+        if self.test_fraction is not None and not 0 < self.test_fraction < 1:
+            raise UserError(f"test_fraction must be between 0 and 1, not {self.test_fraction}")

@@ -1,0 +1,233 @@
+"""Folders of images, one sub-folder a class.
+
+Two layouts. If the root has a folder `train`, each folder of the root is a split and holds the
+classes: `root/train/cat/1.jpg`, `root/val/cat/2.jpg`. Else the root holds the classes themselves,
+`root/cat/1.jpg`, and the splits `train` and `test` are drawn from every class.
+
+Hidden files and folders are skipped, symbolic links are followed, images count at any depth below
+their class.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import logging
+import os
+from collections import Counter
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+
+from vit_jax.data.sources import Record, absolute_path, split_ranges
+from vit_jax.errors import UserError
+
+_SUFFIXES = frozenset(".jpg .jpeg .png .webp .bmp .gif .tif .tiff .ppm".split())
+_DEFAULT_TEST_FRACTION = 0.1
+
+_log = logging.getLogger(__name__)
+
+
+class FolderSource:
+    """The images of one split, or slices of splits, of a folder."""
+
+    def __init__(self, dataset: str, split: str, test_fraction: float | None = None) -> None:
+        root = absolute_path(dataset)
+        folder = _scan(root, test_fraction)
+        ranges = split_ranges(split, {s: [len(f)] for s, f in folder.splits.items()}, dataset)
+        files = [file for s, start, stop in ranges for file in folder.splits[s][start:stop]]
+        self.name = f"{dataset}/{split}"
+        self.class_names = folder.class_names
+        self._root = os.fsencode(root)
+        self._labels = np.array([file.label for file in files], np.int32)
+        # One string and its offsets: 1.3 million separate strings would triple the memory of
+        # every worker, and the time to send them there.
+        self._paths = b"".join(file.path for file in files)
+        self._ends = np.cumsum([len(file.path) for file in files])
+
+    def __len__(self) -> int:
+        return len(self._labels)
+
+    def __getitem__(self, index: int) -> Record:
+        if not 0 <= index < len(self):
+            raise IndexError(f"record {index} of {len(self)}")
+        start = self._ends[index - 1] if index else 0
+        path = os.fsdecode(os.path.join(self._root, self._paths[start : self._ends[index]]))
+        try:
+            with open(path, "rb") as file:
+                image = file.read()
+        except OSError as error:
+            raise UserError(
+                f"cannot read {path} ({error.strerror}), which was there when the folder was "
+                "listed; restore it, or start again without it"
+            ) from error
+        return Record(image, int(self._labels[index]), path)
+
+
+class _File(NamedTuple):
+    path: bytes  # below the data set's root
+    label: int
+
+
+class _Folder(NamedTuple):
+    class_names: tuple[str, ...]
+    splits: dict[str, list[_File]]
+
+
+# Listing ImageNet takes seconds on a disk and minutes on a network: once for all its splits.
+@functools.lru_cache(maxsize=8)
+def _scan(root: str, test_fraction: float | None) -> _Folder:
+    if not os.path.isdir(root):
+        reason = "is a file, not a folder" if os.path.exists(root) else "does not exist"
+        raise UserError(f"data set folder {root} {reason}; name a folder with one folder a class")
+    ignored: Counter[str] = Counter()
+    folders = _subfolders(root, ignored)
+    if "train" in folders:
+        if test_fraction is not None:
+            raise UserError(
+                f"test_fraction={test_fraction} would be ignored: {root} has its own splits "
+                f"({', '.join(folders)}); leave it out"
+            )
+        folder = _with_splits(root, folders, ignored)
+    else:
+        folder = _without_splits(root, folders, ignored, test_fraction)
+    if ignored:
+        counts = ", ".join(f"{count} {what}" for what, count in sorted(ignored.items()))
+        _log.warning("%s: ignored %s", root, counts)
+    return folder
+
+
+def _with_splits(root: str, splits: list[str], ignored: Counter[str]) -> _Folder:
+    classes = {split: _subfolders(os.path.join(root, split), ignored) for split in splits}
+    # Labels come from one list for all splits: a class that a split lacks must not shift the rest.
+    class_names = tuple(sorted(set().union(*classes.values())))
+    for split in splits:
+        missing = sorted(set(classes[split]) - set(classes["train"]))
+        if missing:
+            raise UserError(
+                f"class folder {os.path.join(root, split, missing[0])} has no counterpart in "
+                f"{os.path.join(root, 'train')}; add one with images, or remove it"
+            )
+    files = {
+        split: {name: _images(root, os.path.join(split, name), ignored) for name in classes[split]}
+        for split in splits
+    }
+    _require_images(root, "train", files["train"])
+    labels = {name: label for label, name in enumerate(class_names)}
+    return _Folder(
+        class_names,
+        {
+            split: _shuffled(
+                [_File(path, labels[name]) for name, paths in of_class.items() for path in paths],
+                prefix=split,
+            )
+            for split, of_class in files.items()
+        },
+    )
+
+
+def _without_splits(
+    root: str, class_names: list[str], ignored: Counter[str], test_fraction: float | None
+) -> _Folder:
+    if test_fraction is None:
+        test_fraction = _DEFAULT_TEST_FRACTION
+        _log.info("%s has no splits: test_fraction=%g of each class is 'test'", root, test_fraction)
+    if not 0 < test_fraction < 1:
+        raise UserError(
+            f"test_fraction={test_fraction} for {root}: choose a share above 0 and below 1"
+        )
+    files = {name: _images(root, name, ignored) for name in class_names}
+    _require_images(root, "", files)
+    splits: dict[str, list[_File]] = {"train": [], "test": []}
+    for label, paths in enumerate(files.values()):
+        # Drawn within the class, and by name, so that a file that is added elsewhere moves none.
+        # Another hash than the order's, or the train images would all have high positions.
+        drawn = sorted(paths, key=lambda path: _digest(path, b"test split"))
+        count = _test_count(len(paths), test_fraction)
+        splits["test"] += [_File(path, label) for path in drawn[:count]]
+        splits["train"] += [_File(path, label) for path in drawn[count:]]
+    return _Folder(tuple(class_names), {split: _shuffled(drawn) for split, drawn in splits.items()})
+
+
+def _test_count(images: int, test_fraction: float) -> int:
+    """Test images of a class: at least one if it has two, and at least one left to train on."""
+    return min(max(round(test_fraction * images), 1), images - 1)
+
+
+def _require_images(root: str, split: str, files: dict[str, list[bytes]]) -> None:
+    if not any(files.values()):
+        raise UserError(
+            f"data set folder {os.path.join(root, split)} holds no images "
+            f"({', '.join(sorted(_SUFFIXES))}) in class folders; lay them out as CLASS/IMAGE.jpg"
+        )
+    for name, paths in files.items():
+        if not paths:
+            raise UserError(
+                f"class folder {os.path.join(root, split, name)} holds no images; "
+                "fill it or remove it"
+            )
+
+
+def _shuffled(files: list[_File], prefix: str = "") -> list[_File]:
+    """Orders files by a hash of their path within the split.
+
+    Slices such as train[:10%] then cut across the classes, which alphabetical order would not,
+    and an image keeps its place among the others whatever is added or taken away.
+    """
+    skip = len(os.fsencode(os.path.join(prefix, "")))
+    return sorted(files, key=lambda file: _digest(file.path[skip:], b"order"))
+
+
+def _digest(path: bytes, purpose: bytes) -> bytes:
+    portable = path.replace(os.fsencode(os.sep), b"/")
+    return hashlib.blake2b(portable, digest_size=16, person=purpose).digest()
+
+
+def _subfolders(path: str, ignored: Counter[str]) -> list[str]:
+    """Names of the folders in `path`, sorted as strings, like torchvision's ImageFolder."""
+    names = []
+    for entry in _entries(path):
+        if entry.is_dir():
+            names.append(entry.name)
+        else:
+            ignored["files outside class folders"] += 1
+    return sorted(names)
+
+
+def _images(root: str, folder: str, ignored: Counter[str]) -> list[bytes]:
+    """Paths below `root` of all images in `folder` at any depth."""
+    paths = []
+    waiting = [folder]
+    linked: set[str] = set()
+    while waiting:
+        folder = waiting.pop()
+        for entry in _entries(os.path.join(root, folder)):
+            path = os.path.join(folder, entry.name)
+            if entry.is_dir():
+                if entry.is_symlink():
+                    _require_new_target(entry, linked)
+                waiting.append(path)
+            elif os.path.splitext(entry.name)[1].lower() in _SUFFIXES:
+                paths.append(os.fsencode(path))
+            else:
+                ignored["files that are not images"] += 1
+    return paths
+
+
+def _entries(path: str) -> Iterator[os.DirEntry[str]]:
+    try:
+        with os.scandir(path) as entries:
+            yield from (entry for entry in entries if not entry.name.startswith("."))
+    except OSError as error:
+        raise UserError(
+            f"cannot list folder {path}: {error.strerror}; mend or remove it"
+        ) from error
+
+
+def _require_new_target(link: os.DirEntry[str], linked: set[str]) -> None:
+    """Stops at links that lead to the same folder again: loops, and images counted twice."""
+    target = os.path.realpath(link.path)
+    if target in linked:
+        raise UserError(f"{link.path} leads to {target} a second time; remove the link")
+    linked.add(target)

@@ -1,0 +1,193 @@
+"""The loader: worker processes, the threads between them and the devices, and nothing random."""
+
+import logging
+import os
+import queue
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Literal, Self
+
+import grain
+import jax
+import numpy as np
+from absl import flags
+from jax.sharding import NamedSharding
+
+from vit_jax.data.batches import Chunks
+from vit_jax.errors import UserError
+
+_log = logging.getLogger(__name__)
+
+# Batches that wait on the devices, and chunks that wait in each worker.
+_DEVICE_PREFETCH = 2
+_WORKER_PREFETCH = 2
+_READ_THREADS = 4
+
+
+def local_rows(batch_size: int, sharding: NamedSharding) -> np.ndarray:
+    """The rows of a batch that this process's devices hold, ascending."""
+    indices = sharding.addressable_devices_indices_map((batch_size,)).values()
+    return np.unique(np.concatenate([np.arange(batch_size)[index] for index in indices]))
+
+
+@dataclass
+class Batch:
+    """A batch on the devices.
+
+    Attributes:
+      arrays: images uint8 [batch, height, width, 3], labels int32 [batch], weights float32
+        [batch]; global arrays, sharded over the mesh.
+      errors: of this process's rows, a line for each image that could not be read.
+    """
+
+    arrays: dict[str, jax.Array]
+    errors: tuple[str, ...]
+
+
+class Loader:
+    """Iterates over the batches of steps [start, stop) of `chunks`, prefetched to the devices.
+
+    Attributes:
+      waited: seconds that the consumer has spent waiting for batches.
+    """
+
+    def __init__(
+        self,
+        chunks: Chunks,
+        sharding: NamedSharding,
+        *,
+        start: int,
+        stop: int,
+        workers: int,
+        on_error: Literal["stop", "skip"],
+    ):
+        self.waited = 0.0
+        self._sharding = sharding
+        self._chunks = chunks
+        self._on_error = on_error
+        self._queue: queue.Queue[Batch | BaseException | None] = queue.Queue(_DEVICE_PREFETCH)
+        self._closed = threading.Event()
+        self._thread = threading.Thread(
+            target=self._fill, args=(start, stop, workers), name="loader", daemon=True
+        )
+        self._thread.start()
+
+    def __iter__(self) -> Iterator[Batch]:
+        return self
+
+    def __next__(self) -> Batch:
+        began = time.perf_counter()
+        item = self._queue.get()
+        self.waited += time.perf_counter() - began
+        if item is None:
+            raise StopIteration
+        if isinstance(item, BaseException):
+            raise item
+        return item
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Ends the workers and waits for them."""
+        self._closed.set()
+        self._thread.join()
+
+    def _fill(self, start: int, stop: int, workers: int) -> None:
+        chunks = None
+        try:
+            chunks = iter(_read(self._chunks, start, stop, workers))
+            for _ in range(start, stop):
+                if not self._put(self._assemble(chunks)):
+                    return
+            self._put(None)
+        except BaseException as error:  # Handed to the consumer, whose thread it concerns.
+            self._put(error)
+        finally:
+            if chunks is not None:
+                chunks.close()
+
+    def _put(self, item: Batch | BaseException | None) -> bool:
+        """Waits for room in the queue; False when the loader was closed meanwhile."""
+        while not self._closed.is_set():
+            try:
+                self._queue.put(item, timeout=0.1)
+                return True
+            except queue.Full:
+                continue
+        return False
+
+    def _assemble(self, chunks: Iterator[dict[str, Any]]) -> Batch:
+        pieces = [next(chunks) for _ in range(self._chunks.chunks_per_batch)]
+        errors = tuple(error for piece in pieces for error in piece["errors"])
+        if errors and self._on_error == "stop":
+            raise UserError(
+                f"{errors[0]}; mend or remove it, or go on without such images with "
+                "--config.data.on_error=skip"
+            )
+        for error in errors:
+            _log.warning("left out: %s", error)
+        arrays = {
+            name: self._to_devices(np.concatenate([piece[name] for piece in pieces]))
+            for name in ("images", "labels", "weights")
+        }
+        return Batch(arrays, errors)
+
+    def _to_devices(self, local: np.ndarray) -> jax.Array:
+        rows = self._chunks.rows
+
+        def shard(index: tuple[slice, ...]) -> np.ndarray:
+            first, last, _ = index[0].indices(self._chunks.batch_size)
+            return local[np.searchsorted(rows, first) : np.searchsorted(rows, last)]
+
+        shape = (self._chunks.batch_size, *local.shape[1:])
+        return jax.make_array_from_callback(shape, self._sharding, shard)
+
+
+class _EndlessChunks:
+    """Chunks as a data set of Grain, which wants a length."""
+
+    def __init__(self, chunks: Chunks, length: int):
+        self._chunks, self._length = chunks, length
+
+    def __len__(self) -> int:
+        return self._length
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        return self._chunks[index]
+
+
+def _read(chunks: Chunks, start: int, stop: int, workers: int) -> grain.IterDataset:
+    per_batch = chunks.chunks_per_batch
+    source = _EndlessChunks(chunks, stop * per_batch)
+    dataset = grain.MapDataset.source(source)[start * per_batch :]
+    if workers == 0:
+        threads = min(_READ_THREADS, os.cpu_count() or 1)
+        return dataset.to_iter_dataset(grain.ReadOptions(threads, threads * _WORKER_PREFETCH))
+    if not flags.FLAGS.is_parsed():
+        flags.FLAGS.mark_as_parsed()  # Grain reads flags of its own; their defaults will do.
+    options = grain.MultiprocessingOptions(workers, _WORKER_PREFETCH)
+    return dataset.to_iter_dataset(grain.ReadOptions(1, 1)).mp_prefetch(options, _start_worker)
+
+
+def _start_worker(index: int, count: int) -> None:
+    """Runs first in each worker process."""
+    del index, count
+    # Ctrl-C reaches the whole process group: the main process ends its workers itself.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # Should the host code ever touch JAX, it must not take the accelerator.
+    os.environ["JAX_PLATFORMS"] = "cpu"
+    threading.Thread(target=_die_with, args=(os.getppid(),), daemon=True).start()
+
+
+def _die_with(parent: int) -> None:
+    """Ends this process when its parent is gone, be it by SIGKILL."""
+    while os.getppid() == parent:
+        time.sleep(1)
+    os._exit(1)

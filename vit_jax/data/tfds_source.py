@@ -1,0 +1,203 @@
+"""Data sets of TensorFlow Datasets, read from ArrayRecord files without TensorFlow."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import os
+from collections.abc import Iterator
+from typing import Any
+
+import tensorflow_datasets as tfds
+from absl import logging as absl_logging
+
+from vit_jax.data.digits import Digits, prepare_digits
+from vit_jax.data.sources import Record, absolute_path, locate, split_ranges
+from vit_jax.errors import UserError
+from vit_jax.schema import nearest
+
+_FORMAT = tfds.core.FileFormat.ARRAY_RECORD
+
+
+def open_tfds(dataset: str, split: str, data_dir: str | None) -> TfdsSource:
+    """Opens a prepared data set; the digits, which need no download, are prepared on first use.
+
+    Raises:
+        UserError: if the name or the split is unknown, or the data set is not prepared, not as
+            ArrayRecord, or not one of labelled images.
+    """
+    with _quiet():
+        builder = _builder(dataset, data_dir)
+        if isinstance(builder, Digits):
+            prepare_digits(builder)
+        if not builder.is_prepared():
+            raise UserError(
+                f"data set {dataset!r} is not prepared in {builder.data_dir_root}; "
+                f"run: {_prepare_command(dataset, str(builder.data_dir_root))}"
+            )
+        return TfdsSource(dataset, split, _array_record_directory(dataset, builder))
+
+
+def prepare(dataset: str, data_dir: str | None = None) -> str:
+    """Downloads a data set and writes it as ArrayRecord; returns its directory.
+
+    Does nothing if that was done before. Some of TFDS's builders need TensorFlow here.
+
+    Raises:
+        UserError: if the name is unknown, a package or the network is missing, files must be
+            fetched by hand, or the directory holds the data set in another format.
+    """
+    with _quiet():
+        builder = _builder(dataset, data_dir)
+        if isinstance(builder, Digits):
+            prepare_digits(builder)
+        prepared = builder.is_prepared()
+    if not prepared:
+        _download(dataset, builder)
+    return _array_record_directory(dataset, builder)
+
+
+class TfdsSource:
+    """The images and labels of one split, or slices of splits, of a prepared data set."""
+
+    def __init__(self, dataset: str, split: str, directory: str) -> None:
+        info = tfds.builder_from_directory(directory).info
+        self.name = f"{dataset}/{split}"
+        self._dataset = dataset
+        self._split = split
+        self._directory = directory
+        self._image_key, self._label_key = _image_and_label(dataset, info)
+        self.class_names = tuple(info.features[self._label_key].names)
+        self._ranges = split_ranges(
+            split, {name: s.shard_lengths for name, s in info.splits.items()}, dataset
+        )
+
+    def __len__(self) -> int:
+        return sum(stop - start for _, start, stop in self._ranges)
+
+    def __getitem__(self, index: int) -> Record:
+        split, position = locate(self._ranges, index)
+        records, features = self._reader
+        example = features.deserialize_example_np(
+            records[index], decoders={self._image_key: tfds.decode.SkipDecoding()}
+        )
+        return Record(
+            example[self._image_key],
+            int(example[self._label_key]),
+            f"{self._dataset}/{split}[{position}]",
+        )
+
+    @functools.cached_property
+    def _reader(self) -> tuple[Any, Any]:
+        """The open files, and the two features alone so that no other is parsed."""
+        with _quiet():
+            builder = tfds.builder_from_directory(self._directory)
+            records = builder.as_data_source(
+                self._split,
+                deserialize_method=tfds.decode.DeserializeMethod.RAW_BYTES,
+                file_format=_FORMAT,
+            )
+        # Not `PartialDecoding`, which asks TensorFlow to compare the types.
+        keys = (self._image_key, self._label_key)
+        return records, tfds.features.FeaturesDict({k: builder.info.features[k] for k in keys})
+
+    def __getstate__(self) -> dict[str, Any]:
+        # Open files do not travel; the worker opens its own at the first record.
+        return {name: value for name, value in self.__dict__.items() if name != "_reader"}
+
+
+def _builder(dataset: str, data_dir: str | None) -> Any:
+    try:
+        return tfds.builder(dataset, data_dir=_local_absolute(data_dir))
+    except ImportError as error:
+        raise UserError(_missing_package(dataset, error)) from error
+    except (ValueError, AssertionError, TypeError) as error:  # what TFDS raises for bad names
+        if os.path.isdir(dataset):
+            raise UserError(
+                f"{dataset!r} is not a TFDS data set but a folder here: write ./{dataset}"
+            ) from None
+        if isinstance(error, tfds.core.DatasetNotFoundError):
+            known = tfds.list_builders(with_community_datasets=False)
+            raise UserError(
+                f"unknown TFDS data set {dataset!r}{nearest(dataset, known)} "
+                "(a folder is written with ./, ../, / or ~)"
+            ) from None
+        raise UserError(f"data set {dataset!r}: {_one_line(error)}") from None
+
+
+def _local_absolute(data_dir: str | None) -> str | None:
+    return data_dir if data_dir is None or "://" in data_dir else absolute_path(data_dir)
+
+
+def _array_record_directory(dataset: str, builder: Any) -> str:
+    info = tfds.builder_from_directory(builder.data_dir).info
+    formats = info.available_file_formats()
+    if _FORMAT not in formats:
+        raise UserError(
+            f"data set {dataset!r} in {builder.data_dir_root} is prepared as "
+            f"{', '.join(sorted(f.value for f in formats))}, which has no random access; prepare "
+            f"it as array_record elsewhere: {_prepare_command(dataset, 'OTHER_DIRECTORY')}"
+        )
+    return str(builder.data_dir)
+
+
+def _image_and_label(dataset: str, info: Any) -> tuple[str, str]:
+    """The features that TFDS's authors named as input and target, or else the only candidates."""
+    features = info.features
+    images = [k for k, f in features.items() if isinstance(f, tfds.features.Image)]
+    labels = [k for k, f in features.items() if isinstance(f, tfds.features.ClassLabel)]
+    supervised = info.supervised_keys
+    if supervised is not None and supervised[0] in images and supervised[1] in labels:
+        return supervised[0], supervised[1]
+    if len(images) == len(labels) == 1:
+        return images[0], labels[0]
+    listed = ", ".join(f"{name} ({type(feature).__name__})" for name, feature in features.items())
+    raise UserError(
+        f"data set {dataset!r} does not have one Image and one ClassLabel feature, but {listed}; "
+        "choose a set of labelled images"
+    )
+
+
+def _download(dataset: str, builder: Any) -> None:
+    try:
+        builder.download_and_prepare(file_format=_FORMAT)
+    except ImportError as error:
+        raise UserError(_missing_package(dataset, error)) from error
+    except (OSError, tfds.download.DownloadError) as error:  # requests' errors are OSErrors
+        raise UserError(
+            f"data set {dataset!r} could not be downloaded to {builder.data_dir_root}: "
+            f"{_one_line(error)}; check the network and the disk, then run again"
+        ) from error
+    except AssertionError as error:
+        if not builder.MANUAL_DOWNLOAD_INSTRUCTIONS:
+            raise
+        raise UserError(
+            f"data set {dataset!r} has files that you must fetch yourself: {_one_line(error)}"
+        ) from error
+
+
+def _missing_package(dataset: str, error: ImportError) -> str:
+    if error.name and error.name.partition(".")[0] == "tensorflow":
+        return (
+            f"TFDS needs TensorFlow to prepare data set {dataset!r} (not to read it); "
+            "run: pip install 'vit_jax[prepare]'"
+        )
+    return f"data set {dataset!r} needs the Python package {error.name!r}; install it with pip"
+
+
+def _prepare_command(dataset: str, data_dir: str) -> str:
+    return f"python -m vit_jax prepare --dataset={dataset} --data_dir={data_dir}"
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    verbosity = absl_logging.get_verbosity()
+    absl_logging.set_verbosity(absl_logging.ERROR)
+    try:
+        yield
+    finally:
+        absl_logging.set_verbosity(verbosity)
