@@ -1,0 +1,230 @@
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from flax import traverse_util
+
+from vit_jax.errors import UserError
+from vit_jax.weights.google import from_google, to_google
+
+DATA = Path(__file__).parents[1] / "parity"
+PARITY = [
+    "vit_token",
+    "vit_gap",
+    "vit_prelogits",
+    "vit_token_384like",
+    "vit_token_nonsquare",
+]
+
+
+def _released(name):
+    """Parameters named as released (without prefix) and the configuration of a parity file."""
+    with np.load(DATA / f"{name}.npz") as file:
+        names = [n for n in file.files if n.startswith("params/")]
+        return {n.removeprefix("params/"): file[n] for n in names}, json.loads(str(file["config"]))
+
+
+def _assert_same(actual, expected):
+    assert actual.keys() == expected.keys()
+    for name, array in expected.items():
+        assert actual[name].dtype == array.dtype, name
+        np.testing.assert_array_equal(actual[name], array, err_msg=name)
+
+
+def _flatten(params):
+    return traverse_util.flatten_dict(params, sep="/")
+
+
+def _small(depth=2, width=4, heads=2):
+    """One value of each kind, numbered, under our own paths."""
+    shapes = {
+        "embedding/kernel": (2, 2, 3, width),
+        "embedding/bias": (width,),
+        "cls": (1, 1, width),
+        "registers": (1, 3, width),
+        "pos_embedding": (1, 5, width),
+        "pooling/probe": (1, 1, width),
+        "head/kernel": (width, 7),
+        "head/bias": (7,),
+    }
+    for path, stack in (("blocks/", (depth,)), ("pooling/", ())):
+        for part in ("query", "key", "value"):
+            shapes[f"{path}attention/{part}/kernel"] = (*stack, width, heads, width // heads)
+            shapes[f"{path}attention/{part}/bias"] = (*stack, heads, width // heads)
+        shapes[f"{path}attention/out/kernel"] = (*stack, heads, width // heads, width)
+        shapes[f"{path}attention/out/bias"] = (*stack, width)
+        shapes[f"{path}mlp/dense1/kernel"] = (*stack, width, 2 * width)
+        shapes[f"{path}mlp/dense1/bias"] = (*stack, 2 * width)
+        shapes[f"{path}mlp/dense2/kernel"] = (*stack, 2 * width, width)
+        shapes[f"{path}mlp/dense2/bias"] = (*stack, width)
+    for path in ("blocks/norm1", "blocks/norm2", "norm", "pooling/norm"):
+        stack = (depth,) if path.startswith("blocks") else ()
+        shapes |= {f"{path}/scale": (*stack, width), f"{path}/bias": (*stack, width)}
+    rng = np.random.default_rng(0)
+    flat = {path: rng.normal(size=shape).astype(np.float32) for path, shape in shapes.items()}
+    return traverse_util.unflatten_dict(flat, sep="/")
+
+
+def _as_linen(flat):
+    """The same parameters as newer Linen code numbers them."""
+    new = {"MultiHeadDotProductAttention_1": "MultiHeadDotProductAttention_0"}
+    new |= {"LayerNorm_2": "LayerNorm_1", "MlpBlock_3": "MlpBlock_0"}
+    return {"/".join(new.get(p, p) for p in name.split("/")): a for name, a in flat.items()}
+
+
+@pytest.mark.parametrize("name", PARITY)
+def test_released_names_survive_both_ways_bit_for_bit(name):
+    flat, _ = _released(name)
+    _assert_same(to_google(from_google(flat)), flat)
+
+
+@pytest.mark.parametrize("name", PARITY)
+def test_tree_has_the_configured_shapes(name):
+    flat, _ = _released(name)
+    shapes = {path: leaf.shape for path, leaf in _flatten(from_google(flat)).items()}
+    # Width 48, 2 layers, 3 heads, MLP 96, patch 8; sides as the files' documentation gives them.
+    side = {"vit_token_384like": (48, 48), "vit_token_nonsquare": (32, 48)}.get(name, (32, 32))
+    has_class_token = name != "vit_gap"
+    positions = side[0] * side[1] // 64 + has_class_token
+    expected = {
+        "embedding/kernel": (8, 8, 3, 48),
+        "embedding/bias": (48,),
+        "pos_embedding": (1, positions, 48),
+        "blocks/attention/out/kernel": (2, 3, 16, 48),
+        "blocks/attention/out/bias": (2, 48),
+        "blocks/mlp/dense1/kernel": (2, 48, 96),
+        "blocks/mlp/dense1/bias": (2, 96),
+        "blocks/mlp/dense2/kernel": (2, 96, 48),
+        "blocks/mlp/dense2/bias": (2, 48),
+        "head/kernel": (48, 10),
+        "head/bias": (10,),
+    }
+    for part in ("query", "key", "value"):
+        expected[f"blocks/attention/{part}/kernel"] = (2, 48, 3, 16)
+        expected[f"blocks/attention/{part}/bias"] = (2, 3, 16)
+    for norm in ("blocks/norm1", "blocks/norm2", "norm"):
+        shape = (2, 48) if norm.startswith("blocks") else (48,)
+        expected |= {f"{norm}/scale": shape, f"{norm}/bias": shape}
+    if has_class_token:
+        expected["cls"] = (1, 1, 48)
+    if name == "vit_prelogits":
+        expected |= {"pre_logits/kernel": (48, 48), "pre_logits/bias": (48,)}
+    assert shapes == expected
+
+
+def test_each_released_name_goes_to_its_own_place():
+    flat, _ = _released("vit_token")
+    params = from_google(flat)
+    for i in range(2):
+        prefix = f"Transformer/encoderblock_{i}"
+        blocks = params["blocks"]
+        for actual, name in (
+            (blocks["norm1"]["scale"], "LayerNorm_0/scale"),
+            (blocks["norm2"]["bias"], "LayerNorm_2/bias"),
+            (blocks["attention"]["query"]["kernel"], "MultiHeadDotProductAttention_1/query/kernel"),
+            (blocks["attention"]["out"]["bias"], "MultiHeadDotProductAttention_1/out/bias"),
+            (blocks["mlp"]["dense1"]["kernel"], "MlpBlock_3/Dense_0/kernel"),
+            (blocks["mlp"]["dense2"]["kernel"], "MlpBlock_3/Dense_1/kernel"),
+        ):
+            np.testing.assert_array_equal(actual[i], flat[f"{prefix}/{name}"], err_msg=name)
+    np.testing.assert_array_equal(params["norm"]["bias"], flat["Transformer/encoder_norm/bias"])
+
+
+def test_every_part_of_the_tree_survives_both_ways():
+    params = _small()
+    flat = to_google(params)
+    assert {"registers", "MAPHead_0/probe", "MAPHead_0/MlpBlock_0/Dense_1/kernel"} <= flat.keys()
+    assert {"MAPHead_0/LayerNorm_0/scale"} <= flat.keys()
+    assert {"MAPHead_0/MultiHeadDotProductAttention_0/out/kernel"} <= flat.keys()
+    _assert_same(_flatten(from_google(flat)), _flatten(params))
+
+
+def test_depth_order_is_that_of_the_numbers():
+    params = _small(depth=12)
+    flat = dict(sorted(to_google(params).items()))  # 10 and 11 sort before 2
+    _assert_same(_flatten(from_google(flat)), _flatten(params))
+
+
+def test_linen_numbering_and_top_level_positions():
+    flat, _ = _released("vit_token")
+    linen = _as_linen(flat)
+    linen["pos_embedding"] = linen.pop("Transformer/posembed_input/pos_embedding")
+    assert "Transformer/encoderblock_0/LayerNorm_1/scale" in linen
+    _assert_same(_flatten(from_google(linen)), _flatten(from_google(flat)))
+
+
+@pytest.mark.parametrize("prefix", ["opt/target/", "params/"])
+def test_prefixes(prefix):
+    flat, _ = _released("vit_token")
+    prefixed = {prefix + name: array for name, array in flat.items()}
+    _assert_same(_flatten(from_google(prefixed)), _flatten(from_google(flat)))
+
+
+def test_optimizer_state_is_left_out_beside_a_target_only():
+    flat, _ = _released("vit_token")
+    state = {"opt/state/step": np.zeros(()), "opt/state/param_states/cls/momentum": np.zeros(3)}
+    target = {f"opt/target/{name}": array for name, array in flat.items()}
+    _assert_same(_flatten(from_google(target | state)), _flatten(from_google(flat)))
+    with pytest.raises(UserError, match="opt/state/param_states/cls/momentum, opt/state/step"):
+        from_google(flat | state)
+
+
+def test_every_name_that_is_not_understood_is_listed():
+    flat, _ = _released("vit_token")
+    strange = [
+        "Transformer/encoderblock_0/LayerNorm_7/scale",
+        "Transformer/encoderblock_01/LayerNorm_0/scale",
+        "head/gamma",
+        "images",
+    ]
+    with pytest.raises(UserError) as error:
+        from_google(flat | {name: np.zeros(1) for name in strange})
+    message = str(error.value)
+    assert message.startswith("4 names")
+    assert all(name in message for name in strange)
+    assert "\n" not in message
+
+
+def test_a_name_outside_the_prefix_is_not_understood():
+    flat, _ = _released("vit_token")
+    prefixed = {f"params/{name}": array for name, array in flat.items()}
+    with pytest.raises(UserError, match="1 names .*: cls;"):
+        from_google(prefixed | {"cls": flat["cls"]})
+
+
+def test_a_gap_in_the_blocks_is_an_error():
+    flat = to_google(_small(depth=4))
+    without = {n: a for n, a in flat.items() if "encoderblock_1/" not in n}
+    with pytest.raises(UserError, match="encoderblock_1 is missing"):
+        from_google(without)
+
+
+def test_an_incomplete_block_is_an_error():
+    flat = to_google(_small(depth=3))
+    del flat["Transformer/encoderblock_2/MlpBlock_3/Dense_0/bias"]
+    with pytest.raises(UserError, match="encoderblock_2: mlp/dense1/bias"):
+        from_google(flat)
+
+
+def test_blocks_of_different_shapes_are_an_error():
+    flat = to_google(_small())
+    flat["Transformer/encoderblock_1/LayerNorm_0/scale"] = np.ones(9, np.float32)
+    with pytest.raises(UserError, match=r"blocks/norm1/scale .*\(4,\), \(9,\)"):
+        from_google(flat)
+
+
+def test_two_names_for_one_parameter_are_an_error():
+    flat, _ = _released("vit_token")
+    extra = {"pos_embedding": flat["Transformer/posembed_input/pos_embedding"]}
+    with pytest.raises(UserError, match="second name for pos_embedding"):
+        from_google(flat | extra)
+    extra = {"Transformer/encoderblock_1/LayerNorm_1/bias": np.zeros(48, np.float32)}
+    with pytest.raises(UserError, match="second name for blocks/norm2/bias"):
+        from_google(flat | extra)
+
+
+def test_parameters_without_a_google_name_are_listed():
+    params = _small() | {"stem": {"kernel": np.zeros(1)}, "tail": np.zeros(1)}
+    with pytest.raises(UserError, match="no name for stem/kernel, tail"):
+        to_google(params)

@@ -1,0 +1,1 @@
+"""Weight files: names, reading and writing, and fitting them to a model."""

@@ -1,0 +1,190 @@
+"""Google's names for the parameters of a ViT, and the model's own paths.
+
+Released files number the modules of an encoder block in one sequence (`LayerNorm_0`,
+`MultiHeadDotProductAttention_1`, `LayerNorm_2`, `MlpBlock_3`), newer Linen files for each class
+(`LayerNorm_0`, `MultiHeadDotProductAttention_0`, `LayerNorm_1`, `MlpBlock_0`). Both are read, the
+released numbering is written. Attention pooling and registers are not in the released files:
+pooling is named as in big_vision (`MAPHead_0`), registers are `registers`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from flax import traverse_util
+
+from vit_jax.errors import UserError
+
+_NORM = ("scale", "bias")
+_DENSE = ("kernel", "bias")
+
+
+def _module(ours: str, theirs: str, leaves: tuple[str, str]) -> dict[str, str]:
+    return {f"{ours}/{leaf}": f"{theirs}/{leaf}" for leaf in leaves}
+
+
+def _attention(ours: str, theirs: str) -> dict[str, str]:
+    return {
+        path: name
+        for part in ("query", "key", "value", "out")
+        for path, name in _module(f"{ours}/{part}", f"{theirs}/{part}", _DENSE).items()
+    }
+
+
+def _mlp(ours: str, theirs: str) -> dict[str, str]:
+    return _module(f"{ours}/dense1", f"{theirs}/Dense_0", _DENSE) | _module(
+        f"{ours}/dense2", f"{theirs}/Dense_1", _DENSE
+    )
+
+
+def _block(norm1: str, attention: str, norm2: str, mlp: str) -> dict[str, str]:
+    return {
+        **_module("blocks/norm1", norm1, _NORM),
+        **_attention("blocks/attention", attention),
+        **_module("blocks/norm2", norm2, _NORM),
+        **_mlp("blocks/mlp", mlp),
+    }
+
+
+# Our path -> Google's name; those of a block without their `Transformer/encoderblock_{i}/`.
+_RELEASED_BLOCK = _block(
+    "LayerNorm_0", "MultiHeadDotProductAttention_1", "LayerNorm_2", "MlpBlock_3"
+)
+_LINEN_BLOCK = _block("LayerNorm_0", "MultiHeadDotProductAttention_0", "LayerNorm_1", "MlpBlock_0")
+_OUTSIDE_BLOCKS = {
+    "cls": "cls",
+    "registers": "registers",
+    "pos_embedding": "Transformer/posembed_input/pos_embedding",
+    **_module("embedding", "embedding", _DENSE),
+    **_module("norm", "Transformer/encoder_norm", _NORM),
+    "pooling/probe": "MAPHead_0/probe",
+    **_attention("pooling/attention", "MAPHead_0/MultiHeadDotProductAttention_0"),
+    **_module("pooling/norm", "MAPHead_0/LayerNorm_0", _NORM),
+    **_mlp("pooling/mlp", "MAPHead_0/MlpBlock_0"),
+    **_module("pre_logits", "pre_logits", _DENSE),
+    **_module("head", "head", _DENSE),
+}
+
+# Google's name -> our path. big_vision keeps the positions at the top level.
+_PATH_OUTSIDE_BLOCKS = {
+    "pos_embedding": "pos_embedding",
+    **{name: path for path, name in _OUTSIDE_BLOCKS.items()},
+}
+_PATH_IN_BLOCK = {
+    name: path for names in (_RELEASED_BLOCK, _LINEN_BLOCK) for path, name in names.items()
+}
+_BLOCK_NAME = re.compile(r"Transformer/encoderblock_(0|[1-9][0-9]{0,3})/(.+)")
+
+
+def from_google(flat: Mapping[str, np.ndarray]) -> dict[str, Any]:
+    """The model's nested parameters from a flat mapping with Google's names.
+
+    Names may bear the prefix `params/` or `opt/target/`. Where the latter occurs, the other
+    entries under `opt/` are the optimizer's state and are left out by design; nothing else is.
+    Blocks are stacked on axis 0 in depth order. Arrays keep their dtype and their values.
+
+    Raises:
+        UserError: names that are not understood (all are listed), two names for one parameter,
+            or blocks that do not run from 0, differ in their names or differ in their shapes.
+    """
+    outside: dict[str, np.ndarray] = {}
+    stacks: dict[str, dict[int, np.ndarray]] = {}
+    unknown: list[str] = []
+    for name, short_name in _short_names(flat):
+        path, block = _place(short_name)
+        if path is None:
+            unknown.append(name)
+        elif (path in outside) if block is None else (block in stacks.get(path, {})):
+            raise UserError(
+                f"{name} is the second name for {path} in these weights; "
+                "remove one of the two from the file"
+            )
+        elif block is None:
+            outside[path] = flat[name]
+        else:
+            stacks.setdefault(path, {})[block] = flat[name]
+    if unknown:
+        raise UserError(
+            f"{len(unknown)} names are not those of a ViT in Google's layout: "
+            f"{', '.join(sorted(unknown))}; give a ViT's .npz file in that layout"
+        )
+    _check_blocks(stacks)
+    for path, arrays in stacks.items():
+        outside[path] = np.stack([arrays[block] for block in sorted(arrays)])
+    return traverse_util.unflatten_dict(outside, sep="/")
+
+
+def to_google(params: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    """Google's released names for nested parameters, one entry a block; `from_google`'s inverse.
+
+    Raises:
+        UserError: parameters for which the layout has no name (all are listed).
+    """
+    flat: dict[str, np.ndarray] = {}
+    unknown: list[str] = []
+    for path, leaf in traverse_util.flatten_dict(params, sep="/").items():
+        if path in _OUTSIDE_BLOCKS:
+            flat[_OUTSIDE_BLOCKS[path]] = np.asarray(leaf)
+        elif path in _RELEASED_BLOCK:
+            for block, array in enumerate(np.asarray(leaf)):
+                flat[f"Transformer/encoderblock_{block}/{_RELEASED_BLOCK[path]}"] = array
+        else:
+            unknown.append(path)
+    if unknown:
+        raise UserError(
+            f"Google's layout has no name for {', '.join(sorted(unknown))}; "
+            "it holds plain ViTs only"
+        )
+    return flat
+
+
+def _short_names(flat: Mapping[str, np.ndarray]) -> list[tuple[str, str | None]]:
+    """Each name with its form without prefix, or with None where it lacks the file's prefix."""
+    prefixes = ("opt/target/", "params/")
+    prefix = next((p for p in prefixes if any(name.startswith(p) for name in flat)), "")
+    return [
+        (name, name.removeprefix(prefix) if name.startswith(prefix) else None)
+        for name in flat
+        if not (_is_optimizer_state(name) and prefix == "opt/target/")
+    ]
+
+
+def _is_optimizer_state(name: str) -> bool:
+    return name.startswith("opt/") and not name.startswith("opt/target/")
+
+
+def _place(short_name: str | None) -> tuple[str | None, int | None]:
+    """Our path and the block's number (None outside the blocks); no path if not understood."""
+    if short_name is None:
+        return None, None
+    if in_block := _BLOCK_NAME.fullmatch(short_name):
+        return _PATH_IN_BLOCK.get(in_block[2]), int(in_block[1])
+    return _PATH_OUTSIDE_BLOCKS.get(short_name), None
+
+
+def _check_blocks(stacks: Mapping[str, Mapping[int, np.ndarray]]) -> None:
+    blocks = {block for arrays in stacks.values() for block in arrays}
+    depth = max(blocks, default=-1) + 1
+    if absent := sorted(set(range(depth)) - blocks):
+        raise UserError(
+            f"encoderblock_{absent[0]} is missing although there is an encoderblock_{depth - 1}; "
+            "the file is incomplete, get it again"
+        )
+    if incomplete := [
+        f"encoderblock_{block}: {path.removeprefix('blocks/')}"
+        for path, arrays in sorted(stacks.items())
+        for block in sorted(blocks - arrays.keys())
+    ]:
+        raise UserError(
+            f"missing although other blocks have them: {', '.join(incomplete)}; "
+            "the file is incomplete, get it again"
+        )
+    for path, arrays in sorted(stacks.items()):
+        if len(shapes := {array.shape for array in arrays.values()}) > 1:
+            raise UserError(
+                f"{path} has different shapes in different blocks: "
+                f"{', '.join(map(str, sorted(shapes)))}; only blocks of equal shape can be stacked"
+            )
