@@ -1,0 +1,1 @@
+"""A run's directory: its config, versions, metrics and checkpoints."""

@@ -1,0 +1,150 @@
+"""The directory of one run: who may use it, and which config it holds."""
+
+import fcntl
+import importlib.metadata
+import json
+import os
+import platform
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Self
+
+import jax
+
+import vit_jax
+from vit_jax import atomic
+from vit_jax.errors import UserError
+from vit_jax.schema import difference
+
+# Where and how fast a run goes may change from one start to the next; what it computes may not.
+_MAY_CHANGE = (("mesh",), ("data", "workers"), ("data", "data_dir"))
+
+_PACKAGES = (
+    *("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "tensorflow-datasets"),
+    *("array-record", "ml-collections", "numpy", "pillow", "simplejpeg"),
+)
+
+
+class RunDirectory:
+    """Claims a directory for one run, for as long as the object is open.
+
+    The first start writes `config.json`; each further start must bring the same config, and adds
+    nothing to it. `versions.json` tells what the latest start ran on. Only the process `writer`
+    is true for writes.
+
+    Raises:
+      UserError: the directory cannot be written, another run uses it, or it holds another config.
+    """
+
+    def __init__(self, path: str | os.PathLike, config: Mapping[str, Any], *, writer: bool):
+        if "://" in str(path):
+            raise UserError(f"{path}: a work directory must be a local or mounted path")
+        self.path = Path(path).expanduser().absolute()
+        self._lock: int | None = None
+        if not writer:
+            return
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            self._lock = os.open(self.path / "lock", os.O_RDWR | os.O_CREAT, 0o644)
+        except OSError as error:
+            raise UserError(
+                f"cannot write to the work directory {self.path} ({error.strerror}); choose "
+                "another with --workdir"
+            ) from error
+        try:
+            self._claim(config)
+        except BaseException:
+            self.close()
+            raise
+
+    @property
+    def checkpoints(self) -> Path:
+        """Where checkpoints are."""
+        return self.path / "checkpoints"
+
+    @property
+    def weights(self) -> Path:
+        """The file of final weights; it exists when the run has ended."""
+        return self.path / "weights.npz"
+
+    def close(self) -> None:
+        """Lets go of the directory; the end of the process, however it comes, does so too."""
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_) -> None:
+        self.close()
+
+    def _claim(self, config: Mapping[str, Any]) -> None:
+        assert self._lock is not None
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UserError(
+                f"the work directory {self.path} is in use by another run; wait for it, end it, "
+                "or choose another with --workdir"
+            ) from None
+        file = self.path / "config.json"
+        if file.exists():
+            changes = difference(_comparable(read_config(self.path)), _comparable(config))
+            if changes:
+                raise UserError(
+                    f"the work directory {self.path} holds a run of another config "
+                    f"({'; '.join(changes)}); use that config, or another --workdir"
+                )
+        elif any((self.path / name).exists() for name in ("checkpoints", "weights.npz")):
+            raise UserError(
+                f"the work directory {self.path} holds files but no config.json, so it is not a "
+                "run's; choose another with --workdir"
+            )
+        else:
+            write_json(file, config)
+        write_json(self.path / "versions.json", _versions())
+
+
+def read_config(path: str | os.PathLike) -> dict[str, Any]:
+    """The config of the run in directory `path`, as a nested dict.
+
+    Raises:
+      UserError: there is none, or it cannot be read.
+    """
+    file = Path(path) / "config.json"
+    try:
+        return json.loads(file.read_text())
+    except FileNotFoundError:
+        raise UserError(f"{path} is not the directory of a run: it has no config.json") from None
+    except ValueError as error:
+        raise UserError(f"{file} is not valid JSON ({error}); restore it or remove it") from error
+
+
+def write_json(path: Path, value: Mapping[str, Any]) -> None:
+    """Writes a file of indented JSON, whole or not at all."""
+    atomic.write_bytes(path, (json.dumps(value, indent=2) + "\n").encode())
+
+
+def _comparable(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The config as JSON gives it back, without what may change."""
+    plain = json.loads(json.dumps(config))
+    for *sections, key in _MAY_CHANGE:
+        section = plain
+        for name in sections:
+            section = section.get(name, {})
+        section.pop(key, None)
+    return plain
+
+
+def _versions() -> dict[str, Any]:
+    return {
+        "vit_jax": vit_jax.__version__,
+        "python": platform.python_version(),
+        "packages": {name: importlib.metadata.version(name) for name in _PACKAGES},
+        "platform": platform.platform(),
+        "devices": [device.device_kind for device in jax.devices()],
+        "processes": jax.process_count(),
+        "command": sys.argv,
+    }
