@@ -1,0 +1,71 @@
+"""`python -m vit_jax COMMAND`: the commands by name, and how mistakes end."""
+
+import argparse
+import importlib
+import logging
+import sys
+from typing import NoReturn
+
+from vit_jax.errors import UserError
+from vit_jax.schema import nearest
+
+# A command's module in `vit_jax.commands`, and what it does; imported only when it is called.
+COMMANDS = {
+    "train": "train a model, or go on with a run",
+    "evaluate": "score weights on a config's evaluations",
+    "describe": "show a config's or a model's parameters, MACs, schedule and a batch",
+    "prepare": "download a TFDS data set and store it as ArrayRecord",
+}
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise UserError(f"{message}; see {self.prog} --help")
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Runs a command; returns the exit code, which is 2 for a mistake of the user."""
+    logging.basicConfig(format="%(message)s", level=logging.WARNING)
+    logging.getLogger("vit_jax").setLevel(logging.INFO)
+    try:
+        return _run(sys.argv[1:] if argv is None else argv)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("interrupted; the same command goes on from the last checkpoint", file=sys.stderr)
+        return 130
+
+
+def _run(argv: list[str]) -> int:
+    if not argv or argv[0] in ("-h", "--help"):
+        print("usage: python -m vit_jax COMMAND [--help] ...\n")
+        for name, purpose in COMMANDS.items():
+            print(f"  {name:<10} {purpose}")
+        return 0 if argv else 2
+    name, *arguments = argv
+    if name not in COMMANDS:
+        raise UserError(f"no command {name!r}{nearest(name, COMMANDS)}")
+    parser = _Parser(
+        prog=f"python -m vit_jax {name}",
+        description=COMMANDS[name],
+        allow_abbrev=False,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    command = importlib.import_module(f"vit_jax.commands.{name}")
+    command.add_arguments(parser)
+    parsed, rest = parser.parse_known_args(arguments)
+    overrides = [argument for argument in rest if argument.startswith("--config.")]
+    unknown = [argument for argument in rest if argument not in overrides]
+    flags = [option for action in parser._actions for option in action.option_strings]
+    if unknown:
+        flag = unknown[0].partition("=")[0]
+        raise UserError(f"{name}: unknown argument {unknown[0]!r}{nearest(flag, flags)}")
+    if overrides and "--config" not in flags:
+        raise UserError(f"{name} takes no config, so {overrides[0]!r} would be ignored")
+    command.run(parsed, overrides)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""One module a command: its flags, its calls, what it prints."""

@@ -1,0 +1,128 @@
+"""`describe`: what a config or a model is, before anything is trained."""
+
+import argparse
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+from vit_jax.config import load_config
+from vit_jax.errors import UserError
+from vit_jax.schema import build
+
+if TYPE_CHECKING:
+    from vit_jax.models.config import ModelConfig
+    from vit_jax.training.setup import Setup
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds this command's flags."""
+    parser.add_argument(
+        "--config",
+        metavar="FILE.py[:ARGUMENT]",
+        help="model, schedule and a batch of a config; --config.SECTION.KEY=VALUE changes a value",
+    )
+    parser.add_argument("--model", help="a model by name, such as ViT-B/16, without a config")
+    parser.add_argument(
+        "--image_size", type=_image_size, help="with --model: pixels, or HEIGHTxWIDTH (224)"
+    )
+
+
+def run(arguments: argparse.Namespace, overrides: list[str]) -> None:
+    """Runs the command."""
+    from vit_jax.models.config import ModelConfig
+    from vit_jax.training.config import TrainConfig
+    from vit_jax.training.setup import prepare
+
+    if (arguments.config is None) == (arguments.model is None):
+        raise UserError("describe needs either --config or --model")
+    if arguments.model is not None:
+        if overrides:
+            raise UserError(f"{overrides[0]!r} would be ignored: it needs --config")
+        size = arguments.image_size or 224
+        _print_model(ModelConfig(name=arguments.model, image_size=size, num_classes=1000))
+        return
+    if arguments.image_size is not None:
+        raise UserError("--image_size would be ignored: use --config.model.image_size")
+    setup = prepare(build(TrainConfig, load_config(arguments.config, overrides)))
+    _print_model(setup.model)
+    _print_run(setup)
+    _print_batch(setup)
+
+
+def _image_size(text: str) -> int | tuple[int, int]:
+    sides = [int(side) for side in text.split("x")]
+    if len(sides) > 2:
+        raise ValueError(text)
+    return sides[0] if len(sides) == 1 else (sides[0], sides[1])
+
+
+def _print_model(model: "ModelConfig") -> None:
+    from vit_jax.analysis.macs import count_macs, count_params
+
+    params, macs = count_params(model), count_macs(model)
+    depth, width, mlp_dim, heads = model.size
+    (height, image_width), (rows, columns) = model.input_size, model.grid
+    tokens = [f"{rows * columns} patches"]
+    tokens += ["class token"] if model.has_class_token else []
+    tokens += [f"{model.registers} registers"] if model.registers else []
+    _print_table(
+        f"model {model.name}",
+        [
+            ("encoder", f"{depth} blocks, width {width}, MLP {mlp_dim}, {heads} heads"),
+            ("image", f"{height}x{image_width} pixels, {rows}x{columns} patches"),
+            ("sequence length", f"{model.sequence_length} ({' + '.join(tokens)})"),
+            ("classes", f"{model.num_classes}"),
+        ],
+    )
+    _print_table(
+        "parameters, multiply-adds of an image",
+        [
+            (part, f"{params.get(part, 0):>14,} {macs.get(part, 0) / 1e9:>12.4f} G")
+            for part in params
+        ]
+        + [("total", f"{sum(params.values()):>14,} {sum(macs.values()) / 1e9:>12.4f} G")],
+    )
+
+
+def _print_run(setup: "Setup") -> None:
+    config, total = setup.config, setup.total_steps
+    optimizer = config.optimizer
+    marks = {0, optimizer.warmup_steps, total // 2, total - 1}
+    rates = [f"step {s + 1}: {float(setup.schedule(s)):.3g}" for s in sorted(marks) if s < total]
+    epochs = total * config.data.batch_size / len(setup.source)
+    _print_table(
+        "run",
+        [
+            ("data", f"{setup.source.name}, {len(setup.source):,} examples"),
+            ("steps", f"{total:,} of {config.data.batch_size} images ({epochs:.1f} epochs)"),
+            ("optimizer", f"{optimizer.name}, weight decay {optimizer.weight_decay}"),
+            ("rate", f"{optimizer.schedule}; {', '.join(rates)}"),
+            ("loss", config.loss),
+            ("mesh", ", ".join(f"{axis} {n}" for axis, n in setup.mesh.shape.items())),
+            *((f"evals.{name}", e.split) for name, e in config.evals.items()),
+        ],
+    )
+
+
+def _print_batch(setup: "Setup") -> None:
+    import numpy as np
+
+    from vit_jax.training.loop import make_loader
+
+    with make_loader(setup, start=0) as loader:
+        batch = next(loader)
+    rows = [
+        (
+            name,
+            f"{array.dtype}{list(array.shape)}, {float(array.min()):g} to {float(array.max()):g}",
+        )
+        for name, array in batch.arrays.items()
+    ]
+    labels = np.bincount(np.asarray(batch.arrays["labels"]), minlength=1).nonzero()[0]
+    rows.append(("classes seen", f"{len(labels)} of {setup.model.num_classes}"))
+    _print_table("first batch", rows)
+
+
+def _print_table(title: str, rows: Iterable[tuple[str, str]]) -> None:
+    print(f"\n{title}")
+    for name, text in rows:
+        print(f"  {name:<18}{text}")

@@ -1,0 +1,45 @@
+"""`evaluate`: a weight file or a finished run, scored on a config's evaluations."""
+
+import argparse
+import json
+
+from vit_jax.config import apply_overrides, load_config
+from vit_jax.errors import UserError
+from vit_jax.schema import build
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds this command's flags."""
+    parser.add_argument(
+        "--weights", required=True, help="a .npz file, or the directory of a run that has ended"
+    )
+    parser.add_argument(
+        "--config",
+        metavar="FILE.py[:ARGUMENT]",
+        help="gives model and evaluations; without it --weights must be a run, whose config is "
+        "taken; --config.SECTION.KEY=VALUE changes one of its values",
+    )
+
+
+def run(arguments: argparse.Namespace, overrides: list[str]) -> None:
+    """Runs the command; prints a line of JSON for each evaluation."""
+    import jax
+
+    from vit_jax.parallel.sharding import state_shardings
+    from vit_jax.runs.directory import read_config
+    from vit_jax.training.config import TrainConfig
+    from vit_jax.training.setup import make_evaluations, prepare
+
+    if arguments.config is None:
+        values = apply_overrides(read_config(arguments.weights), overrides)
+    else:
+        values = load_config(arguments.config, overrides)
+    config = build(TrainConfig, values)
+    if not config.evals:
+        raise UserError("config.evals is empty: name a split, as in --config.evals.test.split=test")
+    setup = prepare(config, weights=arguments.weights)
+    params = jax.device_put(setup.initial, state_shardings(setup.initial, setup.mesh))
+    for name, evaluation in make_evaluations(setup).items():
+        with evaluation:
+            scores = evaluation.evaluate(params)
+        print(json.dumps({"evaluation": name, **scores}), flush=True)

@@ -1,0 +1,29 @@
+"""`train`: one run, started or gone on with."""
+
+import argparse
+
+from vit_jax.config import load_config
+from vit_jax.schema import build
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds this command's flags."""
+    parser.add_argument(
+        "--config",
+        required=True,
+        metavar="FILE.py[:ARGUMENT]",
+        help="a config file, such as configs/finetune.py:b16,cifar10; "
+        "--config.SECTION.KEY=VALUE changes one of its values",
+    )
+    parser.add_argument(
+        "--workdir", required=True, help="the run's directory; a run that it holds is gone on with"
+    )
+
+
+def run(arguments: argparse.Namespace, overrides: list[str]) -> None:
+    """Runs the command."""
+    from vit_jax.training.config import TrainConfig
+    from vit_jax.training.loop import train
+
+    config = build(TrainConfig, load_config(arguments.config, overrides))
+    train(config, arguments.workdir)

@@ -1,0 +1,62 @@
+"""A whole config: the sections of all rooms, and what belongs to the run itself."""
+
+from dataclasses import dataclass, field
+
+from vit_jax.data.config import DataConfig
+from vit_jax.errors import UserError
+from vit_jax.evaluation.classification import EvalConfig
+from vit_jax.losses import Loss
+from vit_jax.models.config import ModelConfig
+from vit_jax.parallel.mesh import MeshConfig
+from vit_jax.runs.checkpoints import CheckpointConfig
+from vit_jax.training.optimizer import OptimizerConfig
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """What `train` needs; `schema.build` makes it from a config file's dict."""
+
+    model: ModelConfig
+    data: DataConfig
+    optimizer: OptimizerConfig
+    loss: Loss = "softmax"
+    label_smoothing: float = 0.0
+    # Exactly one of the two; an epoch is as many steps as show each example once on average.
+    total_steps: int | None = None
+    epochs: float | None = None
+    # Of the initial parameters, the order of examples, crops, flips and dropout.
+    seed: int = 0
+    # Weights to start from: a .npz file, or the directory of a run that has ended.
+    init_from: str | None = None
+    log_every: int = 50
+    evals: dict[str, EvalConfig] = field(default_factory=dict)
+    checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
+    mesh: MeshConfig = field(default_factory=MeshConfig)
+
+    def __post_init__(self) -> None:
+        if (self.total_steps is None) == (self.epochs is None):
+            raise UserError("exactly one of total_steps and epochs must be given")
+        if self.total_steps is not None and self.total_steps < 1:
+            raise UserError(f"total_steps must be at least 1, not {self.total_steps}")
+        if self.epochs is not None and self.epochs <= 0:
+            raise UserError(f"epochs must be positive, not {self.epochs}")
+        if not 0 <= self.label_smoothing < 1:
+            raise UserError(f"label_smoothing must be in [0, 1), not {self.label_smoothing}")
+        if self.seed < 0:
+            raise UserError(f"seed must not be negative, not {self.seed}")
+        if self.log_every < 1:
+            raise UserError(f"log_every must be at least 1, not {self.log_every}")
+        if "train" in self.evals:
+            raise UserError("evals.train: the name is taken by training's own metrics")
+        if self.data.batch_size % self.optimizer.micro_batches:
+            raise UserError(
+                f"data.batch_size {self.data.batch_size} is not a multiple of "
+                f"optimizer.micro_batches {self.optimizer.micro_batches}"
+            )
+
+    def steps(self, examples: int) -> int:
+        """Updates of the whole run over a data set of so many examples."""
+        if self.total_steps is not None:
+            return self.total_steps
+        assert self.epochs is not None
+        return max(1, round(self.epochs * examples / self.data.batch_size))

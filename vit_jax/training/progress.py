@@ -1,0 +1,87 @@
+"""What a person sees of a run: a line that is rewritten on a terminal, plain lines elsewhere."""
+
+import sys
+import time
+from collections.abc import Mapping
+from datetime import timedelta
+from typing import Any
+
+from tqdm import tqdm
+
+
+class Clock:
+    """Measures speed between reports; pauses, such as evaluations, do not count."""
+
+    def __init__(self, batch_size: int):
+        self._batch_size = batch_size
+        self._paused = 0.0
+        self._began = time.perf_counter()
+        self._steps = 0
+        self._waited_before = 0.0
+
+    def tick(self) -> None:
+        """One more step is done."""
+        self._steps += 1
+
+    def pause(self, seconds: float) -> None:
+        """Leaves so many seconds out."""
+        self._paused += seconds
+
+    def report(self, waited: float, steps_left: int) -> dict[str, float]:
+        """Scalars under `time/` since the last report, and a new start.
+
+        Args:
+          waited: seconds that the loader has kept the loop waiting since the run's start.
+
+        Returns:
+          Images per second, share of the time spent waiting for data, in [0, 1], and seconds that
+          the steps left will take.
+        """
+        now = time.perf_counter()
+        seconds = max(now - self._began - self._paused, 1e-9)
+        scalars = {
+            "time/images_per_second": self._steps * self._batch_size / seconds,
+            "time/data_wait": min(1.0, (waited - self._waited_before) / seconds),
+            "time/seconds_left": seconds / max(self._steps, 1) * steps_left,
+        }
+        self._began, self._paused, self._steps, self._waited_before = now, 0.0, 0, waited
+        return scalars
+
+
+class Progress:
+    """Prints a run's progress, on one process only."""
+
+    def __init__(self, start: int, total_steps: int, *, shown: bool):
+        self._shown, self._total = shown, total_steps
+        self._bar: Any = None
+        if shown and sys.stderr.isatty():
+            form = "{desc} |{bar:20}| {postfix}"
+            self._bar = tqdm(total=total_steps, initial=start, bar_format=form, leave=True)
+
+    def step(self, step: int, scalars: Mapping[str, float]) -> None:
+        """Shows the scalars that `train/` and `time/` name."""
+        left = timedelta(seconds=round(scalars["time/seconds_left"]))
+        text = (
+            f"loss {scalars['train/loss']:.4f}, rate {scalars['train/lr']:.2e}, "
+            f"{scalars['time/images_per_second']:,.0f} img/s, "
+            f"waiting for data {scalars['time/data_wait']:.0%}, {left} left"
+        )
+        if self._bar is not None:
+            self._bar.set_description_str(f"step {step}/{self._total}", refresh=False)
+            self._bar.set_postfix_str(text, refresh=False)
+            self._bar.update(step - self._bar.n)
+            self._bar.refresh()
+        elif self._shown:
+            print(f"step {step}/{self._total}: {text}", flush=True)
+
+    def message(self, text: str) -> None:
+        """A line of its own."""
+        if self._bar is not None:
+            self._bar.write(text)
+        elif self._shown:
+            print(text, flush=True)
+
+    def close(self) -> None:
+        """Leaves the last line as it is."""
+        if self._bar is not None:
+            self._bar.close()

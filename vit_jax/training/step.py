@@ -1,0 +1,128 @@
+"""The training step: a pure function of the state and a batch."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax import Array
+from jax.sharding import Mesh
+
+from vit_jax.data.device import normalize, random_flip
+from vit_jax.losses import Loss, cross_entropy, weighted_sum
+from vit_jax.models.config import ModelConfig
+from vit_jax.models.functional import Params, apply_model
+from vit_jax.parallel.sharding import constrain_batch
+from vit_jax.preprocessing import PreprocessingConfig
+
+Batch = dict[str, Array]
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class TrainState:
+    """Everything that a run needs to go on.
+
+    Attributes:
+      step: int32, updates done.
+      params: float32, nested by name.
+      averaged: exponential moving average of `params`, or None.
+    """
+
+    step: Array
+    params: Params
+    opt_state: optax.OptState
+    averaged: Params | None
+
+
+def init_state(
+    params: Params, optimizer: optax.GradientTransformation, *, average: bool
+) -> TrainState:
+    """The state before the first step; averages start at the parameters."""
+    averaged = jax.tree.map(jnp.copy, params) if average else None
+    return TrainState(jnp.zeros((), jnp.int32), params, optimizer.init(params), averaged)
+
+
+def make_train_step(
+    model: ModelConfig,
+    preprocessing: PreprocessingConfig,
+    optimizer: optax.GradientTransformation,
+    mesh: Mesh,
+    *,
+    loss: Loss,
+    label_smoothing: float,
+    flip: bool,
+    micro_batches: int,
+    average: float | None,
+    seed: int,
+) -> Callable[[TrainState, Batch], tuple[TrainState, dict[str, Array]]]:
+    """Builds the step, to be jitted with the state donated.
+
+    The step takes images uint8 [batch, height, width, 3], labels int [batch] and weights float32
+    [batch], and returns the next state and scalars: the mean loss over the rows that count, the
+    gradient's global norm before clipping, and the weight of these rows. All that is random
+    depends on (seed, state.step) and the row alone.
+    """
+    apply = apply_model(model)
+    constrain = constrain_batch(mesh)
+
+    def micro_loss(params: Params, micro: Batch, key: Array, total: Array) -> Array:
+        images = normalize(micro["images"], preprocessing)
+        logits = apply(params, images, key=key, constrain=constrain)
+        losses = cross_entropy(logits, micro["labels"], loss, label_smoothing)
+        return weighted_sum(losses, micro["weights"]) / total
+
+    def step(state: TrainState, batch: Batch) -> tuple[TrainState, dict[str, Array]]:
+        flip_key, model_key = jax.random.split(jax.random.fold_in(jax.random.key(seed), state.step))
+        if flip:
+            batch = batch | {"images": random_flip(flip_key, batch["images"])}
+        # Of the whole batch, so that micro-batches with more invalid rows do not count more.
+        total = jnp.maximum(batch["weights"].sum(), 1)
+        value_and_grad = jax.value_and_grad(micro_loss)
+        if micro_batches == 1:
+            value, grads = value_and_grad(state.params, batch, model_key, total)
+        else:
+            value, grads = _accumulate(
+                lambda micro, key: value_and_grad(state.params, micro, key, total),
+                _strided(batch, micro_batches, constrain_batch(mesh, axis=1)),
+                jax.random.split(model_key, micro_batches),
+            )
+        updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+        params = optax.apply_updates(state.params, updates)
+        averaged = state.averaged
+        if average is not None:
+            averaged = optax.incremental_update(params, averaged, 1 - average)
+        metrics = {
+            "loss": value,
+            "grad_norm": optax.global_norm(grads),
+            "examples": batch["weights"].sum(),
+        }
+        return TrainState(state.step + 1, params, opt_state, averaged), metrics
+
+    return step
+
+
+def _strided(batch: Batch, parts: int, constrain: Callable[[Array], Array]) -> Batch:
+    """[batch, ...] to [parts, batch / parts, ...]: row r goes to part r mod parts.
+
+    So each part is spread over all devices as the batch is, and nothing moves between them.
+    """
+
+    def split(x: Array) -> Array:
+        return constrain(x.reshape(-1, parts, *x.shape[1:]).swapaxes(0, 1))
+
+    return jax.tree.map(split, batch)
+
+
+def _accumulate(
+    value_and_grad: Callable[[Batch, Array], tuple[Array, Params]], micros: Batch, keys: Array
+) -> tuple[Array, Params]:
+    """Sums the values and gradients of the parts, one after the other."""
+
+    def body(sums, part):
+        return jax.tree.map(jnp.add, sums, value_and_grad(*part)), None
+
+    shapes = jax.eval_shape(value_and_grad, jax.tree.map(lambda x: x[0], micros), keys[0])
+    zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
+    return jax.lax.scan(body, zeros, (micros, keys))[0]
