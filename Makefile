@@ -1,0 +1,27 @@
+# make demo: train on real data from scratch, then fine-tune at twice the resolution.
+# make test: the tests. make lint: style and types. All make and reuse .venv.
+PYTHON ?= python3
+BIN := .venv/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
+
+.PHONY: demo test lint
+
+demo: .venv/installed
+	$(BIN)/python -m benchmarks.demo --workdir=runs/demo
+
+test: .venv/installed-for-test
+	$(BIN)/python -m pytest -n 2
+
+lint: .venv/installed-for-test
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+.venv/installed: setup.py constraints.txt
+	$(PYTHON) -m venv .venv
+	$(PIP) --editable .
+	touch $@
+
+.venv/installed-for-test: .venv/installed
+	$(PIP) --editable '.[test]'
+	touch $@

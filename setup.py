@@ -1,0 +1,55 @@
+"""Package metadata; tool settings are in pyproject.toml, tested versions in constraints.txt."""
+
+import re
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+ROOT = Path(__file__).parent
+VERSION = re.search(r'__version__ = "(.+)"', (ROOT / "vit_jax/__init__.py").read_text())
+assert VERSION is not None
+
+setup(
+    name="vit_jax",
+    version=VERSION.group(1),
+    description="Vision Transformers in JAX and Flax, from the paper to a TPU pod",
+    long_description=(ROOT / "README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    python_requires=">=3.11",
+    packages=[*find_packages(include=["vit_jax", "vit_jax.*"]), "vit_jax.configs"],
+    # So that --config=configs/NAME.py works from any directory.
+    package_dir={"vit_jax.configs": "configs"},
+    package_data={"vit_jax": ["py.typed"]},
+    entry_points={"console_scripts": ["vit_jax=vit_jax.__main__:main"]},
+    install_requires=[
+        "absl-py",
+        "array-record>=0.8",
+        "flax>=0.12",
+        "grain>=0.2.18",
+        "importlib_resources",  # tensorflow-datasets imports it without asking for it.
+        "jax>=0.10",
+        "ml-collections>=1.1",
+        "numpy>=2",
+        "optax>=0.2.8",
+        "orbax-checkpoint>=0.12",
+        "pillow>=11",
+        "scikit-learn>=1.5",
+        "simplejpeg>=1.8",
+        "tensorboardX>=2.6",
+        "tensorflow-datasets>=4.9.10",
+        "tqdm",
+    ],
+    extras_require={
+        "cuda": ["jax[cuda13]"],
+        "tpu": ["jax[tpu]"],
+        "prepare": ["tensorflow"],
+        "test": ["hypothesis", "mypy", "pytest", "pytest-xdist", "ruff", "scipy"],
+    },
+    classifiers=[
+        "Programming Language :: Python :: 3.11",
+        "Programming Language :: Python :: 3.12",
+        "Topic :: Scientific/Engineering :: Artificial Intelligence",
+        "Typing :: Typed",
+    ],
+)
