@@ -7,7 +7,12 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constr
 .PHONY: demo test lint
 
 demo: .venv/installed
-	$(BIN)/python -m benchmarks.demo --workdir=runs/demo
+	$(BIN)/python -m vit_jax train --config=configs/quickstart.py --workdir=runs/demo/digits
+	$(BIN)/python -m vit_jax train --config=configs/quickstart.py:runs/demo/digits \
+		--workdir=runs/demo/digits16
+	@echo "From scratch at 8x8 pixels, then fine-tuned at 16x16:"
+	@$(BIN)/python -m vit_jax evaluate --weights=runs/demo/digits
+	@$(BIN)/python -m vit_jax evaluate --weights=runs/demo/digits16
 
 test: .venv/installed-for-test
 	$(BIN)/python -m pytest -n 2

@@ -1,0 +1,1 @@
+"""Comparisons and measured runs; each module says how it is called."""

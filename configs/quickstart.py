@@ -55,9 +55,9 @@ def get_config(argument: str | None = None) -> ConfigDict:
     if init_from is not None:
         config.init_from = init_from
         config.model.image_size = 16
-        config.optimizer.lr = 5e-4
-        config.optimizer.warmup_steps = 20
-        config.total_steps = 300
-        config.evals.test.every_steps = 100
-        config.checkpoint.every_steps = 100
+        config.data.batch_size = 64
+        config.optimizer.lr = 2e-3
+        config.total_steps = 600
+        config.evals.test.every_steps = 200
+        config.checkpoint.every_steps = 200
     return config

@@ -6,7 +6,7 @@ import logging
 import sys
 from typing import NoReturn
 
-from vit_jax.errors import UserError
+from vit_jax.errors import Stopped, UserError
 from vit_jax.schema import nearest
 
 # A command's module in `vit_jax.commands`, and what it does; imported only when it is called.
@@ -32,6 +32,9 @@ def main(argv: list[str] | None = None) -> int:
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except Stopped as stopped:
+        print(f"{stopped}; the same command goes on from there", file=sys.stderr)
+        return 143  # As if SIGTERM had ended the process, so that schedulers start it again.
     except KeyboardInterrupt:
         print("interrupted; the same command goes on from the last checkpoint", file=sys.stderr)
         return 130

@@ -1,4 +1,4 @@
-"""The one exception that means: the user can mend this."""
+"""The two exceptions that are no fault of the program."""
 
 
 class UserError(ValueError):
@@ -7,3 +7,7 @@ class UserError(ValueError):
     The message is one line that says what is wrong, where, and what to do about it. Commands
     print it and exit with code 2; libraries raise it like any `ValueError`.
     """
+
+
+class Stopped(Exception):
+    """A run was asked to end, and its state is saved; the message says after which step."""

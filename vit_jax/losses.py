@@ -34,5 +34,9 @@ def cross_entropy(logits: Array, labels: Array, loss: Loss, label_smoothing: flo
 
 
 def weighted_sum(values: Array, weights: Array) -> Array:
-    """Sum of `values` [batch] over the rows that count; a row of weight 0 may hold anything."""
+    """Sum of `values` [batch] over the rows that count.
+
+    A row of weight 0 may hold any value, NaN included, and its gradient is 0. What made the value
+    must still be finite for that 0 to travel further back: 0 times NaN is NaN.
+    """
     return jnp.where(weights > 0, values * weights, 0).sum()

@@ -14,6 +14,7 @@ from vit_jax.data.device import normalize
 from vit_jax.losses import cross_entropy
 from vit_jax.models import ModelConfig, ViT
 from vit_jax.parallel.mesh import MeshConfig, make_mesh
+from vit_jax.parallel.sharding import replicated
 from vit_jax.preprocessing import PreprocessingConfig
 from vit_jax.training.optimizer import OptimizerConfig, make_optimizer
 from vit_jax.training.step import init_state, make_train_step
@@ -34,7 +35,7 @@ def _load(name):
 def _tree(file, prefix):
     """Google's names below `prefix/` as the model's parameters."""
     flat = {n.removeprefix(prefix): a for n, a in file.items() if n.startswith(prefix)}
-    return jax.tree.map(jnp.asarray, from_google(flat))
+    return from_google(flat)
 
 
 def _config(file, **options):
@@ -93,7 +94,7 @@ def test_every_file(name):
 
 @pytest.mark.parametrize(
     ("scan", "remat"),
-    [(True, "dots"), (True, "block"), (False, "none"), (False, "dots"), (False, "block")],
+    [(True, "dots"), (True, "block"), (False, "none"), (False, "block")],
 )
 def test_unrolled_and_rematerialised(scan, remat):
     file = _load("vit_token")
@@ -106,11 +107,12 @@ def test_ten_steps_of_fine_tuning():
     # As the file was made: clipping at 1, momentum 0.9 kept in bfloat16.
     config = OptimizerConfig(name="sgd", clip_norm=1.0, momentum_dtype="bfloat16")
     optimizer = make_optimizer(config, lambda step: rates[step])
+    mesh = make_mesh(MeshConfig(), jax.devices()[:1])
     step = make_train_step(
         _config(file),
         IDENTITY,
         optimizer,
-        make_mesh(MeshConfig(), jax.devices()[:1]),
+        mesh,
         loss="softmax",
         label_smoothing=0.0,
         flip=False,
@@ -119,6 +121,7 @@ def test_ten_steps_of_fine_tuning():
         seed=0,
     )
     state = init_state(_tree(file, "params/"), optimizer, average=False)
+    state = jax.device_put(state, replicated(mesh))
     images, labels = jnp.asarray(file["images"]), jnp.asarray(file["labels"])
     batch = {"images": images, "labels": labels, "weights": jnp.ones(len(labels))}
     np.testing.assert_allclose(normalize(images, IDENTITY), images, rtol=1e-6)

@@ -42,4 +42,5 @@ def run(arguments: argparse.Namespace, overrides: list[str]) -> None:
     for name, evaluation in make_evaluations(setup).items():
         with evaluation:
             scores = evaluation.evaluate(params)
-        print(json.dumps({"evaluation": name, **scores}), flush=True)
+        line = {"weights": arguments.weights, "evaluation": name, **(scores or {})}
+        print(json.dumps(line), flush=True)

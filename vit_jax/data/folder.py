@@ -23,7 +23,7 @@ import numpy as np
 from vit_jax.data.sources import Record, absolute_path, split_ranges
 from vit_jax.errors import UserError
 
-_SUFFIXES = frozenset(".jpg .jpeg .png .webp .bmp .gif .tif .tiff .ppm".split())
+_SUFFIXES = frozenset([".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm"])
 _DEFAULT_TEST_FRACTION = 0.1
 
 _log = logging.getLogger(__name__)

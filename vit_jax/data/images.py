@@ -5,9 +5,8 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-import simplejpeg
 from numpy.random import Generator
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from vit_jax.data.config import AffineConfig, DataConfig
 from vit_jax.preprocessing import PreprocessingConfig
@@ -35,16 +34,14 @@ def decode(data: bytes) -> Image.Image:
       ImageError: for whatever makes the bytes unreadable.
     """
     try:
-        image = Image.open(io.BytesIO(data))
-        turned = image.getexif().get(0x0112, 1) != 1
-        if image.format == "JPEG" and image.mode in ("RGB", "L") and not turned:
-            # A third faster than Pillow's decoder, and the same pixels.
-            return Image.fromarray(simplejpeg.decode_jpeg(data, "RGB"))
+        image = ImageOps.exif_transpose(Image.open(io.BytesIO(data)))
         if image.mode.startswith("I"):
-            return Image.fromarray((np.asarray(image) / 257).round().astype(np.uint8)).convert(
-                "RGB"
-            )
-        return ImageOps.exif_transpose(image).convert("RGB")
+            grey = (np.asarray(image) / 257).round().clip(0, 255)
+            image = Image.fromarray(grey.astype(np.uint8))
+        image.info.pop("transparency", None)  # Pillow would warn that it is lost.
+        return image.convert("RGB")
+    except UnidentifiedImageError as error:  # Its message is about an object in memory.
+        raise ImageError("cannot read the image (not in a known format)") from error
     except Exception as error:  # Decoders raise nearly anything on broken bytes.
         reason = " ".join(str(error).split()) or type(error).__name__
         raise ImageError(f"cannot read the image ({reason})") from error
@@ -62,6 +59,8 @@ class TrainTransform:
     config: DataConfig
 
     def __call__(self, data: bytes, rng: Generator) -> np.ndarray:
+        """Raises `ImageError` where the bytes cannot be read."""
+        """Raises `ImageError` for bytes that cannot be read."""
         image = decode(data)
         if self.config.affine is not None:
             image = random_affine(image, rng, self.config.affine)
@@ -79,6 +78,7 @@ class EvalTransform:
     preprocessing: PreprocessingConfig
 
     def __call__(self, data: bytes, rng: Generator | None = None) -> np.ndarray:
+        """Raises `ImageError` for bytes that cannot be read."""
         del rng  # Nothing here is random.
         image = decode(data)
         if self.preprocessing.resize == "squash":
@@ -103,7 +103,8 @@ def resize(image: Image.Image, size: Size, preprocessing: PreprocessingConfig) -
     resample = _RESAMPLE[preprocessing.interpolation]
     if preprocessing.antialias:
         return image.resize(width_height, resample)
-    # Pillow's resize always antialiases; its transforms never do.
+    # Pillow's resize always antialiases; its transforms never do. They cut off fractions, so that
+    # values are half a level of 255 below the exact ones on average.
     extent = (0, 0, *image.size)
     return image.transform(width_height, Image.Transform.EXTENT, extent, Image.Resampling.BILINEAR)
 

@@ -1,6 +1,7 @@
 """The loader: worker processes, the threads between them and the devices, and nothing random."""
 
 import logging
+import multiprocessing
 import os
 import queue
 import signal
@@ -82,11 +83,12 @@ class Loader:
         began = time.perf_counter()
         item = self._queue.get()
         self.waited += time.perf_counter() - began
+        if isinstance(item, Batch):
+            return item
+        self._queue.put(item)  # The last one: whoever asks again gets the same answer.
         if item is None:
             raise StopIteration
-        if isinstance(item, BaseException):
-            raise item
-        return item
+        raise item
 
     def __enter__(self) -> Self:
         return self
@@ -104,27 +106,30 @@ class Loader:
         try:
             chunks = iter(_read(self._chunks, start, stop, workers))
             for _ in range(start, stop):
-                if not self._put(self._assemble(chunks)):
-                    return
+                self._put(self._assemble(chunks))
             self._put(None)
+        except _Closed:
+            pass
         except BaseException as error:  # Handed to the consumer, whose thread it concerns.
             self._put(error)
         finally:
             if chunks is not None:
                 chunks.close()
 
-    def _put(self, item: Batch | BaseException | None) -> bool:
-        """Waits for room in the queue; False when the loader was closed meanwhile."""
+    def _put(self, item: Batch | BaseException | None) -> None:
+        """Waits for room in the queue, unless the loader is closed meanwhile."""
         while not self._closed.is_set():
             try:
-                self._queue.put(item, timeout=0.1)
-                return True
+                return self._queue.put(item, timeout=0.1)
             except queue.Full:
                 continue
-        return False
 
     def _assemble(self, chunks: Iterator[dict[str, Any]]) -> Batch:
-        pieces = [next(chunks) for _ in range(self._chunks.chunks_per_batch)]
+        pieces = []
+        for _ in range(self._chunks.chunks_per_batch):
+            if self._closed.is_set():
+                raise _Closed
+            pieces.append(next(chunks))
         errors = tuple(error for piece in pieces for error in piece["errors"])
         if errors and self._on_error == "stop":
             raise UserError(
@@ -142,12 +147,17 @@ class Loader:
     def _to_devices(self, local: np.ndarray) -> jax.Array:
         rows = self._chunks.rows
 
-        def shard(index: tuple[slice, ...]) -> np.ndarray:
+        def shard(index: tuple[slice, ...] | None) -> np.ndarray:
+            assert index is not None
             first, last, _ = index[0].indices(self._chunks.batch_size)
             return local[np.searchsorted(rows, first) : np.searchsorted(rows, last)]
 
         shape = (self._chunks.batch_size, *local.shape[1:])
         return jax.make_array_from_callback(shape, self._sharding, shard)
+
+
+class _Closed(Exception):
+    """The loader was closed in the middle of a batch."""
 
 
 class _EndlessChunks:
@@ -172,8 +182,9 @@ def _read(chunks: Chunks, start: int, stop: int, workers: int) -> grain.IterData
         return dataset.to_iter_dataset(grain.ReadOptions(threads, threads * _WORKER_PREFETCH))
     if not flags.FLAGS.is_parsed():
         flags.FLAGS.mark_as_parsed()  # Grain reads flags of its own; their defaults will do.
+    # No threads within the workers, which read ahead as it is.
     options = grain.MultiprocessingOptions(workers, _WORKER_PREFETCH)
-    return dataset.to_iter_dataset(grain.ReadOptions(1, 1)).mp_prefetch(options, _start_worker)
+    return dataset.to_iter_dataset(grain.ReadOptions(0, 0)).mp_prefetch(options, _start_worker)
 
 
 def _start_worker(index: int, count: int) -> None:
@@ -181,12 +192,16 @@ def _start_worker(index: int, count: int) -> None:
     del index, count
     # Ctrl-C reaches the whole process group: the main process ends its workers itself.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    # Should the host code ever touch JAX, it must not take the accelerator.
-    os.environ["JAX_PLATFORMS"] = "cpu"
-    threading.Thread(target=_die_with, args=(os.getppid(),), daemon=True).start()
+    # Should the host code ever touch JAX, it must not take the accelerator. JAX is imported by
+    # now and reads its environment no more.
+    jax.config.update("jax_platforms", "cpu")
+    # Not getppid: the parent may have died while this process was starting.
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    threading.Thread(target=_die_with, args=(parent.pid,), daemon=True).start()
 
 
-def _die_with(parent: int) -> None:
+def _die_with(parent: int | None) -> None:
     """Ends this process when its parent is gone, be it by SIGKILL."""
     while os.getppid() == parent:
         time.sleep(1)

@@ -1,5 +1,6 @@
 """Top-1, top-5 and loss over every example of a data set exactly once."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, Self
 
@@ -87,8 +88,13 @@ class Classification:
         self._workers, self._on_error = workers, on_error
         self._loader: Loader | None = None
 
-    def evaluate(self, params: Params) -> dict[str, float]:
+    def evaluate(
+        self, params: Params, should_stop: Callable[[], bool] = lambda: False
+    ) -> dict[str, float] | None:
         """Shares `top1` and `top5` of right answers, mean `loss` in nats, number of `examples`.
+
+        Args:
+          should_stop: asked before each batch; when it says so, the answer is None.
 
         Raises:
           UserError: an image cannot be read and `on_error` is "stop", or none can be.
@@ -103,10 +109,17 @@ class Classification:
                 workers=self._workers,
                 on_error=self._on_error,
             )
-        counts = [self._count(params, next(self._loader).arrays) for _ in range(steps)]
+        counts = []
+        for _ in range(steps):
+            if should_stop():
+                # The batches left would be taken for those of the next evaluation.
+                self.close()
+                return None
+            counts.append(self._count(params, next(self._loader).arrays))
+        counts = jax.device_get(counts)
         # In float64 on the host: float32 counts of millions would lose examples.
         sums = {
-            name: float(np.sum([count[name] for count in jax.device_get(counts)], dtype=np.float64))
+            name: float(np.sum([count[name] for count in counts], dtype=np.float64))
             for name in counts[0]
         }
         examples = sums.pop("examples")
@@ -118,6 +131,7 @@ class Classification:
         """Ends the workers."""
         if self._loader is not None:
             self._loader.close()
+            self._loader = None
 
     def __enter__(self) -> Self:
         return self

@@ -5,6 +5,7 @@ from flax import nnx
 from vit_jax.models.config import ModelConfig
 from vit_jax.models.sizes import list_models
 from vit_jax.models.vit import ViT
+from vit_jax.schema import build
 
 __all__ = ["ModelConfig", "ViT", "create_model", "list_models"]
 
@@ -23,5 +24,5 @@ def create_model(name: str, *, seed: int = 0, **options) -> ViT:
     Raises:
       UserError: an unknown name, or options that do not fit together.
     """
-    options.setdefault("num_classes", 1000)
-    return ViT(ModelConfig(name=name, **options), rngs=nnx.Rngs(seed))
+    config = build(ModelConfig, {"num_classes": 1000, **options, "name": name}, where="model")
+    return ViT(config, rngs=nnx.Rngs(seed))

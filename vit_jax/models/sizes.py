@@ -32,7 +32,7 @@ SIZES: dict[str, Size] = {
 }
 PATCHES = (8, 14, 16, 32)
 
-_NAME = re.compile(rf"(?:vit[-_])?({'|'.join(SIZES)})[-_/]?([1-9]\d*)", re.IGNORECASE)
+_NAME = re.compile(rf"(?:vit[-_])?({'|'.join(SIZES)})[-_/]?([1-9][0-9]*)", re.IGNORECASE | re.ASCII)
 
 
 def list_models() -> list[str]:

@@ -156,8 +156,6 @@ class ViT(nnx.Module):
         keys = None if key is None else jax.random.split(key, depth)
         # Linear in depth (How to train your ViT?, section 3.3): never the first block.
         skip_rates = jnp.linspace(0.0, config.stochastic_depth, depth)
-        if depth == 1:
-            skip_rates = jnp.full((1,), config.stochastic_depth)
         has_skips = config.stochastic_depth > 0
 
         def body(x, layer):

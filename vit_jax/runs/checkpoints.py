@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 from jax import Array
+from jax.experimental import multihost_utils
 
 from vit_jax.errors import UserError
 
@@ -142,6 +143,7 @@ class Checkpoints:
             while target.exists():
                 target = target.with_name(target.name + "+")
             (self._directory / str(step)).rename(target)
+        multihost_utils.sync_global_devices("checkpoint moved aside")
         self._manager.reload()
 
 
@@ -166,10 +168,11 @@ def _summarize_leaves(leaves: list[Array]) -> tuple[Array, Array]:
 
 
 def _checksum(x: Array) -> Array:
-    """Two sums modulo 2**32 of the array's words, each times an odd number from its index.
+    """Two sums modulo 2**32 of the array's words, each mixed with its index.
 
-    An odd factor has an inverse modulo 2**32, so a change within one word always shows. Integer
-    sums come out the same in any order, hence on any mesh.
+    Mixing is one-to-one, so a change within one word always shows; and it spreads every bit, so
+    that flips of the same bit in several words do not cancel. Integer sums come out the same in
+    any order, hence on any mesh.
     """
     bits = jax.lax.bitcast_convert_type(x, f"uint{8 * x.dtype.itemsize}").astype(jnp.uint32)
     index = jnp.zeros(x.shape, jnp.uint32)
@@ -177,7 +180,13 @@ def _checksum(x: Array) -> Array:
         index = index * jnp.uint32(length) + jax.lax.broadcasted_iota(jnp.uint32, x.shape, axis)
     sums = []
     for multiplier in (0x9E3779B1, 0x85EBCA77):
-        factor = index * jnp.uint32(multiplier)
-        factor = (factor ^ (factor >> 15)) | jnp.uint32(1)
-        sums.append((bits * factor).sum(dtype=jnp.uint32))
+        words = _mix(bits + index * jnp.uint32(multiplier))
+        sums.append(words.sum(dtype=jnp.uint32))
     return jnp.stack(sums)
+
+
+def _mix(words: Array) -> Array:
+    """The finalizer of MurmurHash3: each bit of a uint32 changes about half of the result's."""
+    words = (words ^ (words >> 16)) * jnp.uint32(0x85EBCA6B)
+    words = (words ^ (words >> 13)) * jnp.uint32(0xC2B2AE35)
+    return words ^ (words >> 16)

@@ -45,6 +45,7 @@ class RunDirectory:
         if not writer:
             return
         try:
+            self._refuse_foreign_files()
             self.path.mkdir(parents=True, exist_ok=True)
             self._lock = os.open(self.path / "lock", os.O_RDWR | os.O_CREAT, 0o644)
         except OSError as error:
@@ -80,6 +81,16 @@ class RunDirectory:
     def __exit__(self, *_) -> None:
         self.close()
 
+    def _refuse_foreign_files(self) -> None:
+        """Before anything is written: a run would overwrite these, and they are not its own."""
+        names = ("checkpoints", "metrics.jsonl", "weights.npz")
+        found = [name for name in names if (self.path / name).exists()]
+        if found and not (self.path / "config.json").exists():
+            raise UserError(
+                f"the work directory {self.path} holds {', '.join(found)} but no config.json, so "
+                "it is not a run's; choose another with --workdir"
+            )
+
     def _claim(self, config: Mapping[str, Any]) -> None:
         assert self._lock is not None
         try:
@@ -97,11 +108,6 @@ class RunDirectory:
                     f"the work directory {self.path} holds a run of another config "
                     f"({'; '.join(changes)}); use that config, or another --workdir"
                 )
-        elif any((self.path / name).exists() for name in ("checkpoints", "weights.npz")):
-            raise UserError(
-                f"the work directory {self.path} holds files but no config.json, so it is not a "
-                "run's; choose another with --workdir"
-            )
         else:
             write_json(file, config)
         write_json(self.path / "versions.json", _versions())
@@ -115,11 +121,14 @@ def read_config(path: str | os.PathLike) -> dict[str, Any]:
     """
     file = Path(path) / "config.json"
     try:
-        return json.loads(file.read_text())
-    except FileNotFoundError:
+        config = json.loads(file.read_bytes())
+    except (FileNotFoundError, NotADirectoryError):
         raise UserError(f"{path} is not the directory of a run: it has no config.json") from None
-    except ValueError as error:
-        raise UserError(f"{file} is not valid JSON ({error}); restore it or remove it") from error
+    except (OSError, ValueError) as error:
+        raise UserError(f"{file} cannot be read ({error}); restore it or remove it") from error
+    if not isinstance(config, dict):
+        raise UserError(f"{file} is no JSON object; restore it or remove it")
+    return config
 
 
 def write_json(path: Path, value: Mapping[str, Any]) -> None:

@@ -15,13 +15,20 @@ class MetricsWriter:
     """Appends to `metrics.jsonl` and TensorBoard events in a run's directory.
 
     Each line is an object: `step`, and names such as `train/loss` with a number. What an earlier
-    start wrote after `step`, a torn last line included, is cut off: those steps are run again.
+    start wrote after `step` is cut off, for those steps are run again; so are damaged lines.
+
+    Attributes:
+      recorded: names of the scalars that an earlier start wrote of `step` itself.
     """
 
     def __init__(self, directory: Path, step: int):
         path = directory / "metrics.jsonl"
+        self.recorded: set[str] = set()
         if path.exists():
-            atomic.write_bytes(path, "".join(_lines_until(path, step)).encode())
+            lines = _lines_until(path, step)
+            atomic.write_bytes(path, b"".join(lines))
+            of_step = [scalars for scalars in map(json.loads, lines) if scalars["step"] == step]
+            self.recorded.update(*of_step)
         self._file = open(path, "a", encoding="utf-8")
         self._events = SummaryWriter(str(directory / "tensorboard"), purge_step=step + 1)
 
@@ -33,7 +40,7 @@ class MetricsWriter:
             self._events.add_scalar(name, value, step)
 
     def flush(self) -> None:
-        """Returns when all that was written is on disk."""
+        """Returns when all lines are on disk; TensorBoard's events follow from their thread."""
         self._file.flush()
         os.fsync(self._file.fileno())
         self._events.flush()
@@ -45,13 +52,15 @@ class MetricsWriter:
         self._events.close()
 
 
-def _lines_until(path: Path, step: int) -> list[str]:
-    kept = []
-    for line in path.read_text(encoding="utf-8").splitlines(keepends=True):
-        try:
-            if not line.endswith("\n") or json.loads(line)["step"] > step:
-                break
-        except (ValueError, KeyError, TypeError):
-            break
-        kept.append(line)
-    return kept
+def _lines_until(path: Path, step: int) -> list[bytes]:
+    """The whole lines of steps up to `step`."""
+    # As bytes, for what a crash leaves behind need not be text.
+    with open(path, "rb") as file:
+        return [line for line in file if line.endswith(b"\n") and _is_until(line, step)]
+
+
+def _is_until(line: bytes, step: int) -> bool:
+    try:
+        return json.loads(line)["step"] <= step
+    except (ValueError, KeyError, TypeError):
+        return False

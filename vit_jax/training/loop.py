@@ -1,10 +1,11 @@
 """A run, from its config to its final weights."""
 
-import math
 import os
-import time
+from collections.abc import Collection
 from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
+from typing import NoReturn
 
 import jax
 import numpy as np
@@ -14,22 +15,19 @@ from jax.experimental import multihost_utils
 from vit_jax.data.batches import Chunks
 from vit_jax.data.images import TrainTransform
 from vit_jax.data.loader import Loader, local_rows
-from vit_jax.errors import UserError
+from vit_jax.errors import Stopped
 from vit_jax.evaluation.classification import Classification
 from vit_jax.models.functional import Params, init_params
+from vit_jax.parallel.processes import Preemption
 from vit_jax.parallel.sharding import batch_sharding, replicated, state_shardings
 from vit_jax.runs.checkpoints import Checkpoints
 from vit_jax.runs.directory import RunDirectory
-from vit_jax.runs.metrics import MetricsWriter
 from vit_jax.schema import to_dict
 from vit_jax.training.config import TrainConfig
-from vit_jax.training.progress import Clock, Progress
+from vit_jax.training.reporter import Reporter, is_due
 from vit_jax.training.setup import Setup, make_evaluations, prepare
-from vit_jax.training.step import TrainState, init_state, make_train_step
+from vit_jax.training.step import TrainState, final_params, init_state, make_train_step
 from vit_jax.weights.files import write_weights
-
-# A step's number and its scalars, which may still be computed.
-_Pending = tuple[int, dict[str, Array]]
 
 
 def train(config: TrainConfig, workdir: str | os.PathLike[str]) -> Path:
@@ -40,6 +38,7 @@ def train(config: TrainConfig, workdir: str | os.PathLike[str]) -> Path:
 
     Raises:
       UserError: a mistake in the config, the data or the directory; or the loss is not finite.
+      Stopped: SIGTERM, or a notice of preemption to any process, came; the state is saved.
     """
     setup = prepare(config)
     is_writer = jax.process_index() == 0
@@ -50,54 +49,78 @@ def train(config: TrainConfig, workdir: str | os.PathLike[str]) -> Path:
         run = stack.enter_context(RunDirectory(workdir, to_dict(setup.config), writer=is_writer))
         checkpoints = stack.enter_context(Checkpoints(run.checkpoints, config.checkpoint))
         start, state = _restore_or_init(setup, checkpoints)
-        reporter = stack.enter_context(_Reporter(setup, run, start, shown=is_writer))
+        reporter = stack.enter_context(Reporter(setup, run, start, shown=is_writer))
         loader = stack.enter_context(make_loader(setup, start))
-        state = _run(setup, state, start, loader, evaluations, checkpoints, reporter)
+        preemption = stack.enter_context(Preemption())
+        loop = _Run(setup, evaluations, checkpoints, reporter, loader, preemption)
+        state = loop.run(start, state)
         checkpoints.wait()
         _write_weights(setup, state, run, is_writer)
         reporter.message(f"weights are in {run.weights}")
         return run.weights
 
 
-def _run(
-    setup: Setup,
-    state: TrainState,
-    start: int,
-    loader: Loader,
-    evaluations: dict[str, Classification],
-    checkpoints: Checkpoints,
-    reporter: "_Reporter",
-) -> TrainState:
-    config, total = setup.config, setup.total_steps
-    train_step = _compile_step(setup, state)
-    pending: _Pending | None = None
-    for step in range(start + 1, total + 1):
-        state, metrics = train_step(state, next(loader).arrays)
-        # The scalars of the step before are read while this one runs.
-        if pending is not None:
-            reporter.finish(*pending, waited=loader.waited)
-        pending = step, metrics
-        due = {
-            name: evaluation
-            for name, evaluation in evaluations.items()
-            if _is_due(step, config.evals[name].every_steps, total)
-        }
-        save = _is_due(step, config.checkpoint.every_steps, total)
-        if due or save:
-            reporter.finish(*pending, waited=loader.waited)
-            pending = None
-        with reporter.paused():
-            for name, evaluation in due.items():
-                reporter.evaluated(step, name, evaluation.evaluate(_final_params(state)))
-            if save:
-                # Metrics first: a checkpoint promises that all of its past is on disk.
-                reporter.flush()
-                checkpoints.save(step, state)
-    return state
+@dataclass(frozen=True)
+class _Run:
+    """What the loop works with; all of it is open."""
 
+    setup: Setup
+    evaluations: dict[str, Classification]
+    checkpoints: Checkpoints
+    reporter: Reporter
+    loader: Loader
+    preemption: Preemption
 
-def _is_due(step: int, every_steps: int | None, total: int) -> bool:
-    return step == total or (every_steps is not None and step % every_steps == 0)
+    def run(self, start: int, state: TrainState) -> TrainState:
+        """Takes the steps after `start` and returns the last state."""
+        config, total = self.setup.config, self.setup.total_steps
+        if start:
+            # A run that was stopped in the middle of its evaluations still owes the others.
+            self._evaluate(start, state, done=self.reporter.recorded)
+        train_step = _compile_step(self.setup, state)
+        pending: tuple[int, dict[str, Array]] | None = None
+        for step in range(start + 1, total + 1):
+            state, metrics = train_step(state, next(self.loader).arrays)
+            # The scalars of the step before are read while this one runs.
+            if pending is not None:
+                self.reporter.finish(*pending, waited=self.loader.waited)
+            pending = step, metrics
+            stop = self.preemption.reached()
+            save = stop or is_due(step, config.checkpoint.every_steps, total)
+            if save or self._due(step):
+                self.reporter.finish(*pending, waited=self.loader.waited)
+                pending = None
+            with self.reporter.paused():
+                stop = stop or not self._evaluate(step, state)
+                if save or stop:
+                    # Metrics first: a checkpoint promises that all of its past is on disk.
+                    self.reporter.flush()
+                    self.checkpoints.save(step, state)
+            if stop:
+                self._stop(step)
+        return state
+
+    def _due(self, step: int) -> list[str]:
+        """The evaluations whose turn it is."""
+        evals, total = self.setup.config.evals, self.setup.total_steps
+        return [name for name in self.evaluations if is_due(step, evals[name].every_steps, total)]
+
+    def _evaluate(self, step: int, state: TrainState, done: Collection[str] = ()) -> bool:
+        """Runs the evaluations of a step, less those done; False when asked to stop meanwhile."""
+        for name in self._due(step):
+            if name in done:
+                continue
+            values = self.evaluations[name].evaluate(
+                final_params(state), should_stop=self.preemption.reached
+            )
+            if values is None:
+                return False
+            self.reporter.evaluated(step, name, values)
+        return True
+
+    def _stop(self, step: int) -> NoReturn:
+        self.checkpoints.wait()
+        raise Stopped(f"asked to end: the state after step {step} is saved")
 
 
 def _restore_or_init(setup: Setup, checkpoints: Checkpoints) -> tuple[int, TrainState]:
@@ -176,16 +199,11 @@ def _compile_step(setup: Setup, state: TrainState):
     )
 
 
-def _final_params(state: TrainState) -> Params:
-    """What is evaluated and written: the averaged parameters where there are any."""
-    return state.params if state.averaged is None else state.averaged
-
-
 def _write_weights(setup: Setup, state: TrainState, run: RunDirectory, is_writer: bool) -> None:
     # Leaf by leaf, so that a device holds one whole array at a time.
     params = jax.tree.map(
         lambda x: np.asarray(multihost_utils.process_allgather(x, tiled=True)),
-        _final_params(state),
+        final_params(state),
     )
     description = {
         "layout": "google",
@@ -196,81 +214,3 @@ def _write_weights(setup: Setup, state: TrainState, run: RunDirectory, is_writer
     }
     if is_writer:
         write_weights(run.weights, params, description)
-
-
-class _Reporter:
-    """Where a run's scalars go: checked, to the metrics files and to the progress line."""
-
-    def __init__(self, setup: Setup, run: RunDirectory, start: int, *, shown: bool):
-        self._schedule, self._total = setup.schedule, setup.total_steps
-        self._log_every = setup.config.log_every
-        self._writer = MetricsWriter(run.path, start) if shown else None
-        self._progress = Progress(start, setup.total_steps, shown=shown)
-        self._clock = Clock(setup.config.data.batch_size)
-        if start:
-            self.message(f"going on after step {start} of {self._total}")
-
-    def finish(self, step: int, metrics: dict[str, Array], *, waited: float) -> None:
-        """Waits for a step's scalars; writes and shows them where it is their turn.
-
-        Raises:
-          UserError: the loss or the gradient is not finite.
-        """
-        values = {name: float(value) for name, value in jax.device_get(metrics).items()}
-        for name in ("loss", "grad_norm"):
-            if not math.isfinite(values[name]):
-                raise UserError(
-                    f"step {step}: {name} is {values[name]}; start again from the last checkpoint "
-                    "with a lower config.optimizer.lr, more warm-up or clip_norm, in another --workdir"
-                )
-        self._clock.tick()
-        if not _is_due(step, self._log_every, self._total):
-            return
-        scalars = {f"train/{name}": value for name, value in values.items()}
-        scalars["train/lr"] = float(self._schedule(step - 1))
-        scalars |= self._clock.report(waited, self._total - step)
-        self._progress.step(step, scalars)
-        self._write(step, scalars)
-
-    def evaluated(self, step: int, name: str, values: dict[str, float]) -> None:
-        """Writes and shows what an evaluation gave."""
-        self._write(step, {f"{name}/{key}": value for key, value in values.items()})
-        self.message(
-            f"step {step}: {name} top-1 {values['top1']:.2%}, top-5 {values['top5']:.2%}, "
-            f"loss {values['loss']:.4f} on {values['examples']:,.0f} examples"
-        )
-
-    def message(self, text: str) -> None:
-        self._progress.message(text)
-
-    def flush(self) -> None:
-        """Returns when all metrics so far are on disk."""
-        if self._writer is not None:
-            self._writer.flush()
-
-    def paused(self) -> "_Pause":
-        """A context whose time does not count as training."""
-        return _Pause(self._clock)
-
-    def _write(self, step: int, scalars: dict[str, float]) -> None:
-        if self._writer is not None:
-            self._writer.write(step, scalars)
-
-    def __enter__(self) -> "_Reporter":
-        return self
-
-    def __exit__(self, *_) -> None:
-        self._progress.close()
-        if self._writer is not None:
-            self._writer.close()
-
-
-class _Pause:
-    def __init__(self, clock: Clock):
-        self._clock = clock
-
-    def __enter__(self) -> None:
-        self._began = time.perf_counter()
-
-    def __exit__(self, *_) -> None:
-        self._clock.pause(time.perf_counter() - self._began)

@@ -44,6 +44,11 @@ def init_state(
     return TrainState(jnp.zeros((), jnp.int32), params, optimizer.init(params), averaged)
 
 
+def final_params(state: TrainState) -> Params:
+    """What is evaluated and written: the averaged parameters where there are any."""
+    return state.params if state.averaged is None else state.averaged
+
+
 def make_train_step(
     model: ModelConfig,
     preprocessing: PreprocessingConfig,

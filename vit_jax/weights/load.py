@@ -36,12 +36,12 @@ def load_params(path: str | os.PathLike[str], model: ModelConfig) -> tuple[Param
     params, description = read_weights(path)
     saved = (description or {}).get("model", {})
     _check_agreement(path, saved, model)
-    if model.preprocessing is None and "preprocessing" in saved:
-        preprocessing = build(
-            PreprocessingConfig, saved["preprocessing"], f"{path}: model.preprocessing"
-        )
-        model = dataclasses.replace(model, preprocessing=preprocessing)
     try:
+        if model.preprocessing is None and saved.get("preprocessing") is not None:
+            preprocessing = build(
+                PreprocessingConfig, saved["preprocessing"], "model.preprocessing"
+            )
+            model = dataclasses.replace(model, preprocessing=preprocessing)
         params, notes = adapt(
             params,
             abstract_params(model),

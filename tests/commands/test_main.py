@@ -1,0 +1,217 @@
+"""The commands as a user types them, on a model that trains in a second."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from vit_jax.__main__ import main
+from vit_jax.training.reporter import Reporter
+
+TINY = [
+    "--config.model.depth=1",
+    "--config.model.width=16",
+    "--config.model.mlp_dim=16",
+    "--config.model.num_heads=2",
+    "--config.data.batch_size=16",
+    "--config.data.workers=0",
+    "--config.log_every=2",
+    "--config.optimizer.warmup_steps=2",
+]
+
+
+@pytest.fixture(scope="module")
+def data_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("data")
+
+
+def quickstart(data_dir: Path, *, steps: int, argument: str = "") -> list[str]:
+    return [
+        f"--config=configs/quickstart.py{argument}",
+        *TINY,
+        f"--config.data.data_dir={data_dir}",
+        f"--config.total_steps={steps}",
+        "--config.evals.test.every_steps=4",
+        "--config.checkpoint.every_steps=4",
+    ]
+
+
+def metrics(workdir: Path) -> list[dict[str, float]]:
+    lines = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+    return [{k: v for k, v in line.items() if not k.startswith("time/")} for line in lines]
+
+
+@pytest.fixture(scope="module")
+def finished(data_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of 8 steps on the digits."""
+    workdir = tmp_path_factory.mktemp("runs") / "digits"
+    assert main(["train", *quickstart(data_dir, steps=8), f"--workdir={workdir}"]) == 0
+    return workdir
+
+
+def test_train_leaves_what_a_run_should(finished: Path) -> None:
+    names = {path.name for path in finished.iterdir()}
+    assert names >= {
+        *("config.json", "versions.json", "metrics.jsonl", "tensorboard", "checkpoints"),
+        *("weights.npz", "weights.json"),
+    }
+    lines = metrics(finished)
+    assert [line["step"] for line in lines if "train/loss" in line] == [2, 4, 6, 8]
+    assert [line["step"] for line in lines if "test/top1" in line] == [4, 8]
+    assert all(line["test/examples"] == 360 for line in lines if "test/examples" in line)
+    # Warm-up over 2 steps to 3e-3, then cosine over the 6 that are left; rates of updates 2, 8.
+    rates = {line["step"]: line["train/lr"] for line in lines if "train/lr" in line}
+    assert rates[2] == pytest.approx(3e-3)
+    assert rates[8] == pytest.approx(3e-3 * 0.5 * (1 + np.cos(np.pi * 5 / 6)), rel=1e-4)
+    description = json.loads((finished / "weights.json").read_text())
+    assert description["averaged"] is False
+    assert description["class_names"] == [str(digit) for digit in range(10)]
+    assert description["model"]["preprocessing"]["mean"] == [0.5, 0.5, 0.5]
+
+
+def test_a_stopped_run_goes_on_as_if_it_had_not_been(
+    finished: Path, data_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    command = ["train", *quickstart(data_dir, steps=8), f"--workdir={tmp_path / 'run'}"]
+    finish = Reporter.finish
+
+    def interrupt(self, step, scalars, *, waited):
+        finish(self, step, scalars, waited=waited)
+        if step == 6:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(Reporter, "finish", interrupt)
+    assert main(command) == 130
+    monkeypatch.undo()
+    assert main(command) == 0
+    assert metrics(tmp_path / "run") == metrics(finished)
+    assert (tmp_path / "run/weights.npz").read_bytes() == (finished / "weights.npz").read_bytes()
+
+
+def test_evaluate_repeats_the_last_evaluation(
+    finished: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["evaluate", f"--weights={finished}"]) == 0
+    scores = json.loads(capsys.readouterr().out.splitlines()[-1])
+    last = [line for line in metrics(finished) if "test/top1" in line][-1]
+    assert scores["top1"] == last["test/top1"]
+    assert scores["loss"] == pytest.approx(last["test/loss"], rel=1e-6)
+
+
+def test_fine_tunes_at_twice_the_resolution(
+    finished: Path, data_dir: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    arguments = quickstart(data_dir, steps=4, argument=f":{finished}")
+    assert main(["train", *arguments, f"--workdir={tmp_path}"]) == 0
+    assert "positions 4x4 -> 8x8" in caplog.text
+    description = json.loads((tmp_path / "weights.json").read_text())
+    assert description["model"]["image_size"] == 16
+
+
+def test_describe_a_config(data_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["describe", *quickstart(data_dir, steps=8)]) == 0
+    output = capsys.readouterr().out
+    assert "digits/train, 1,437 examples" in output
+    assert "uint8[16, 8, 8, 3]" in output
+
+
+def test_describe_a_model(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["describe", "--model=b16", "--image_size=224"]) == 0
+    output = capsys.readouterr().out
+    assert "86,567,656" in output  # The released count, with 1,000 classes.
+    assert "197 (196 patches + class token)" in output
+
+
+def test_trains_on_a_folder_whose_test_split_lacks_a_class(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Red, green and blue squares, without green ones to test on; colour is easy to learn."""
+    rng = np.random.default_rng(0)
+    for split, colors in {"train": (0, 1, 2), "test": (0, 2)}.items():
+        for channel in colors:
+            folder = tmp_path / "photos" / split / "rgb"[channel]
+            folder.mkdir(parents=True)
+            for number in range(12):
+                pixels = rng.integers(0, 60, (20, 24, 3), dtype=np.uint8)
+                pixels[..., channel] += 190
+                Image.fromarray(pixels).save(folder / f"{number}.png")
+    command = [
+        "train",
+        f"--config=configs/pretrain.py:ti16,{tmp_path / 'photos'}",
+        *TINY,
+        "--config.model.image_size=16",
+        "--config.total_steps=40",
+        "--config.optimizer.lr=0.01",
+        f"--workdir={tmp_path / 'run'}",
+    ]
+    assert main(command) == 0
+    description = json.loads((tmp_path / "run/weights.json").read_text())
+    assert description["class_names"] == ["b", "g", "r"]
+    last = metrics(tmp_path / "run")[-1]
+    assert last["test/examples"] == 24
+    # With the test split's own numbering, red would be class 1 and could never be right.
+    assert last["test/top1"] == 1.0
+    capsys.readouterr()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["trian"], "no command 'trian'; did you mean 'train'?"),
+        (["train", "--workdir=x"], "the following arguments are required: --config"),
+        (
+            ["train", "--config=configs/quickstart.py", "--workdir=x", "--wrokdir=y"],
+            "train: unknown argument '--wrokdir=y'; did you mean '--workdir'?",
+        ),
+        (["evaluate", "--weights=nowhere.npz"], "nowhere.npz"),
+        (["describe"], "describe needs either --config or --model"),
+        (["describe", "--model=ViT-Q/16"], "model 'ViT-Q/16': no such model"),
+        (["describe", "--model=b16", "--image_size=axb"], "invalid"),
+        (["prepare", "--dataset=fashion_mnst"], "did you mean 'fashion_mnist'?"),
+        (["prepare", "--dataset=cifar10", "--config.seed=1"], "would be ignored"),
+    ],
+)
+def test_mistakes_end_in_one_line(
+    arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(arguments) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: ")
+    assert message in error
+    assert error.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("optimizer.learning_rate=1", "config.optimizer.learning_rate: no such key"),
+        ("optimizer.lr=fast", "config.optimizer.lr"),
+        ("optimizer.momentum=0.9", "momentum would be ignored: adamw has none"),
+        ("optimizer.name=adam", "adamw"),
+        ("epochs=3", "exactly one of total_steps and epochs"),
+        ("model.name=ViT-Ti/9", "below one patch"),
+        ("model.num_classes=9", "below the 10 classes"),
+        ("data.dataset=digit", "did you mean 'digits'?"),
+        ("data.train=trian", "train"),
+        ("optimizer.micro_batches=3", "not a multiple of"),
+        ("mesh.fsdp=2", "does not divide the 1 devices"),
+        ("optimizer.warmup_steps=8", "leave nothing of the run's 8 steps"),
+        ("evals.test.split=validation", "validation"),
+        ("init_from=/nowhere", "/nowhere"),
+    ],
+)
+def test_mistakes_in_a_config_leave_no_directory(
+    override: str,
+    message: str,
+    data_dir: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    workdir = tmp_path / "run"
+    arguments = ["train", *quickstart(data_dir, steps=8), f"--config.{override}"]
+    assert main([*arguments, f"--workdir={workdir}"]) == 2
+    error = capsys.readouterr().err
+    assert message in error.splitlines()[-1]
+    assert not workdir.exists()

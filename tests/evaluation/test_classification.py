@@ -1,0 +1,195 @@
+import functools
+import io
+import os
+import subprocess
+import sys
+
+import jax
+import numpy as np
+import pytest
+from PIL import Image
+
+from vit_jax.data.sources import Record
+from vit_jax.errors import UserError
+from vit_jax.evaluation.classification import Classification, EvalConfig
+from vit_jax.models.config import ModelConfig
+from vit_jax.models.functional import apply_model, init_params
+from vit_jax.parallel.mesh import MeshConfig, make_mesh
+from vit_jax.preprocessing import PreprocessingConfig
+
+COUNT = 21
+PREPROCESSING = PreprocessingConfig(mean=(0.4, 0.5, 0.6), std=(0.3, 0.2, 0.25))
+
+
+class Images(list):
+    """A data set in memory; the pixels of PNG are exact, so that no decoder has a say."""
+
+    name = "images"
+    class_names = ()
+
+    def __init__(self, classes: int, broken: tuple[int, ...] = ()):
+        rng = np.random.default_rng(1)
+        self.pixels = rng.integers(0, 256, (COUNT, 8, 12, 3), np.uint8)
+        self.labels = rng.integers(0, classes, COUNT)
+        super().__init__(
+            Record(b"junk" if i in broken else png(image), int(label), f"images/{i}.png")
+            for i, (image, label) in enumerate(zip(self.pixels, self.labels, strict=True))
+        )
+
+
+def png(pixels: np.ndarray) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def make_model(classes: int) -> ModelConfig:
+    return ModelConfig(
+        "ViT-B/4", (8, 12), classes, depth=1, width=16, mlp_dim=32, num_heads=2, head_bias=-1.0
+    )
+
+
+@functools.cache
+def make_params(model: ModelConfig):
+    """With a head that is not zero, so that the classes differ."""
+    params = jax.jit(init_params, static_argnums=(0, 1))(model, 0)
+    shape = params["head"]["kernel"].shape
+    params["head"]["kernel"] = np.random.default_rng(0).normal(size=shape).astype(np.float32)
+    return params
+
+
+@functools.cache
+def jitted(model: ModelConfig):
+    return jax.jit(apply_model(model))
+
+
+def evaluation(model, source, *, batch_size=8, loss="softmax", on_error="stop", devices=1):
+    mesh = make_mesh(MeshConfig(), jax.devices()[:devices])
+    return Classification(
+        model,
+        PREPROCESSING,
+        source,
+        mesh,
+        batch_size=batch_size,
+        loss=loss,
+        workers=0,
+        on_error=on_error,
+    )
+
+
+def image_by_image(model, params, source, loss="softmax", leave_out=()) -> dict[str, float]:
+    """The same scores in NumPy, from one example at a time."""
+    apply = jitted(model)
+    hits, hits5, losses = [], [], []
+    for i, (image, label) in enumerate(zip(source.pixels, source.labels, strict=True)):
+        if i in leave_out:
+            continue
+        values = (image / 255 - np.array(PREPROCESSING.mean)) / np.array(PREPROCESSING.std)
+        logits = np.asarray(apply(params, values[None].astype(np.float32))[0], np.float64)
+        rank = int((logits > logits[label]).sum())
+        hits.append(rank < 1)
+        hits5.append(rank < 5)
+        if loss == "softmax":
+            losses.append(np.log(np.exp(logits).sum()) - logits[label])
+        else:
+            signs = np.where(np.arange(len(logits)) == label, 1, -1)
+            losses.append(np.log1p(np.exp(-signs * logits)).sum())
+    scores = {"top1": np.mean(hits), "top5": np.mean(hits5), "loss": np.mean(losses)}
+    return scores | {"examples": len(hits)}
+
+
+@pytest.mark.parametrize("loss", ["softmax", "sigmoid"])
+@pytest.mark.parametrize("batch_size", [8, 21])
+def test_every_example_counts_once(batch_size, loss):
+    model, source = make_model(11), Images(11)
+    params = make_params(model)
+    expected = image_by_image(model, params, source, loss)
+    assert 0 < expected["top1"] < expected["top5"] < 1
+    with evaluation(model, source, batch_size=batch_size, loss=loss) as classification:
+        assert classification.evaluate(params) == pytest.approx(expected, rel=1e-5)
+
+
+def test_evaluations_follow_each_other():
+    model, source = make_model(11), Images(11)
+    first = make_params(model)
+    second = first | {"head": jax.tree.map(np.zeros_like, first["head"])}
+    with evaluation(model, source) as classification:
+        scores = [classification.evaluate(params) for params in (first, second, first)]
+    assert scores[0] == scores[2]
+    # A head of zeros: all classes are alike.
+    assert scores[1]["loss"] == pytest.approx(np.log(11), rel=1e-6)
+
+
+@pytest.mark.parametrize("classes", [1, 4, 5])
+def test_of_up_to_five_classes_top5_is_certain(classes):
+    model, source = make_model(classes), Images(classes)
+    params = make_params(model)
+    with evaluation(model, source) as classification:
+        found = classification.evaluate(params)
+    assert found == pytest.approx(image_by_image(model, params, source), rel=1e-5, abs=1e-7)
+    assert found["top5"] == 1
+
+
+def test_unreadable_images_are_left_out():
+    broken = (0, 7, 20)
+    model, source = make_model(11), Images(11, broken)
+    params = make_params(model)
+    with evaluation(model, source, on_error="skip") as classification:
+        found = [classification.evaluate(params) for _ in range(2)]
+    expected = image_by_image(model, params, source, leave_out=broken)
+    assert expected["examples"] == 18
+    assert found[0] == found[1] == pytest.approx(expected, rel=1e-5)
+
+
+def test_an_unreadable_image_ends_it_at_every_call():
+    model = make_model(11)
+    with evaluation(model, Images(11, (7,))) as classification:
+        for _ in range(2):
+            with pytest.raises(UserError, match=r"^images/7.png: cannot read the image"):
+                classification.evaluate(make_params(model))
+
+
+def test_data_without_one_readable_image_is_an_error():
+    model = make_model(11)
+    with (
+        evaluation(model, Images(11, tuple(range(COUNT))), on_error="skip") as classification,
+        pytest.raises(UserError, match="images: not one image can be read"),
+    ):
+        classification.evaluate(make_params(model))
+
+
+def test_closing_what_was_never_used():
+    evaluation(make_model(11), Images(11)).close()
+
+
+def test_an_evaluation_every_0_steps_is_refused():
+    with pytest.raises(UserError, match="every_steps must be at least 1, not 0"):
+        EvalConfig("test", every_steps=0)
+
+
+def test_eight_devices_give_the_same_scores():
+    """This file's own main: the oracle and an evaluation on eight simulated devices."""
+    environment = os.environ | {
+        "XLA_FLAGS": "--xla_force_host_platform_device_count=8",
+        "JAX_PLATFORMS": "cpu",
+        "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
+    }
+    done = subprocess.run(
+        [sys.executable, __file__], env=environment, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def main() -> None:
+    assert len(jax.devices()) == 8
+    broken = (3,)
+    model, source = make_model(11), Images(11, broken)
+    params = make_params(model)
+    # Five records in the last batch of two rows a device: five devices have rows of weight 0 alone.
+    with evaluation(model, source, batch_size=16, on_error="skip", devices=8) as classification:
+        found = classification.evaluate(params)
+    assert found == pytest.approx(image_by_image(model, params, source, leave_out=broken), rel=1e-5)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,258 @@
+import math
+import os
+import subprocess
+import sys
+
+import jax
+import numpy as np
+import pytest
+from jax import P
+from jax.sharding import AbstractMesh
+
+from vit_jax.models.config import ModelConfig
+from vit_jax.models.functional import abstract_params
+from vit_jax.parallel.mesh import MeshConfig, make_mesh
+from vit_jax.parallel.sharding import (
+    batch_sharding,
+    constrain_batch,
+    partition_spec,
+    replicated,
+    state_shardings,
+)
+from vit_jax.training.optimizer import OptimizerConfig, make_optimizer, make_schedule
+from vit_jax.training.step import init_state
+
+# ViT-B/16 (Table 1) with a representation layer and ImageNet's classes.
+BASE = ModelConfig("ViT-B/16", num_classes=1000, representation_size=768)
+
+
+def _mesh(data=1, fsdp=1, tensor=1):
+    return AbstractMesh((data, fsdp, tensor), ("data", "fsdp", "tensor"))
+
+
+def _by_path(tree):
+    leaves = jax.tree_util.tree_leaves_with_path(tree)
+    return {jax.tree_util.keystr(p, simple=True, separator="/"): leaf for p, leaf in leaves}
+
+
+def _state(optimizer, model=BASE):
+    transformation = make_optimizer(optimizer, make_schedule(optimizer, 10))
+    params = abstract_params(model)
+    return jax.eval_shape(lambda p: init_state(p, transformation, average=True), params)
+
+
+def _specs(tree, mesh):
+    return {path: s.spec for path, s in _by_path(state_shardings(tree, mesh)).items()}
+
+
+# Each with its place on meshes of fsdp=8, of tensor=4, and of both.
+TABLE = {
+    "embedding/kernel": (P(None, None, None, "fsdp"), P(), P(None, None, None, "fsdp")),
+    "embedding/bias": (P(), P(), P()),
+    "cls": (P(), P(), P()),
+    "pos_embedding": (P(None, None, "fsdp"), P(), P(None, None, "fsdp")),
+    "blocks/norm1/scale": (P(), P(), P()),
+    "blocks/attention/query/kernel": (
+        P(None, "fsdp"),
+        P(None, None, "tensor"),
+        P(None, "fsdp", "tensor"),
+    ),
+    "blocks/attention/value/bias": (P(), P(None, "tensor"), P(None, "tensor")),
+    "blocks/attention/out/kernel": (
+        P(None, None, None, "fsdp"),
+        P(None, "tensor"),
+        P(None, "tensor", None, "fsdp"),
+    ),
+    "blocks/attention/out/bias": (P(), P(), P()),
+    "blocks/mlp/dense1/kernel": (
+        P(None, None, "fsdp"),
+        P(None, None, "tensor"),
+        P(None, "fsdp", "tensor"),
+    ),
+    "blocks/mlp/dense1/bias": (P(None, "fsdp"), P(None, "tensor"), P(None, "tensor")),
+    "blocks/mlp/dense2/kernel": (
+        P(None, "fsdp"),
+        P(None, "tensor"),
+        P(None, "tensor", "fsdp"),
+    ),
+    "blocks/mlp/dense2/bias": (P(), P(), P()),
+    "pre_logits/kernel": (P("fsdp"), P(), P("fsdp")),
+    "head/kernel": (P(None, "fsdp"), P(None, "tensor"), P("fsdp", "tensor")),
+    "head/bias": (P(), P("tensor"), P("tensor")),
+}
+
+
+def _is(spec, expected):
+    """Equal but for the length, which trailing axes that are not split add to."""
+    return spec == P(*expected, *(None,) * (len(spec) - len(expected)))
+
+
+def test_places_of_parameters():
+    params = _by_path(abstract_params(BASE))
+    meshes = (_mesh(fsdp=8), _mesh(data=2, tensor=4), _mesh(fsdp=8, tensor=4))
+    for path, expected in TABLE.items():
+        for mesh, place in zip(meshes, expected, strict=True):
+            spec = partition_spec(path, params[path].shape, mesh)
+            assert _is(spec, place), (path, mesh.shape, spec)
+
+
+@pytest.mark.parametrize("name", ["ViT-Ti/16", "ViT-B/32", "ViT-L/16", "ViT-H/14", "ViT-g/14"])
+def test_a_data_mesh_splits_no_state(name):
+    state = _state(OptimizerConfig(), ModelConfig(name, num_classes=21843))
+    assert all(_is(spec, P()) for spec in _specs(state, _mesh(data=8)).values())
+
+
+@pytest.mark.parametrize(
+    "optimizer",
+    [
+        OptimizerConfig(momentum_dtype="bfloat16", weight_decay=0.1, clip_norm=1.0),
+        OptimizerConfig("sgd", clip_norm=1.0),
+    ],
+)
+@pytest.mark.parametrize("sizes", [{"fsdp": 8}, {"tensor": 4}, {"fsdp": 4, "tensor": 2}])
+def test_moments_and_averages_lie_where_their_parameters_do(optimizer, sizes):
+    state = _state(optimizer)
+    specs, shapes = _specs(state, _mesh(**sizes)), _by_path(state)
+    params = {p.removeprefix("params/"): s for p, s in specs.items() if p.startswith("params/")}
+    others = {p: s for p, s in specs.items() if not p.startswith("params/") and shapes[p].shape}
+    for path, spec in others.items():
+        (owner,) = [name for name in params if path.endswith(f"/{name}")]
+        assert spec == params[owner], path
+    copies = 3 if optimizer.name == "adamw" else 2  # moments and the average
+    assert len(others) == copies * len(params)
+    scalars = [spec for path, spec in specs.items() if not shapes[path].shape]
+    assert scalars and all(spec == P() for spec in scalars)
+
+
+@pytest.mark.parametrize("sizes", [{"fsdp": 8}, {"fsdp": 16, "tensor": 2}, {"data": 4, "fsdp": 64}])
+@pytest.mark.parametrize("name", ["ViT-Ti/16", "ViT-B/16", "ViT-L/16", "ViT-H/14", "ViT-g/14"])
+@pytest.mark.parametrize("pooling", ["token", "attention"])
+def test_no_large_array_stays_whole_and_no_stack_is_split(sizes, name, pooling):
+    mesh = _mesh(**sizes)
+    params = abstract_params(ModelConfig(name, num_classes=21843, pooling=pooling))
+    specs = _specs(params, mesh)
+    for path, leaf in _by_path(params).items():
+        spec = specs[path]
+        size = math.prod(leaf.shape) * leaf.dtype.itemsize
+        first = int(path.startswith("blocks/"))
+        divisible = any(length % mesh.shape["fsdp"] == 0 for length in leaf.shape[first:])
+        if size > 2**20 and divisible:
+            assert "fsdp" in spec, (path, leaf.shape)
+        if size <= 2**15:
+            assert "fsdp" not in spec, (path, leaf.shape)
+        if first:
+            assert spec[0] is None, path
+        for length, axis in zip(leaf.shape, spec, strict=True):
+            assert axis is None or length % mesh.shape[axis] == 0, (path, leaf.shape)
+
+
+def test_what_cannot_be_divided_stays_whole():
+    # ViT-Ti has 3 heads; 21,843 classes are odd.
+    mesh = _mesh(tensor=2)
+    query, head = "blocks/attention/query/kernel", "head/kernel"
+    assert _is(partition_spec(query, (12, 192, 3, 64), mesh), P())
+    assert _is(partition_spec(head, (192, 21843), mesh), P())
+    assert _is(partition_spec(head, (1021, 1023), _mesh(fsdp=2)), P())
+
+
+def test_names_inside_a_stack_are_told_from_those_beside_it():
+    mesh = _mesh(fsdp=8)
+    shape = (768, 12, 64)
+    assert _is(partition_spec("pooling/attention/query/kernel", shape, mesh), P("fsdp"))
+    path = "opt_state/0/mu/blocks/mlp/dense1/kernel"
+    assert _is(partition_spec(path, (4096, 8, 8), mesh), P(None, "fsdp"))
+
+
+def test_the_batch_is_split_over_data_and_fsdp():
+    mesh = _mesh(data=2, fsdp=4, tensor=2)
+    assert batch_sharding(mesh).shard_shape((32, 224, 224, 3)) == (4, 224, 224, 3)
+    assert replicated(mesh).shard_shape((32,)) == (32,)
+
+
+def test_constraints_keep_values():
+    mesh = make_mesh(MeshConfig(), jax.devices()[:1])
+    x = np.arange(24.0).reshape(2, 3, 4)
+    for axis in (0, 1):
+        np.testing.assert_array_equal(jax.jit(constrain_batch(mesh, axis))(x), x)
+
+
+# One step, as training makes it, on four meshes of eight simulated devices.
+ONE_STEP = """
+import jax, numpy as np
+from vit_jax.models.config import ModelConfig
+from vit_jax.models.functional import init_params
+from vit_jax.parallel.mesh import MeshConfig, make_mesh
+from vit_jax.parallel.sharding import batch_sharding, replicated, state_shardings
+from vit_jax.preprocessing import PreprocessingConfig
+from vit_jax.training.optimizer import OptimizerConfig, make_optimizer, make_schedule
+from vit_jax.training.step import init_state, make_train_step
+
+model = ModelConfig(
+    "ViT-Ti/8", image_size=32, num_classes=10, depth=2, width=64, mlp_dim=256, num_heads=4,
+    dropout=0.1,
+)
+config = OptimizerConfig("sgd", lr=0.1, weight_decay=0.1, clip_norm=1.0, micro_batches=2)
+optimizer = make_optimizer(config, make_schedule(config, 10))
+rng = np.random.default_rng(0)
+batch = {
+    "images": rng.integers(0, 256, (16, 32, 32, 3), np.uint8),
+    "labels": rng.integers(0, 10, 16, np.int32),
+    "weights": np.array([0] + [1] * 15, np.float32),
+}
+head = rng.normal(size=(64, 10)).astype(np.float32)  # With its zeros, no other gradient is seen.
+
+
+def init():
+    params = init_params(model, 0)
+    params["head"]["kernel"] = head
+    return init_state(params, optimizer, average=True)
+
+
+def run(mesh, before=None):
+    shardings = state_shardings(jax.eval_shape(init), mesh)
+    step = make_train_step(
+        model, PreprocessingConfig(), optimizer, mesh, loss="softmax", label_smoothing=0.1,
+        flip=True, micro_batches=2, average=0.9, seed=0,
+    )
+    if before is None:
+        before = jax.jit(init, out_shardings=shardings)()
+    before = jax.device_put(before, shardings)
+    step = jax.jit(
+        step,
+        in_shardings=(shardings, batch_sharding(mesh)),
+        out_shardings=(shardings, replicated(mesh)),
+    )
+    after, metrics = step(before, jax.device_put(batch, batch_sharding(mesh)))
+    kernel = after.params["blocks"]["mlp"]["dense1"]["kernel"]
+    split = kernel.size // kernel.addressable_shards[0].data.size
+    return jax.device_get((before, after, metrics)), split
+
+
+assert jax.device_count() == 8
+one = run(make_mesh(MeshConfig(), jax.devices()[:1]))
+others = [
+    run(make_mesh(MeshConfig()), one[0][0]),
+    run(make_mesh(MeshConfig(data=1, fsdp=8)), one[0][0]),
+    run(make_mesh(MeshConfig(data=2, fsdp=2, tensor=2))),  # from its own initial state
+]
+assert [split for _, split in (one, *others)] == [1, 1, 8, 4]
+expected = one[0]
+moved = jax.tree.map(lambda a, b: np.abs(a - b).max(), expected[0].params, expected[1].params)
+assert expected[2]["examples"] == 15 and expected[2]["grad_norm"] > 1, expected[2]
+assert min(moved["head"]["kernel"], moved["blocks"]["mlp"]["dense1"]["kernel"]) > 1e-3, moved
+for (before, after, metrics), _ in others:
+    jax.tree.map(np.testing.assert_array_equal, before, expected[0])
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), after, expected[1])
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5), metrics, expected[2])
+"""
+
+
+def test_a_step_is_the_same_on_every_mesh():
+    environment = os.environ | {
+        # Hardly optimized, for compiling is what takes the time.
+        "XLA_FLAGS": "--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0",
+        "JAX_PLATFORMS": "cpu",
+    }
+    command = [sys.executable, "-c", ONE_STEP]
+    result = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr

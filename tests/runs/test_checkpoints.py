@@ -1,0 +1,411 @@
+import gc
+import logging
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from vit_jax.errors import UserError
+from vit_jax.models.config import ModelConfig
+from vit_jax.models.functional import abstract_params
+from vit_jax.runs.checkpoints import CheckpointConfig, Checkpoints, NotFiniteError, _summarize
+from vit_jax.training.optimizer import OptimizerConfig, make_optimizer, make_schedule
+from vit_jax.training.step import init_state
+
+# Orbax abandons its other reads when one fails.
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+    pytest.mark.filterwarnings("ignore:coroutine .* was never awaited:RuntimeWarning"),
+]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _collect():
+    yield
+    gc.collect()  # Here, where the warnings about them are filtered.
+
+
+ADAM = OptimizerConfig(momentum_dtype="bfloat16", weight_decay=0.1, clip_norm=1.0)
+SGD = OptimizerConfig("sgd", momentum_dtype="bfloat16")
+
+
+def _shapes(optimizer=SGD, average=False):
+    optimizer = make_optimizer(optimizer, make_schedule(optimizer, 10))
+    params = abstract_params(ModelConfig("ViT-mu/16", image_size=32, num_classes=3))
+    shapes = jax.eval_shape(lambda p: init_state(p, optimizer, average=average), params)
+    here = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=here), shapes)
+
+
+def _state(seed, shapes):
+    """A training state in which every number is drawn, step and counts included."""
+    rng = np.random.default_rng(seed)
+
+    def draw(x):
+        whole = jnp.issubdtype(x.dtype, jnp.integer)
+        values = rng.integers(1, 1000, x.shape) if whole else rng.normal(size=x.shape)
+        return jax.device_put(np.asarray(values, x.dtype), x.sharding)
+
+    return jax.tree.map(draw, shapes)
+
+
+def _assert_same(actual, expected):
+    assert jax.tree.structure(actual) == jax.tree.structure(expected)
+    for a, b in zip(jax.tree.leaves(actual), jax.tree.leaves(expected), strict=True):
+        assert a.dtype == b.dtype and a.shape == b.shape
+        assert np.asarray(a).tobytes() == np.asarray(b).tobytes()
+
+
+def _open(directory, keep=2):
+    return Checkpoints(directory / "checkpoints", CheckpointConfig(keep=keep))
+
+
+def _restore(directory, like):
+    with _open(directory) as checkpoints:
+        return checkpoints.restore(like)
+
+
+def _steps(directory):
+    return sorted(int(p.name) for p in (directory / "checkpoints").iterdir())
+
+
+@pytest.fixture(scope="module")
+def states():
+    shapes = _shapes()
+    return {step: _state(step, shapes) for step in (1, 2)}
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory, states):
+    directory = tmp_path_factory.mktemp("saved")
+    with _open(directory) as checkpoints:
+        for step, state in states.items():
+            checkpoints.save(step, state)
+    return directory
+
+
+@pytest.fixture
+def copy(tmp_path, saved):
+    shutil.copytree(saved, tmp_path, dirs_exist_ok=True)
+    return tmp_path
+
+
+@pytest.mark.parametrize(("optimizer", "average"), [(ADAM, True), (SGD, False)])
+def test_what_is_saved_is_restored_bit_for_bit(tmp_path, optimizer, average):
+    shapes = _shapes(optimizer, average)
+    dtypes = {str(x.dtype) for x in jax.tree.leaves(shapes)}
+    assert dtypes == {"float32", "bfloat16", "int32"}
+    assert (shapes.averaged is not None) == average
+    state = _state(0, shapes)
+    # A sign, a subnormal and the extremes survive as well.
+    bias = np.array([-0.0, 1e-45, np.finfo(np.float32).max], np.float32)
+    state.params["head"]["bias"] = jax.device_put(bias, jax.devices()[0])
+    with _open(tmp_path) as checkpoints:
+        checkpoints.save(7, state)
+        checkpoints.wait()
+        assert _steps(tmp_path) == [7]
+    step, restored = _restore(tmp_path, shapes)
+    assert step == 7
+    _assert_same(restored, state)
+
+
+def test_a_fresh_directory_has_none(tmp_path):
+    assert _restore(tmp_path, _shapes()) is None
+
+
+def test_the_newest_stay(tmp_path):
+    state = {"w": jnp.arange(4.0)}
+    for keep in (1, 3):
+        directory = tmp_path / str(keep)
+        directory.mkdir()
+        with _open(directory, keep) as checkpoints:
+            for step in (5, 10, 15, 20):
+                checkpoints.save(step, state)
+        assert _steps(directory) == [5, 10, 15, 20][-keep:]
+
+
+def test_a_save_copies_before_it_returns(tmp_path):
+    with _open(tmp_path) as checkpoints:
+        array = jax.device_put(np.arange(1000.0, dtype=np.float32))
+        checkpoints.save(1, {"w": array})
+        array.delete()  # as a donated state is
+        checkpoints.wait()
+    _, restored = _restore(tmp_path, {"w": jax.ShapeDtypeStruct((1000,), jnp.float32)})
+    np.testing.assert_array_equal(restored["w"], np.arange(1000.0))
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+def test_what_is_not_finite_is_not_saved(tmp_path, value, dtype):
+    state = {"step": jnp.int32(3), "good": jnp.zeros(9), "bad": {"w": jnp.zeros((3, 4), dtype)}}
+    state["bad"]["w"] = state["bad"]["w"].at[2, 3].set(value)
+    told = pytest.raises(NotFiniteError, match="step 3: bad/w are not finite")
+    with _open(tmp_path) as checkpoints, told:
+        checkpoints.save(3, state)
+    assert _steps(tmp_path) == []
+
+
+# Damage.
+
+
+def _check(directory, states, caplog):
+    """Restores after damage to step 2: its exact values, or step 1 and a word about it."""
+    caplog.clear()
+    with caplog.at_level(logging.WARNING, "vit_jax"):
+        step, state = _restore(directory, _shapes())
+    _assert_same(state, states[step])
+    words = [r.getMessage() for r in caplog.records if r.name.startswith("vit_jax")]
+    if step == 1:
+        assert len(words) == 1 and "checkpoint of step 2 is broken: " in words[0]
+        assert (directory / "unreadable" / "2").is_dir()
+        assert _steps(directory) == [1]
+    else:
+        assert words == [] and not (directory / "unreadable").exists()
+    return step
+
+
+def _files(directory):
+    files = (directory / "checkpoints" / "2").rglob("*")
+    return sorted(p.relative_to(directory) for p in files if p.is_file() and p.stat().st_size)
+
+
+def _damage_each(directory, saved, states, caplog, damages):
+    """Applies each damage to a copy; the steps that were restored."""
+    steps = []
+    for i, (file, damage) in enumerate(damages):
+        copied = directory / str(i)
+        shutil.copytree(saved, copied)
+        damage(copied / file)
+        steps.append(_check(copied, states, caplog))
+        shutil.rmtree(copied)
+    return steps
+
+
+def _flip(position, bit):
+    def damage(path):
+        data = bytearray(path.read_bytes())
+        data[int(position * len(data))] ^= 1 << bit
+        path.write_bytes(data)
+
+    return damage
+
+
+def test_a_flipped_bit_is_found_or_harmless(tmp_path, saved, states, caplog):
+    rng = random.Random(0)
+    files = _files(saved)
+    largest = max(files, key=lambda file: (saved / file).stat().st_size)
+    anywhere = [(file, _flip(rng.random(), rng.randrange(8))) for file in files]
+    _damage_each(tmp_path, saved, states, caplog, anywhere)
+    # Nearly all of the largest file is arrays, so nothing in there may be harmless.
+    in_arrays = [(largest, _flip(0.01 + 0.98 * rng.random(), bit)) for bit in range(0, 8, 2)]
+    assert _damage_each(tmp_path, saved, states, caplog, in_arrays) == [1] * 4
+
+
+def test_truncated_and_deleted_files_are_found_or_harmless(tmp_path, saved, states, caplog):
+    def halve(path):
+        os.truncate(path, path.stat().st_size // 2)
+
+    files = sorted(_files(saved), key=lambda file: -(saved / file).stat().st_size)
+    damages = [(file, damage) for damage in (halve, os.remove) for file in files[:6]]
+    steps = _damage_each(tmp_path, saved, states, caplog, damages)
+    assert steps[0] == steps[6] == 1
+
+
+@pytest.mark.parametrize("part", ["state", "checksums"])
+def test_a_missing_part_is_found(copy, states, caplog, part):
+    shutil.rmtree(copy / "checkpoints" / "2" / part)
+    assert _check(copy, states, caplog) == 1
+
+
+def test_exchanged_arrays_are_found(copy, states, caplog):
+    for name in ("state", "checksums"):
+        shutil.rmtree(copy / "checkpoints" / "2" / name)
+    shutil.copytree(copy / "checkpoints" / "1" / "state", copy / "checkpoints" / "2" / "state")
+    metadata = copy / "checkpoints" / "2" / "checksums"
+    with _open(copy / "other") as checkpoints:
+        checkpoints.save(2, states[2])
+    shutil.copytree(copy / "other" / "checkpoints" / "2" / "checksums", metadata)
+    assert _check(copy, states, caplog) == 1
+    assert "wrong checksum of step, params/" in caplog.text
+
+
+def test_an_empty_directory_of_a_step_is_found(copy, states, caplog):
+    shutil.rmtree(copy / "checkpoints" / "2")
+    (copy / "checkpoints" / "2").mkdir()
+    assert _check(copy, states, caplog) == 1
+
+
+def test_a_step_that_was_moved_aside_is_saved_anew(copy, states):
+    for _ in range(2):
+        shutil.rmtree(copy / "checkpoints" / "2" / "state")
+        with _open(copy) as checkpoints:
+            step, state = checkpoints.restore(_shapes())
+            assert step == 1
+            checkpoints.save(2, states[2])
+        _assert_same(state, states[1])
+        step, state = _restore(copy, _shapes())
+        assert step == 2
+        _assert_same(state, states[2])
+    assert len(list((copy / "unreadable").iterdir())) == 2
+
+
+def test_nothing_is_moved_when_none_is_whole(copy):
+    for step in ("1", "2"):
+        shutil.rmtree(copy / "checkpoints" / step / "state")
+    for _ in range(2):
+        with pytest.raises(UserError, match=r"none of the checkpoints \(steps \[1, 2\]\) is whole"):
+            _restore(copy, _shapes())
+    assert _steps(copy) == [1, 2]
+
+
+def test_another_model_does_not_fit(copy):
+    like = _shapes()
+    like.params["head"]["kernel"] = jax.ShapeDtypeStruct((32, 4), jnp.float32)
+    with pytest.raises(UserError, match="none of the checkpoints"):
+        _restore(copy, like)
+    assert _steps(copy) == [1, 2]
+
+
+KILLED = """
+import os, pathlib, signal, sys
+import numpy as np
+import jax.numpy as jnp
+from vit_jax.runs.checkpoints import CheckpointConfig, Checkpoints
+
+checkpoints = Checkpoints(pathlib.Path(sys.argv[1]), CheckpointConfig())
+state = {"w": jnp.asarray(np.random.default_rng(0).random((8, 2**20), np.float32))}
+checkpoints.save(1, state)
+checkpoints.wait()
+checkpoints.save(2, state)
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_a_save_that_was_killed_is_as_if_it_never_began(tmp_path):
+    directory = tmp_path / "checkpoints"
+    process = subprocess.run([sys.executable, "-c", KILLED, str(directory)], check=False)
+    assert process.returncode == -signal.SIGKILL
+    (name,) = set(os.listdir(directory)) - {"1"}
+    assert name != "2" and name.startswith("2"), "not killed half-way"
+    with _open(tmp_path) as checkpoints:
+        step, state = checkpoints.restore({"w": jax.ShapeDtypeStruct((8, 2**20), jnp.float32)})
+        assert step == 1
+        expected = np.random.default_rng(0).random((8, 2**20), np.float32)
+        np.testing.assert_array_equal(state["w"], expected)
+        checkpoints.save(2, state)
+    assert _steps(tmp_path) == [1, 2]
+    assert not (tmp_path / "unreadable").exists()
+
+
+# Checksums.
+
+
+def _checksums(*arrays):
+    return np.asarray(_summarize(list(arrays))[0])
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.int32, jnp.bfloat16])
+def test_any_bit_of_any_word_counts(dtype):
+    x = np.random.default_rng(0).normal(size=(3, 5)).astype(dtype)
+    bits = 8 * x.dtype.itemsize
+    seen = {tuple(_checksums(x)[0])}
+    words = x.view(f"uint{bits}")
+    for index in np.ndindex(x.shape):
+        for bit in range(bits):
+            flipped = words.copy()
+            flipped[index] ^= words.dtype.type(1 << bit)
+            seen.add(tuple(_checksums(flipped.view(x.dtype))[0]))
+    assert len(seen) == 1 + 15 * bits
+
+
+@pytest.mark.parametrize("dtype", [np.float32, jnp.bfloat16])
+def test_changes_that_could_cancel_count(dtype):
+    x = np.random.default_rng(0).normal(size=(4, 6)).astype(dtype)
+    words = x.view(f"uint{8 * x.dtype.itemsize}")
+    changed = {
+        "same": x,
+        "negated": -x,
+        "one row negated": x * np.array([[1], [-1], [1], [1]], dtype),
+        "all lowest bits": (words ^ words.dtype.type(1)).view(x.dtype),
+        "reversed": x[::-1, ::-1],
+        "rows rolled": np.roll(x, 1, axis=0),
+        "columns rolled": np.roll(x, 1, axis=1),
+        "zeros": np.zeros_like(x),
+        "negative zeros": -np.zeros_like(x),
+    }
+    for i in range(1, x.size):
+        swapped = x.copy().reshape(-1)
+        swapped[[0, i]] = swapped[[i, 0]]
+        changed[f"0 and {i} swapped"] = swapped.reshape(x.shape)
+    checksums = _checksums(*changed.values())
+    assert len({tuple(c) for c in checksums.tolist()}) == len(changed)
+    # Each sum tells them apart on its own.
+    assert [len(set(c)) for c in checksums.T.tolist()] == [len(changed)] * 2
+
+
+SHARDED = """
+import pathlib, sys
+import jax, jax.numpy as jnp, numpy as np
+from vit_jax.parallel.mesh import MeshConfig, make_mesh
+from vit_jax.parallel.sharding import state_shardings
+from vit_jax.runs.checkpoints import CheckpointConfig, Checkpoints, _summarize
+
+rng = np.random.default_rng(0)
+state = {
+    "params/blocks/mlp/dense1/kernel": rng.normal(size=(2, 64, 256)).astype(np.float32),
+    "opt_state/mu/blocks/mlp/dense1/kernel": rng.normal(size=(2, 64, 256)).astype(jnp.bfloat16),
+    "params/head/bias": rng.normal(size=16).astype(np.float32),
+    "step": np.int32(7),
+}
+devices = jax.devices()
+assert len(devices) == 8
+meshes = {
+    "2x4": make_mesh(MeshConfig(data=2, fsdp=4)),
+    "8x1": make_mesh(MeshConfig(data=8)),
+    "1x2x4": make_mesh(MeshConfig(data=1, fsdp=2, tensor=4)),
+    "one": make_mesh(MeshConfig(), devices[:1]),
+}
+shardings = {name: state_shardings(state, mesh) for name, mesh in meshes.items()}
+kernel = "params/blocks/mlp/dense1/kernel"
+assert shardings["2x4"][kernel].spec == jax.P(None, None, "fsdp")
+placed = {name: jax.device_put(state, shardings[name]) for name in meshes}
+checksums = {name: _summarize(placed[name])[0].tolist() for name in meshes}
+assert len({str(c) for c in checksums.values()}) == 1, checksums
+
+with Checkpoints(pathlib.Path(sys.argv[1]), CheckpointConfig()) as checkpoints:
+    checkpoints.save(7, placed["2x4"])
+    checkpoints.wait()
+    for name in ("8x1", "1x2x4", "one"):
+        like = {
+            k: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=shardings[name][k])
+            for k, x in state.items()
+        }
+        step, restored = checkpoints.restore(like)
+        assert step == 7
+        for k, x in state.items():
+            assert restored[k].sharding == shardings[name][k], (name, k)
+            assert np.asarray(restored[k]).tobytes() == x.tobytes(), (name, k)
+"""
+
+
+def test_checkpoints_move_between_meshes(tmp_path):
+    environment = os.environ | {
+        "XLA_FLAGS": "--xla_force_host_platform_device_count=8",
+        "JAX_PLATFORMS": "cpu",
+    }
+    command = [sys.executable, "-c", SHARDED, str(tmp_path / "checkpoints")]
+    result = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+
+
+@pytest.mark.parametrize("values", [{"every_steps": 0}, {"keep": 0}, {"keep": -1}])
+def test_config_of_nothing_is_refused(values):
+    with pytest.raises(UserError, match="at least 1"):
+        CheckpointConfig(**values)

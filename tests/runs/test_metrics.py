@@ -1,0 +1,130 @@
+import json
+import math
+import os
+import struct
+
+import pytest
+from tensorboardX.proto.event_pb2 import Event
+
+from vit_jax.runs.metrics import MetricsWriter
+
+
+def _lines(directory):
+    return [json.loads(line) for line in (directory / "metrics.jsonl").read_text().splitlines()]
+
+
+def _write(directory, start, steps):
+    writer = MetricsWriter(directory, start)
+    for step in steps:
+        writer.write(step, {"train/loss": 1 / step})
+    writer.close()
+
+
+def _resume(directory, step):
+    MetricsWriter(directory, step).close()
+    return [line["step"] for line in _lines(directory)]
+
+
+def _events(directory):
+    """The events of all files, read as TFRecord: length (8 bytes), checksum (4), data, checksum."""
+    for path in sorted((directory / "tensorboard").iterdir()):
+        data = path.read_bytes()
+        while data:
+            (length,) = struct.unpack("<Q", data[:8])
+            yield Event.FromString(data[12 : 12 + length])
+            data = data[16 + length :]
+
+
+def test_lines_are_objects_with_their_step(tmp_path):
+    writer = MetricsWriter(tmp_path, 0)
+    writer.write(1, {"train/loss": 2.5, "time/images_per_second": 100.0})
+    writer.write(1, {"val/top1": 0.75})
+    writer.close()
+    assert _lines(tmp_path) == [
+        {"step": 1, "train/loss": 2.5, "time/images_per_second": 100.0},
+        {"step": 1, "val/top1": 0.75},
+    ]
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_what_is_not_finite_is_null(tmp_path, value):
+    writer = MetricsWriter(tmp_path, 0)
+    writer.write(1, {"val/loss": value, "val/top1": 0.5})
+    writer.close()
+    assert (tmp_path / "metrics.jsonl").read_text() == (
+        '{"step": 1, "val/loss": null, "val/top1": 0.5}\n'
+    )
+
+
+def test_flushed_lines_outlive_the_writer(tmp_path, monkeypatch):
+    synced = []
+    monkeypatch.setattr(os, "fsync", lambda file: synced.append(os.fstat(file).st_ino))
+    writer = MetricsWriter(tmp_path, 0)
+    writer.write(1, {"train/loss": 1.0})
+    writer.flush()
+    assert _lines(tmp_path) == [{"step": 1, "train/loss": 1.0}]
+    assert (tmp_path / "metrics.jsonl").stat().st_ino in synced
+    writer.close()
+
+
+@pytest.mark.parametrize("step", [0, 3, 4, 5, 9])
+def test_a_restart_cuts_back_to_its_step(tmp_path, step):
+    _write(tmp_path, 0, range(1, 6))
+    before = _lines(tmp_path)
+    assert _resume(tmp_path, step) == [s for s in range(1, 6) if s <= step]
+    assert _lines(tmp_path) == before[:step]
+
+
+def test_a_restart_goes_on_after_what_is_kept(tmp_path):
+    _write(tmp_path, 0, range(1, 6))
+    _write(tmp_path, 3, (4, 5, 6))
+    assert _lines(tmp_path) == [{"step": s, "train/loss": 1 / s} for s in range(1, 7)]
+
+
+@pytest.mark.parametrize("length", range(1, 29, 3))
+def test_a_torn_last_line_is_cut_off(tmp_path, length):
+    _write(tmp_path, 0, (1, 2))
+    with open(tmp_path / "metrics.jsonl", "a") as file:
+        file.write('{"step": 3, "train/loss": 1}\n'[:length])
+    assert _resume(tmp_path, 3) == [1, 2]
+
+
+@pytest.mark.parametrize(
+    "damaged",
+    [
+        b"\0" * 30,
+        b'{"step": 2, "train/lo',
+        b'{"step": 2, "train/loss": \xff}',
+        b'{"train/loss": 0.5}',
+        b'{"step": null}',
+        b'{"step": "2"}',
+        b"[2]",
+        b"2",
+        b"",
+    ],
+)
+def test_a_damaged_line_takes_no_other_with_it(tmp_path, damaged):
+    _write(tmp_path, 0, range(1, 6))
+    path = tmp_path / "metrics.jsonl"
+    lines = path.read_bytes().split(b"\n")
+    lines[1] = damaged
+    path.write_bytes(b"\n".join(lines))
+    assert _resume(tmp_path, 4) == [1, 3, 4]
+
+
+def test_tensorboard_shows_the_scalars(tmp_path):
+    _write(tmp_path, 0, (1, 2, 4))
+    scalars = {
+        (value.tag, event.step, value.simple_value)
+        for event in _events(tmp_path)
+        for value in event.summary.value
+    }
+    assert scalars == {("train/loss", 1, 1.0), ("train/loss", 2, 0.5), ("train/loss", 4, 0.25)}
+
+
+def test_tensorboard_forgets_the_steps_that_are_run_again(tmp_path):
+    _write(tmp_path, 0, (1, 2, 4))
+    _write(tmp_path, 2, (3, 4))
+    starts = [e.step for e in _events(tmp_path) if e.session_log.status == e.session_log.START]
+    # TensorBoard drops what came before a start and has its step or a later one.
+    assert starts[-1] == 3

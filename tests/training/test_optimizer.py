@@ -1,0 +1,176 @@
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from vit_jax.errors import UserError
+from vit_jax.training.optimizer import OptimizerConfig, make_optimizer, make_schedule
+
+PEAK, WARMUP, TOTAL = 3e-3, 10, 50
+
+
+def _rates(steps=TOTAL, **options):
+    schedule = make_schedule(OptimizerConfig(lr=PEAK, **options), TOTAL)
+    return np.array([schedule(step) for step in range(steps)])
+
+
+def _decay(kind, warmup):
+    """Rates after the warm-up, in closed form."""
+    progress = np.arange(TOTAL - warmup) / (TOTAL - warmup)
+    return {
+        "cosine": PEAK * (1 + np.cos(math.pi * progress)) / 2,
+        "linear": PEAK + (1e-5 - PEAK) * progress,
+        "constant": np.full(len(progress), PEAK),
+    }[kind]
+
+
+@pytest.mark.parametrize("kind", ["cosine", "linear", "constant"])
+@pytest.mark.parametrize("warmup", [0, 1, 2, WARMUP])
+def test_schedules(kind, warmup):
+    warm = PEAK * np.arange(1, warmup + 1) / max(warmup, 1)
+    expected = np.concatenate([warm, _decay(kind, warmup)])
+    actual = _rates(schedule=kind, warmup_steps=warmup)
+    np.testing.assert_allclose(actual, expected, rtol=1e-5, atol=1e-9)
+
+
+def test_no_update_is_lost():
+    rates = _rates(schedule="cosine", warmup_steps=WARMUP)
+    assert rates[0] == pytest.approx(PEAK / WARMUP)
+    assert rates.max() == rates[WARMUP - 1] == rates[WARMUP] == pytest.approx(PEAK)
+    assert rates[-1] > 0
+
+
+@pytest.mark.parametrize(("kind", "end"), [("cosine", 0.0), ("linear", 1e-5)])
+def test_decay_ends_after_the_last_update(kind, end):
+    rates = _rates(TOTAL + 3, schedule=kind, warmup_steps=WARMUP)
+    np.testing.assert_allclose(rates[TOTAL:], end, atol=1e-9)
+    assert rates[TOTAL - 1] > end
+
+
+def test_schedule_is_traced():
+    schedule = make_schedule(OptimizerConfig(lr=PEAK, warmup_steps=WARMUP), TOTAL)
+    actual = jax.jit(jax.vmap(schedule))(jnp.arange(TOTAL))
+    np.testing.assert_allclose(actual, _rates(warmup_steps=WARMUP), rtol=1e-5, atol=1e-9)
+
+
+@pytest.mark.parametrize("warmup", [50, 51])
+def test_warmup_must_end_before_the_run(warmup):
+    with pytest.raises(UserError, match=f"warmup_steps: {warmup} leave nothing of the run's 50"):
+        make_schedule(OptimizerConfig(warmup_steps=warmup), 50)
+
+
+def _trees(number=5):
+    """Parameters and gradients of a few steps."""
+    rng = np.random.default_rng(0)
+
+    def draw():
+        shapes = {"head": {"kernel": (3, 4), "bias": (4,)}, "cls": (2,)}
+        return jax.tree.map(
+            lambda shape: rng.normal(size=shape).astype(np.float32),
+            shapes,
+            is_leaf=lambda x: isinstance(x, tuple),
+        )
+
+    return draw(), [draw() for _ in range(number)]
+
+
+def _descend(config, schedule, params, grads):
+    optimizer = make_optimizer(config, schedule)
+    state = optimizer.init(params)
+    for grad in grads:
+        updates, state = optimizer.update(grad, state, params)
+        params = optax.apply_updates(params, updates)
+    return params, state
+
+
+def _assert_close(actual, expected, rtol=2e-5):
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol, atol=1e-6), actual, expected)
+
+
+@pytest.mark.parametrize("mask", ["all", "kernels"])
+@pytest.mark.parametrize(("b1", "b2"), [(None, None), (0.8, 0.95)])
+def test_adamw_with_decay_times_the_rate(mask, b1, b2):
+    params, grads = _trees()
+    config = OptimizerConfig("adamw", weight_decay=0.3, decay_mask=mask, b1=b1, b2=b2)
+    rates = 0.1 / np.arange(1, 6)
+    actual, _ = _descend(config, lambda step: jnp.asarray(rates)[step], params, grads)
+
+    beta1, beta2 = b1 or 0.9, b2 or 0.999
+    decays = {"head": {"kernel": 0.3, "bias": 0.3}, "cls": 0.3}
+    if mask == "kernels":
+        decays = {"head": {"kernel": 0.3, "bias": 0.0}, "cls": 0.0}
+
+    def adamw(p, decay, *gs):
+        p, m, v = p.astype(np.float64), 0.0, 0.0
+        for t, (g, rate) in enumerate(zip(gs, rates, strict=True), start=1):
+            m, v = beta1 * m + (1 - beta1) * g, beta2 * v + (1 - beta2) * g**2
+            step = m / (1 - beta1**t) / (np.sqrt(v / (1 - beta2**t)) + 1e-8)
+            p = p - rate * (step + decay * p)
+        return p
+
+    _assert_close(actual, jax.tree.map(adamw, params, decays, *grads))
+
+
+@pytest.mark.parametrize(("momentum", "decay"), [(None, 0.0), (0.5, 0.1)])
+def test_sgd_keeps_decay_out_of_the_momentum(momentum, decay):
+    params, grads = _trees()
+    config = OptimizerConfig("sgd", momentum=momentum, weight_decay=decay)
+    actual, _ = _descend(config, lambda step: 0.1, params, grads)
+
+    def sgd(p, *gs):
+        trace = 0.0
+        for g in gs:
+            trace = g + (0.9 if momentum is None else momentum) * trace
+            p = p - 0.1 * (trace + decay * p)
+        return p
+
+    _assert_close(actual, jax.tree.map(sgd, params, *grads))
+
+
+@pytest.mark.parametrize("scale", [0.01, 100.0])
+def test_clipping_at_the_global_norm(scale):
+    params, (grad, *_) = _trees()
+    norm = math.sqrt(sum((g.astype(np.float64) ** 2).sum() for g in jax.tree.leaves(grad)))
+    grad = jax.tree.map(lambda g: g * np.float32(scale / norm), grad)
+    config = OptimizerConfig("sgd", clip_norm=1.0)
+    actual, _ = _descend(config, lambda step: 1.0, params, [grad])
+    _assert_close(actual, jax.tree.map(lambda p, g: p - g * min(1, 1 / scale), params, grad))
+
+
+@pytest.mark.parametrize(("name", "slot"), [("sgd", "trace"), ("adamw", "mu")])
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_dtype_of_the_momentum(name, slot, dtype):
+    params, grads = _trees()
+    config = OptimizerConfig(name, momentum_dtype=dtype)
+    params, state = _descend(config, lambda step: 0.1, params, grads)
+    moments = optax.tree_utils.tree_get(state, slot)
+    assert {m.dtype for m in jax.tree.leaves(moments)} == {jnp.dtype(dtype)}
+    assert {p.dtype for p in jax.tree.leaves(params)} == {jnp.dtype("float32")}
+    if name == "adamw":
+        second = optax.tree_utils.tree_get(state, "nu")
+        assert {m.dtype for m in jax.tree.leaves(second)} == {jnp.dtype("float32")}
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"name": "sgd", "b1": 0.9}, "b1 would be ignored: sgd has none"),
+        ({"name": "sgd", "b2": 0.9}, "b2 would be ignored: sgd has none"),
+        ({"name": "adamw", "momentum": 0.9}, "momentum would be ignored: adamw has none"),
+        ({"decay_mask": "kernels"}, "decay_mask would be ignored: weight_decay is 0"),
+        ({"lr": 0.0}, "lr must be positive"),
+        ({"lr": 1e-5, "schedule": "linear"}, "lr must be above 1e-05"),
+        ({"warmup_steps": -1}, "must not be negative"),
+        ({"weight_decay": -0.1}, "must not be negative"),
+        ({"clip_norm": 0.0}, "clip_norm must be positive"),
+        ({"micro_batches": 0}, "micro_batches must be at least 1"),
+        ({"average": 1.0}, r"average must be in \[0, 1\)"),
+        ({"b1": -0.1}, r"b1 must be in \[0, 1\)"),
+    ],
+)
+def test_options_that_make_no_sense(options, message):
+    with pytest.raises(UserError, match=message):
+        OptimizerConfig(**options)

@@ -1,0 +1,83 @@
+"""Several processes as one run, and the notice that a run must end."""
+
+import signal
+import threading
+from typing import Any, Self
+
+import jax
+from jax.experimental import multihost_utils
+
+from vit_jax.errors import UserError
+
+# A process that has not been heard of for so long is taken for dead, and the others end too.
+_HEARTBEAT_SECONDS = 30
+_JOIN_SECONDS = 300
+
+
+def join_processes(
+    coordinator_address: str | None, num_processes: int | None, process_id: int | None
+) -> None:
+    """Makes this process one of several that train together; must come before any use of JAX.
+
+    Args:
+      coordinator_address: `HOST:PORT` of process 0, as all processes reach it.
+      num_processes: how many there are.
+      process_id: this one's number, from 0.
+
+    Raises:
+      UserError: some of the three are missing or do not fit, or the others cannot be reached.
+    """
+    if coordinator_address is None or num_processes is None or process_id is None:
+        raise UserError(
+            "--coordinator_address, --num_processes and --process_id go together: give all three"
+        )
+    if not 0 <= process_id < num_processes:
+        raise UserError(f"--process_id={process_id} is not below --num_processes={num_processes}")
+    jax.config.update("jax_cpu_collectives_implementation", "gloo")
+    try:
+        jax.distributed.initialize(
+            coordinator_address,
+            num_processes,
+            process_id,
+            initialization_timeout=_JOIN_SECONDS,
+            heartbeat_timeout_seconds=_HEARTBEAT_SECONDS,
+        )
+    except (RuntimeError, ValueError, IndexError) as error:
+        reason = " ".join(str(error).split())
+        raise UserError(
+            f"cannot join the {num_processes} processes at {coordinator_address} ({reason}); check "
+            "that all of them are started with the same address and number"
+        ) from error
+
+
+class Preemption:
+    """Hears SIGTERM, and agrees with the other processes on the moment to stop.
+
+    A notice to any one process counts for all. While this is open, SIGTERM does not end the
+    process; without it, as before the first step, there is nothing to save and it does.
+    """
+
+    def __init__(self) -> None:
+        self._asked = False
+        self._calls = 0
+        self._previous: Any = None
+
+    def reached(self) -> bool:
+        """Whether to stop now; every process must call this at the same points of its way."""
+        self._calls += 1
+        if jax.process_count() > 1:
+            # JAX listens for SIGTERM itself, and agrees on the first call that none has passed.
+            self._asked |= multihost_utils.reached_preemption_sync_point(self._calls)
+        return self._asked
+
+    def __enter__(self) -> Self:
+        if jax.process_count() == 1 and threading.current_thread() is threading.main_thread():
+            self._previous = signal.signal(signal.SIGTERM, self._on_signal)
+        return self
+
+    def __exit__(self, *_) -> None:
+        if self._previous is not None:
+            signal.signal(signal.SIGTERM, self._previous)
+
+    def _on_signal(self, *_) -> None:
+        self._asked = True
