@@ -35,7 +35,6 @@ setup(
         "orbax-checkpoint>=0.12",
         "pillow>=11",
         "scikit-learn>=1.5",
-        "simplejpeg>=1.8",
         "tensorboardX>=2.6",
         "tensorflow-datasets>=4.9.10",
         "tqdm",

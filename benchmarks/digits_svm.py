@@ -9,7 +9,8 @@ import numpy as np
 from PIL import Image
 from sklearn.svm import SVC
 
-from vit_jax.data.sources import Source, open_source
+from vit_jax.data.records import Source
+from vit_jax.data.sources import open_source
 
 
 def pixels_and_labels(source: Source) -> tuple[np.ndarray, np.ndarray]:

@@ -23,7 +23,7 @@ def get_config(argument: str | None = None) -> ConfigDict:
                 "depth": 4,
                 "width": 64,
                 "mlp_dim": 128,
-                "num_heads": 4,
+                "num_heads": 2,
                 "pooling": "gap",
                 "scan": False,
             },

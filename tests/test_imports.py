@@ -19,7 +19,7 @@ ENTRANCES = ("vit_jax", "vit_jax.__main__")
 
 HEAVY = {
     *("tensorflow", "tensorflow_datasets", "grain", "orbax", "array_record", "tensorboardX"),
-    *("ml_collections", "PIL", "simplejpeg", "sklearn", "scipy", "matplotlib", "torch"),
+    *("ml_collections", "PIL", "sklearn", "scipy", "matplotlib", "torch"),
 }
 
 

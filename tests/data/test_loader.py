@@ -17,7 +17,7 @@ from vit_jax.data.batches import Chunks
 from vit_jax.data.config import DataConfig
 from vit_jax.data.images import TrainTransform
 from vit_jax.data.loader import Loader, local_rows
-from vit_jax.data.sources import Record
+from vit_jax.data.records import Record
 from vit_jax.errors import UserError
 from vit_jax.parallel.mesh import MeshConfig, make_mesh
 from vit_jax.parallel.sharding import batch_sharding
@@ -257,7 +257,7 @@ from vit_jax.data.batches import Chunks
 from vit_jax.data.config import DataConfig
 from vit_jax.data.images import TrainTransform
 from vit_jax.data.loader import Loader, local_rows
-from vit_jax.data.sources import Record
+from vit_jax.data.records import Record
 from vit_jax.parallel.mesh import MeshConfig, make_mesh
 from vit_jax.parallel.sharding import batch_sharding
 from vit_jax.preprocessing import PreprocessingConfig
@@ -314,7 +314,7 @@ from jax.sharding import Mesh
 from vit_jax.data.batches import Chunks
 from vit_jax.data.images import ImageError
 from vit_jax.data.loader import Loader, local_rows
-from vit_jax.data.sources import Record
+from vit_jax.data.records import Record
 from vit_jax.parallel.mesh import MeshConfig, make_mesh
 from vit_jax.parallel.sharding import batch_sharding
 

@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vit_jax.data.sources import SplitRange, is_folder, locate, open_source, split_ranges
+from vit_jax.data.sources import is_folder, open_source
+from vit_jax.data.splits import SplitRange, locate, split_ranges
 from vit_jax.errors import UserError
 
 LENGTHS = {"train": [1000, 437], "test": [360]}

@@ -5,6 +5,7 @@ import json
 
 from vit_jax.config import apply_overrides, load_config
 from vit_jax.errors import UserError
+from vit_jax.parallel.processes import add_process_flags, join_processes
 from vit_jax.schema import build
 
 
@@ -19,17 +20,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="gives model and evaluations; without it --weights must be a run, whose config is "
         "taken; --config.SECTION.KEY=VALUE changes one of its values",
     )
+    add_process_flags(parser)
 
 
 def run(arguments: argparse.Namespace, overrides: list[str]) -> None:
     """Runs the command; prints a line of JSON for each evaluation."""
     import jax
 
-    from vit_jax.parallel.sharding import state_shardings
     from vit_jax.runs.directory import read_config
     from vit_jax.training.config import TrainConfig
-    from vit_jax.training.setup import make_evaluations, prepare
+    from vit_jax.training.setup import make_evaluations, place_params, prepare
 
+    join_processes(arguments.coordinator_address, arguments.num_processes, arguments.process_id)
     if arguments.config is None:
         values = apply_overrides(read_config(arguments.weights), overrides)
     else:
@@ -38,9 +40,10 @@ def run(arguments: argparse.Namespace, overrides: list[str]) -> None:
     if not config.evals:
         raise UserError("config.evals is empty: name a split, as in --config.evals.test.split=test")
     setup = prepare(config, weights=arguments.weights)
-    params = jax.device_put(setup.initial, state_shardings(setup.initial, setup.mesh))
+    params = place_params(setup)
     for name, evaluation in make_evaluations(setup).items():
         with evaluation:
             scores = evaluation.evaluate(params)
         line = {"weights": arguments.weights, "evaluation": name, **(scores or {})}
-        print(json.dumps(line), flush=True)
+        if jax.process_index() == 0:
+            print(json.dumps(line), flush=True)

@@ -3,6 +3,7 @@
 import argparse
 
 from vit_jax.config import load_config
+from vit_jax.parallel.processes import add_process_flags, join_processes
 from vit_jax.schema import build
 
 
@@ -18,6 +19,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--workdir", required=True, help="the run's directory; a run that it holds is gone on with"
     )
+    add_process_flags(parser)
 
 
 def run(arguments: argparse.Namespace, overrides: list[str]) -> None:
@@ -25,5 +27,6 @@ def run(arguments: argparse.Namespace, overrides: list[str]) -> None:
     from vit_jax.training.config import TrainConfig
     from vit_jax.training.loop import train
 
+    join_processes(arguments.coordinator_address, arguments.num_processes, arguments.process_id)
     config = build(TrainConfig, load_config(arguments.config, overrides))
     train(config, arguments.workdir)

@@ -9,14 +9,16 @@ import numpy as np
 from numpy.random import Generator
 
 from vit_jax.data.images import ImageError
-from vit_jax.data.sources import Source
+from vit_jax.data.records import Source
+from vit_jax.errors import UserError
 
 # Makes uint8 [height, width, 3] from encoded bytes.
 Transform = Callable[[bytes, Generator], np.ndarray]
 
-# Workers hand over pieces of a batch of about this many bytes, so that a large batch needs
+# Workers hand over pieces of a batch of at most so many bytes and rows, so that a large batch needs
 # little memory in a worker and is made by all of them together.
 _CHUNK_BYTES = 4 * 2**20
+_CHUNK_ROWS = 128
 
 
 @dataclass(frozen=True)
@@ -44,7 +46,8 @@ class Chunks:
     def chunk_rows(self) -> int:
         """Rows of a chunk; the last one of a batch may have fewer."""
         height, width = self.size
-        return int(np.clip(_CHUNK_BYTES // (height * width * 3), 1, len(self.rows)))
+        fitting = min(_CHUNK_BYTES // (height * width * 3), _CHUNK_ROWS)
+        return int(np.clip(fitting, 1, len(self.rows)))
 
     @property
     def chunks_per_batch(self) -> int:
@@ -78,6 +81,12 @@ class Chunks:
             if not self.shuffle and position >= len(self.source):
                 continue
             record = self.source[order[position]]
+            if not 0 <= record.label < len(self.source.class_names):
+                raise UserError(
+                    f"{record.name}: label {record.label} is not one of the "
+                    f"{len(self.source.class_names)} classes; mend the data, or use a split that "
+                    "has labels"
+                )
             labels[i] = record.label
             try:
                 rng = np.random.default_rng((self.seed, step, int(row)))

@@ -20,7 +20,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from vit_jax.data.sources import Record, absolute_path, split_ranges
+from vit_jax.data.records import Record
+from vit_jax.data.splits import split_ranges
 from vit_jax.errors import UserError
 
 _SUFFIXES = frozenset([".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm"])
@@ -33,7 +34,8 @@ class FolderSource:
     """The images of one split, or slices of splits, of a folder."""
 
     def __init__(self, dataset: str, split: str, test_fraction: float | None = None) -> None:
-        root = absolute_path(dataset)
+        # Worker processes need not share the current directory.
+        root = os.path.abspath(os.path.expanduser(dataset))
         folder = _scan(root, test_fraction)
         ranges = split_ranges(split, {s: [len(f)] for s, f in folder.splits.items()}, dataset)
         files = [file for s, start, stop in ranges for file in folder.splits[s][start:stop]]

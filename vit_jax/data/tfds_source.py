@@ -12,7 +12,8 @@ import tensorflow_datasets as tfds
 from absl import logging as absl_logging
 
 from vit_jax.data.digits import Digits, prepare_digits
-from vit_jax.data.sources import Record, absolute_path, locate, split_ranges
+from vit_jax.data.records import Record
+from vit_jax.data.splits import locate, split_ranges
 from vit_jax.errors import UserError
 from vit_jax.schema import nearest
 
@@ -126,7 +127,9 @@ def _builder(dataset: str, data_dir: str | None) -> Any:
 
 
 def _local_absolute(data_dir: str | None) -> str | None:
-    return data_dir if data_dir is None or "://" in data_dir else absolute_path(data_dir)
+    if data_dir is None or "://" in data_dir:
+        return data_dir
+    return os.path.abspath(os.path.expanduser(data_dir))
 
 
 def _array_record_directory(dataset: str, builder: Any) -> str:

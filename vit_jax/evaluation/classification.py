@@ -14,7 +14,7 @@ from vit_jax.data.batches import Chunks
 from vit_jax.data.device import normalize
 from vit_jax.data.images import EvalTransform
 from vit_jax.data.loader import Loader, local_rows
-from vit_jax.data.sources import Source
+from vit_jax.data.records import Source
 from vit_jax.errors import UserError
 from vit_jax.losses import Loss, cross_entropy, weighted_sum
 from vit_jax.models.config import ModelConfig

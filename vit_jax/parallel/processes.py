@@ -1,10 +1,15 @@
 """Several processes as one run, and the notice that a run must end."""
 
+import argparse
+import os
 import signal
+import sys
 import threading
-from typing import Any, Self
+from collections.abc import Callable
+from typing import Any, NoReturn, Self, TypeVar
 
 import jax
+import numpy as np
 from jax.experimental import multihost_utils
 
 from vit_jax.errors import UserError
@@ -13,11 +18,15 @@ from vit_jax.errors import UserError
 _HEARTBEAT_SECONDS = 30
 _JOIN_SECONDS = 300
 
+T = TypeVar("T")
+
 
 def join_processes(
     coordinator_address: str | None, num_processes: int | None, process_id: int | None
 ) -> None:
     """Makes this process one of several that train together; must come before any use of JAX.
+
+    Without any of the three, it stays alone.
 
     Args:
       coordinator_address: `HOST:PORT` of process 0, as all processes reach it.
@@ -27,6 +36,8 @@ def join_processes(
     Raises:
       UserError: some of the three are missing or do not fit, or the others cannot be reached.
     """
+    if coordinator_address is None and num_processes is None and process_id is None:
+        return
     if coordinator_address is None or num_processes is None or process_id is None:
         raise UserError(
             "--coordinator_address, --num_processes and --process_id go together: give all three"
@@ -48,6 +59,41 @@ def join_processes(
             f"cannot join the {num_processes} processes at {coordinator_address} ({reason}); check "
             "that all of them are started with the same address and number"
         ) from error
+
+
+def add_process_flags(parser: argparse.ArgumentParser) -> None:
+    """Adds the flags that make a command one of several processes; see `join_processes`."""
+    group = parser.add_argument_group("several processes, each started with the same command")
+    group.add_argument("--coordinator_address", metavar="HOST:PORT", help="where process 0 is")
+    group.add_argument("--num_processes", type=int, help="how many there are")
+    group.add_argument("--process_id", type=int, help="which one this is, from 0")
+
+
+def together(action: Callable[[], T]) -> T:
+    """Does something on every process; a mistake that one of them finds ends all of them.
+
+    Raises:
+      UserError: the action raised one here, or on another process.
+    """
+    mistake = None
+    try:
+        result = action()
+    except UserError as error:
+        mistake = error
+    failed = multihost_utils.process_allgather(np.array(mistake is not None)).reshape(-1)
+    if mistake is not None:
+        raise mistake
+    if failed.any():
+        others = ", ".join(str(index) for index in np.flatnonzero(failed))
+        raise UserError(f"process {others} cannot go on; its own message says why")
+    return result
+
+
+def leave(code: int) -> NoReturn:
+    """Ends this process at once, without waiting for the others, which notice and end too."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
 
 
 class Preemption:

@@ -22,7 +22,7 @@ _MAY_CHANGE = (("mesh",), ("data", "workers"), ("data", "data_dir"))
 
 _PACKAGES = (
     *("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "tensorflow-datasets"),
-    *("array-record", "ml-collections", "numpy", "pillow", "simplejpeg"),
+    *("array-record", "ml-collections", "numpy", "pillow"),
 )
 
 

@@ -18,14 +18,14 @@ from vit_jax.data.loader import Loader, local_rows
 from vit_jax.errors import Stopped
 from vit_jax.evaluation.classification import Classification
 from vit_jax.models.functional import Params, init_params
-from vit_jax.parallel.processes import Preemption
+from vit_jax.parallel.processes import Preemption, together
 from vit_jax.parallel.sharding import batch_sharding, replicated, state_shardings
 from vit_jax.runs.checkpoints import Checkpoints
 from vit_jax.runs.directory import RunDirectory
 from vit_jax.schema import to_dict
 from vit_jax.training.config import TrainConfig
 from vit_jax.training.reporter import Reporter, is_due
-from vit_jax.training.setup import Setup, make_evaluations, prepare
+from vit_jax.training.setup import Setup, make_evaluations, place_params, prepare
 from vit_jax.training.step import TrainState, final_params, init_state, make_train_step
 from vit_jax.weights.files import write_weights
 
@@ -40,13 +40,14 @@ def train(config: TrainConfig, workdir: str | os.PathLike[str]) -> Path:
       UserError: a mistake in the config, the data or the directory; or the loss is not finite.
       Stopped: SIGTERM, or a notice of preemption to any process, came; the state is saved.
     """
-    setup = prepare(config)
+    setup = together(lambda: prepare(config))
     is_writer = jax.process_index() == 0
     with ExitStack() as stack:
-        evaluations = make_evaluations(setup)
+        evaluations = together(lambda: make_evaluations(setup))
         for evaluation in evaluations.values():
             stack.enter_context(evaluation)
-        run = stack.enter_context(RunDirectory(workdir, to_dict(setup.config), writer=is_writer))
+        run = together(lambda: RunDirectory(workdir, to_dict(setup.config), writer=is_writer))
+        stack.enter_context(run)
         checkpoints = stack.enter_context(Checkpoints(run.checkpoints, config.checkpoint))
         start, state = _restore_or_init(setup, checkpoints)
         reporter = stack.enter_context(Reporter(setup, run, start, shown=is_writer))
@@ -145,12 +146,7 @@ def _restore_or_init(setup: Setup, checkpoints: Checkpoints) -> tuple[int, Train
         return restored
     if setup.initial is None:
         return 0, jax.jit(init_fresh, out_shardings=shardings)()
-    params = jax.tree.map(_place, setup.initial, shardings.params)
-    return 0, jax.jit(init, out_shardings=shardings)(params)
-
-
-def _place(array: np.ndarray, sharding: jax.sharding.Sharding) -> Array:
-    return jax.make_array_from_callback(array.shape, sharding, lambda index: array[index])
+    return 0, jax.jit(init, out_shardings=shardings)(place_params(setup))
 
 
 def make_loader(setup: Setup, start: int) -> Loader:

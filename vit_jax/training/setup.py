@@ -4,16 +4,19 @@ import dataclasses
 from dataclasses import dataclass
 
 import jax
+import numpy as np
 import optax
-from jax.sharding import Mesh
+from jax import Array
+from jax.sharding import Mesh, NamedSharding
 
-from vit_jax.data.sources import Source, open_source
+from vit_jax.data.records import Source
+from vit_jax.data.sources import open_source
 from vit_jax.errors import UserError
 from vit_jax.evaluation.classification import Classification
 from vit_jax.models.config import ModelConfig
 from vit_jax.models.functional import Params
 from vit_jax.parallel.mesh import make_mesh
-from vit_jax.parallel.sharding import BATCH_AXES
+from vit_jax.parallel.sharding import BATCH_AXES, state_shardings
 from vit_jax.preprocessing import PreprocessingConfig
 from vit_jax.training.config import TrainConfig
 from vit_jax.training.optimizer import make_optimizer, make_schedule
@@ -78,6 +81,16 @@ def prepare(config: TrainConfig, weights: str | None = None) -> Setup:
         optimizer=make_optimizer(config.optimizer, schedule),
         initial=initial,
     )
+
+
+def place_params(setup: Setup) -> Params:
+    """The parameters that were read, on the mesh; each process gives its devices their parts."""
+    shardings = state_shardings(setup.initial, setup.mesh)
+
+    def place(array: np.ndarray, sharding: NamedSharding) -> Array:
+        return jax.make_array_from_callback(array.shape, sharding, lambda index: array[index])
+
+    return jax.tree.map(place, setup.initial, shardings)
 
 
 def make_evaluations(setup: Setup) -> dict[str, Classification]:

@@ -1,0 +1,31 @@
+"""What a data set is made of: labelled, still encoded images by position."""
+
+from __future__ import annotations
+
+from typing import NamedTuple, Protocol
+
+
+class Record(NamedTuple):
+    """One example as it is stored.
+
+    `image` holds the encoded bytes (JPEG, PNG, ...), `label` an index into the source's
+    `class_names` (-1 where a data set hides its labels), and `name` says in messages which record
+    it is: the file's path, or "cifar10/train[1234]".
+    """
+
+    image: bytes
+    label: int
+    name: str
+
+
+class Source(Protocol):
+    """A fixed sequence of records with random access, cheap to pickle for spawned workers."""
+
+    name: str
+    class_names: tuple[str, ...]
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int) -> Record:
+        """Returns record `index`, 0 <= index < len; raises `IndexError` for any other."""
+        ...
