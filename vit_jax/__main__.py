@@ -30,14 +30,17 @@ def main(argv: list[str] | None = None) -> int:
     try:
         return _run(sys.argv[1:] if argv is None else argv)
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+        return _end(f"error: {error}", 2)
     except Stopped as stopped:
-        print(f"{stopped}; the same command goes on from there", file=sys.stderr)
-        return 143  # As if SIGTERM had ended the process, so that schedulers start it again.
+        # As if SIGTERM had ended the process, so that schedulers start it again.
+        return _end(f"{stopped}; the same command goes on from there", 143)
     except KeyboardInterrupt:
-        print("interrupted; the same command goes on from the last checkpoint", file=sys.stderr)
-        return 130
+        return _end("interrupted; the same command goes on from the last checkpoint", 130)
+
+
+def _end(text: str, code: int) -> int:
+    print(text, file=sys.stderr)
+    return code
 
 
 def _run(argv: list[str]) -> int:

@@ -29,16 +29,16 @@ def load_config(spec: str, overrides: Sequence[str] = ()) -> dict[str, Any]:
     """Runs a config file and returns its config, overridden, as a plain nested dict.
 
     Args:
-        spec: `FILE.py` or `FILE.py:ARGUMENT`. A file in the current directory comes first, then,
-            for `configs/…`, the installed one. Its `get_config` is called with the argument, if
-            there is one, and returns an `ml_collections.ConfigDict` or a dict.
-        overrides: such as `--config.optimizer.lr=0.01`. The value is a Python literal, `true`,
-            `false`, `none` or `null` in any case, or else a bare string. Field references of the
-            config follow the fields they refer to.
+      spec: `FILE.py` or `FILE.py:ARGUMENT`. A file in the current directory comes first, then,
+          for `configs/…`, the installed one. Its `get_config` is called with the argument, if
+          there is one, and returns an `ml_collections.ConfigDict` or a dict.
+      overrides: such as `--config.optimizer.lr=0.01`. The value is a Python literal, `true`,
+          `false`, `none` or `null` in any case, or else a bare string. Field references of the
+          config follow the fields they refer to.
 
     Raises:
-        UserError: for a missing file, a wrong argument or override, and for any exception in the
-            file, with its line.
+      UserError: for a missing file, a wrong argument or override, and for any exception in the
+          file, with its line.
     """
     match = re.fullmatch(r"(.*?\.py)(?::(.*))?", spec, re.DOTALL)
     if match is None:
@@ -51,7 +51,7 @@ def apply_overrides(config: Any, overrides: Sequence[str]) -> dict[str, Any]:
     """Changes a config (a dict or ConfigDict, in place) and returns it as a plain nested dict.
 
     Raises:
-        UserError: for an override that is not `--config.SECTION.KEY=VALUE`, or cannot be applied.
+      UserError: for an override that is not `--config.SECTION.KEY=VALUE`, or cannot be applied.
     """
     for override in overrides:
         try:
@@ -67,16 +67,16 @@ def parse_argument(
     """Parses the text after `:` of `--config=FILE:TEXT`, as in `b16,cifar10,size=384`.
 
     Args:
-        text: comma-separated values in the order of the fields, or `name=value`.
-        *fields: names of the values.
-        **defaults: values of the fields that may be absent; a name that is not among `fields`
-            adds a field after them.
+      text: comma-separated values in the order of the fields, or `name=value`.
+      *fields: names of the values.
+      **defaults: values of the fields that may be absent; a name that is not among `fields`
+          adds a field after them.
 
     Returns:
-        An object with one attribute a field; those found in `text` are strings.
+      An object with one attribute a field; those found in `text` are strings.
 
     Raises:
-        UserError: if a field without default is absent, or a value is unknown or given twice.
+      UserError: if a field without default is absent, or a value is unknown or given twice.
     """
     names = list(dict.fromkeys([*fields, *defaults]))
     usage = ",".join(f"[{n.upper()}]" if n in defaults else n.upper() for n in names)

@@ -29,13 +29,13 @@ def build(section: type[T], values: Mapping[str, Any], where: str = "config") ->
     as an integer; a bool is neither. Floats must be finite.
 
     Args:
-        section: a dataclass.
-        values: its fields by name; those with a default may be absent.
-        where: the dotted name of this section, for messages.
+      section: a dataclass.
+      values: its fields by name; those with a default may be absent.
+      where: the dotted name of this section, for messages.
 
     Raises:
-        UserError: for an unknown or missing key or a value of the wrong type, and for what a
-            section's own `__post_init__` refuses; the message starts with the dotted key.
+      UserError: for an unknown or missing key or a value of the wrong type, and for what a
+          section's own `__post_init__` refuses; the message starts with the dotted key.
     """
     return _build(section, values, where, _dotted_keys(section, where))
 

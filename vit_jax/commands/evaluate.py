@@ -2,10 +2,11 @@
 
 import argparse
 import json
+from typing import Any
 
 from vit_jax.config import apply_overrides, load_config
 from vit_jax.errors import UserError
-from vit_jax.parallel.processes import add_process_flags, join_processes
+from vit_jax.parallel.processes import add_process_flags, ending_together, join_processes
 from vit_jax.schema import build
 
 
@@ -25,25 +26,31 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace, overrides: list[str]) -> None:
     """Runs the command; prints a line of JSON for each evaluation."""
+    from vit_jax.runs.directory import read_config
+
+    join_processes(arguments.coordinator_address, arguments.num_processes, arguments.process_id)
+    with ending_together():
+        if arguments.config is None:
+            values = apply_overrides(read_config(arguments.weights), overrides)
+        else:
+            values = load_config(arguments.config, overrides)
+        _evaluate(values, arguments.weights)
+
+
+def _evaluate(values: dict[str, Any], weights: str) -> None:
     import jax
 
-    from vit_jax.runs.directory import read_config
     from vit_jax.training.config import TrainConfig
     from vit_jax.training.setup import make_evaluations, place_params, prepare
 
-    join_processes(arguments.coordinator_address, arguments.num_processes, arguments.process_id)
-    if arguments.config is None:
-        values = apply_overrides(read_config(arguments.weights), overrides)
-    else:
-        values = load_config(arguments.config, overrides)
     config = build(TrainConfig, values)
     if not config.evals:
         raise UserError("config.evals is empty: name a split, as in --config.evals.test.split=test")
-    setup = prepare(config, weights=arguments.weights)
+    setup = prepare(config, weights=weights)
     params = place_params(setup)
     for name, evaluation in make_evaluations(setup).items():
         with evaluation:
             scores = evaluation.evaluate(params)
-        line = {"weights": arguments.weights, "evaluation": name, **(scores or {})}
         if jax.process_index() == 0:
+            line = {"weights": weights, "evaluation": name, **(scores or {})}
             print(json.dumps(line), flush=True)

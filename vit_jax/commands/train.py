@@ -3,7 +3,7 @@
 import argparse
 
 from vit_jax.config import load_config
-from vit_jax.parallel.processes import add_process_flags, join_processes
+from vit_jax.parallel.processes import add_process_flags, ending_together, join_processes
 from vit_jax.schema import build
 
 
@@ -28,5 +28,6 @@ def run(arguments: argparse.Namespace, overrides: list[str]) -> None:
     from vit_jax.training.loop import train
 
     join_processes(arguments.coordinator_address, arguments.num_processes, arguments.process_id)
-    config = build(TrainConfig, load_config(arguments.config, overrides))
-    train(config, arguments.workdir)
+    with ending_together():
+        config = build(TrainConfig, load_config(arguments.config, overrides))
+        train(config, arguments.workdir)

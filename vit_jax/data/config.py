@@ -54,8 +54,8 @@ class DataConfig:
     on_error: Literal["stop", "skip"] = "stop"
 
     def __post_init__(self) -> None:
-        if self.batch_size < 1:
-            raise UserError(f"batch_size must be at least 1, not {self.batch_size}")
+        if not 1 <= self.batch_size <= 2**20:
+            raise UserError(f"batch_size must be between 1 and 2**20, not {self.batch_size}")
         if self.workers < 0:
             raise UserError(f"workers must not be negative, not {self.workers}")
         low, high = self.crop_area

@@ -71,7 +71,7 @@ def prepare_digits(builder: Digits) -> None:
     so that the first one wins.
 
     Raises:
-        UserError: if the directory cannot be written.
+      UserError: if the directory cannot be written.
     """
     if builder.is_prepared():
         return

@@ -4,6 +4,7 @@ import logging
 import multiprocessing
 import os
 import queue
+import shutil
 import signal
 import threading
 import time
@@ -26,6 +27,7 @@ _log = logging.getLogger(__name__)
 _DEVICE_PREFETCH = 2
 _WORKER_PREFETCH = 2
 _READ_THREADS = 4
+_SHARED_MEMORY = "/dev/shm"
 
 
 def local_rows(batch_size: int, sharding: NamedSharding) -> np.ndarray:
@@ -180,11 +182,27 @@ def _read(chunks: Chunks, start: int, stop: int, workers: int) -> grain.IterData
     if workers == 0:
         threads = min(_READ_THREADS, os.cpu_count() or 1)
         return dataset.to_iter_dataset(grain.ReadOptions(threads, threads * _WORKER_PREFETCH))
+    _check_shared_memory(chunks, workers)
     if not flags.FLAGS.is_parsed():
         flags.FLAGS.mark_as_parsed()  # Grain reads flags of its own; their defaults will do.
     # No threads within the workers, which read ahead as it is.
     options = grain.MultiprocessingOptions(workers, _WORKER_PREFETCH)
     return dataset.to_iter_dataset(grain.ReadOptions(0, 0)).mp_prefetch(options, _start_worker)
+
+
+def _check_shared_memory(chunks: Chunks, workers: int) -> None:
+    """Workers hand over their chunks in shared memory, of which containers may have little."""
+    height, width = chunks.size
+    # Of each worker: the chunks that wait, one that it makes, and one that is being copied.
+    needed = workers * (_WORKER_PREFETCH + 2) * chunks.chunk_rows * height * width * 3
+    if os.path.isdir(_SHARED_MEMORY):
+        free = shutil.disk_usage(_SHARED_MEMORY).free
+        if free < needed:
+            raise UserError(
+                f"{_SHARED_MEMORY} has {free / 2**20:.0f} MiB free, and {workers} data workers "
+                f"need {needed / 2**20:.0f}; enlarge it (docker run --shm-size), or use fewer with "
+                "--config.data.workers"
+            )
 
 
 def _start_worker(index: int, count: int) -> None:

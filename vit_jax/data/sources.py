@@ -16,17 +16,17 @@ def open_source(
     """Opens part of a data set.
 
     Args:
-        dataset: a folder of images (see `is_folder` for what counts as one and `folder.py` for its
-            layouts), or a TFDS name such as "cifar10" or "imagenet_v2/matched-frequency:3.0.0".
-        split: in TFDS syntax: "train", "train[:98%]", "train[100:200]+test", "all".
-        data_dir: where TFDS keeps its data sets; None is TFDS's default (`TFDS_DATA_DIR`, else
-            ~/tensorflow_datasets). Folders do not read it.
-        test_fraction: the share of each class, above 0 and below 1, that becomes the split "test"
-            of a folder which has no splits of its own.
+      dataset: a folder of images (see `is_folder` for what counts as one and `folder.py` for its
+          layouts), or a TFDS name such as "cifar10" or "imagenet_v2/matched-frequency:3.0.0".
+      split: in TFDS syntax: "train", "train[:98%]", "train[100:200]+test", "all".
+      data_dir: where TFDS keeps its data sets; None is TFDS's default (`TFDS_DATA_DIR`, else
+          ~/tensorflow_datasets). Folders do not read it.
+      test_fraction: the share of each class, above 0 and below 1, that becomes the split "test"
+          of a folder which has no splits of its own.
 
     Raises:
-        UserError: if there is no such data set or split, or no record in it, or if `test_fraction`
-            would be ignored.
+      UserError: if there is no such data set or split, or no record in it, or if `test_fraction`
+          would be ignored.
     """
     if is_folder(dataset):
         from vit_jax.data.folder import FolderSource

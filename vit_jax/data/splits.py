@@ -24,12 +24,12 @@ def split_ranges(
     TFDS's own parser does it, so that percentages round here as they do there, for folders too.
 
     Args:
-        spec: such as "train[:10%]+test[5:]".
-        shard_lengths: for each split, the number of records in each of its files.
-        dataset: the data set's name, for messages.
+      spec: such as "train[:10%]+test[5:]".
+      shard_lengths: for each split, the number of records in each of its files.
+      dataset: the data set's name, for messages.
 
     Raises:
-        UserError: for bad syntax, unknown splits, slices past the end and terms without a record.
+      UserError: for bad syntax, unknown splits, slices past the end and terms without a record.
     """
     import tensorflow_datasets as tfds
 

@@ -24,8 +24,8 @@ def open_tfds(dataset: str, split: str, data_dir: str | None) -> TfdsSource:
     """Opens a prepared data set; the digits, which need no download, are prepared on first use.
 
     Raises:
-        UserError: if the name or the split is unknown, or the data set is not prepared, not as
-            ArrayRecord, or not one of labelled images.
+      UserError: if the name or the split is unknown, or the data set is not prepared, not as
+          ArrayRecord, or not one of labelled images.
     """
     with _quiet():
         builder = _builder(dataset, data_dir)
@@ -45,8 +45,8 @@ def prepare(dataset: str, data_dir: str | None = None) -> str:
     Does nothing if that was done before. Some of TFDS's builders need TensorFlow here.
 
     Raises:
-        UserError: if the name is unknown, a package or the network is missing, files must be
-            fetched by hand, or the directory holds the data set in another format.
+      UserError: if the name is unknown, a package or the network is missing, files must be
+          fetched by hand, or the directory holds the data set in another format.
     """
     with _quiet():
         builder = _builder(dataset, data_dir)

@@ -5,14 +5,16 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable
-from typing import Any, NoReturn, Self, TypeVar
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, Self, TypeVar
 
 import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
-from vit_jax.errors import UserError
+from vit_jax.errors import Stopped, UserError
 
 # A process that has not been heard of for so long is taken for dead, and the others end too.
 _HEARTBEAT_SECONDS = 30
@@ -89,11 +91,33 @@ def together(action: Callable[[], T]) -> T:
     return result
 
 
-def leave(code: int) -> NoReturn:
-    """Ends this process at once, without waiting for the others, which notice and end too."""
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(code)
+@contextmanager
+def ending_together() -> Iterator[None]:
+    """Around all work of one of several processes: whatever ends it early ends the others too.
+
+    An interpreter that exits waits for the others to exit as well, and these may be waiting for it
+    in a collective; so a process that fails leaves at once, and they notice and fail in turn.
+    """
+    try:
+        yield
+    except Stopped:
+        raise  # All of them stop here, after the same step.
+    except BaseException as error:
+        if jax.process_count() == 1:
+            raise
+        if isinstance(error, UserError):
+            print(f"error: {error}", file=sys.stderr)
+        elif isinstance(error, jax.errors.JaxRuntimeError):
+            reason = str(error).partition("\n")[0]
+            print(
+                f"error: another process has ended, so this one does too ({reason})",
+                file=sys.stderr,
+            )
+        else:
+            traceback.print_exc()
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(2 if isinstance(error, UserError) else 1)
 
 
 class Preemption:

@@ -1,19 +1,21 @@
 """Checkpoints: complete, finite and checksummed, written while training goes on."""
 
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 import absl.logging
 import jax
-import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
-from jax import Array
+from etils import epath
 from jax.experimental import multihost_utils
 
 from vit_jax.errors import UserError
+from vit_jax.runs.checksums import names, summarize
 
 _log = logging.getLogger(__name__)
 
@@ -25,16 +27,14 @@ class CheckpointConfig:
     every_steps: int = 1000
     # Newest checkpoints that stay.
     keep: int = 2
+    # What a save that fails does, as on a full disk: end the run, or let it go on without.
+    on_failure: Literal["stop", "continue"] = "stop"
 
     def __post_init__(self) -> None:
         if self.every_steps < 1 or self.keep < 1:
             raise UserError(
                 f"every_steps={self.every_steps}, keep={self.keep}: each must be at least 1"
             )
-
-
-class NotFiniteError(Exception):
-    """The state holds NaN or infinity, so it was not saved."""
 
 
 class Checkpoints:
@@ -47,14 +47,9 @@ class Checkpoints:
 
     def __init__(self, directory: Path, config: CheckpointConfig):
         absl.logging.set_verbosity(absl.logging.ERROR)  # Orbax narrates every save.
-        self._directory = directory
-        self._manager = ocp.CheckpointManager(
-            directory,
-            options=ocp.CheckpointManagerOptions(
-                max_to_keep=config.keep, enable_async_checkpointing=True
-            ),
-            item_names=("state", "checksums"),
-        )
+        self._directory, self._config = directory, config
+        self._saving: int | None = None
+        self._manager = self._open()
 
     def __enter__(self) -> Self:
         return self
@@ -66,19 +61,34 @@ class Checkpoints:
         """Starts to save a tree of arrays; waits only for an earlier save that is under way.
 
         Raises:
-          NotFiniteError: an array holds NaN or infinity.
+          UserError: an array holds NaN or infinity; or a save failed, and the config says to stop.
         """
-        checksums, finite = _summarize(state)
-        bad = [name for name, good in zip(_names(state), finite, strict=True) if not good]
-        if bad:
-            raise NotFiniteError(f"step {step}: {', '.join(bad)} are not finite")
-        self._manager.save(
-            step,
-            args=ocp.args.Composite(
-                state=ocp.args.StandardSave(state),
-                checksums=ocp.args.JsonSave({"checksums": checksums.tolist()}),
-            ),
-        )
+        self.wait()
+        sums, finite = summarize(state)
+        if not finite.all():
+            bad = [name for name, good in zip(names(state), finite, strict=True) if not good]
+            raise UserError(
+                f"step {step}: {', '.join(bad)} are not finite and were not saved "
+                f"({self._last_good()}); train again in a new --workdir with a lower rate"
+            )
+        self._saving = step
+        with self._guarded():
+            self._manager.save(
+                step,
+                args=ocp.args.Composite(
+                    state=ocp.args.StandardSave(state),
+                    checksums=ocp.args.JsonSave({"checksums": sums.tolist()}),
+                ),
+            )
+
+    def wait(self) -> None:
+        """Returns when no save is under way.
+
+        Raises:
+          UserError: the last save failed, and the config says to stop.
+        """
+        with self._guarded():
+            self._manager.wait_until_finished()
 
     def restore(self, like: Any) -> tuple[int, Any] | None:
         """The newest checkpoint that is whole, and its step; None where there is none at all.
@@ -91,13 +101,12 @@ class Checkpoints:
         Raises:
           UserError: there are checkpoints, but none is whole.
         """
-        broken = []
-        for step in sorted(self._manager.all_steps(), reverse=True):
+        broken: list[int] = []
+        while (step := self._newest_but(broken)) is not None:
             try:
                 state = self._restore(step, like)
-            except Exception as error:  # Broken files make their readers raise nearly anything.
-                reason = (" ".join(str(error).split()) or type(error).__name__)[:300]
-                _log.warning("the checkpoint of step %d is broken: %s", step, reason)
+            except _BrokenError as error:
+                _log.warning("the checkpoint of step %d is broken: %s", step, error)
                 broken.append(step)
                 continue
             for bad in broken:
@@ -110,30 +119,78 @@ class Checkpoints:
             )
         return None
 
-    def wait(self) -> None:
-        """Returns when all saves are complete; raises what went wrong in them."""
-        self._manager.wait_until_finished()
-
     def close(self) -> None:
         """Waits for saves that are under way and ends the threads."""
         self._manager.close()
 
-    def _restore(self, step: int, like: Any) -> Any:
-        restored = self._manager.restore(
-            step,
-            args=ocp.args.Composite(
-                state=ocp.args.StandardRestore(like), checksums=ocp.args.JsonRestore()
+    def _open(self) -> ocp.CheckpointManager:
+        return ocp.CheckpointManager(
+            self._directory,
+            options=ocp.CheckpointManagerOptions(
+                max_to_keep=self._config.keep,
+                enable_async_checkpointing=True,
+                # What an interrupted save has left.
+                cleanup_tmp_directories=True,
             ),
+            item_names=("state", "checksums"),
         )
-        checksums, _ = _summarize(restored["state"])
-        expected = np.array(restored["checksums"]["checksums"], np.uint32)
-        names = _names(like)
-        if expected.shape != checksums.shape:
-            raise ValueError(f"it has checksums of {len(expected)} arrays, not of {len(names)}")
-        bad = [n for n, a, b in zip(names, checksums, expected, strict=True) if (a != b).any()]
+
+    @contextmanager
+    def _guarded(self) -> Iterator[None]:
+        """Turns the failure of a save into what the config says."""
+        try:
+            yield
+        except (OSError, ValueError, RuntimeError) as error:
+            self._manager.close()
+            self._manager = self._open()
+            text = (
+                f"the checkpoint of step {self._saving} could not be saved: {_one_line(error)} "
+                f"({self._last_good()})"
+            )
+            if self._config.on_failure == "stop":
+                raise UserError(f"{text}; make room, then start again") from error
+            _log.warning("%s; going on", text)
+
+    def _last_good(self) -> str:
+        step = self._manager.latest_step()
+        return "there is none before" if step is None else f"the last good one is of step {step}"
+
+    def _newest_but(self, broken: list[int]) -> int | None:
+        """The newest step that is not broken; process 0 looks, so that all see the same one."""
+        steps = [step for step in self._manager.all_steps() if step not in broken]
+        newest = multihost_utils.broadcast_one_to_all(np.array(max(steps, default=-1)))
+        return None if newest < 0 else int(newest)
+
+    def _restore(self, step: int, like: Any) -> Any:
+        """Reads and verifies; raises `_BrokenError` on all processes if one of them cannot."""
+        problem = None
+        try:
+            state, expected = self._read(step, like)
+        except Exception as error:  # Broken files make their readers raise nearly anything.
+            problem = _one_line(error)[:300]
+        failed = multihost_utils.process_allgather(np.array(problem is not None))
+        if problem is not None or failed.any():
+            raise _BrokenError(problem or "another process cannot read it")
+        sums, _ = summarize(state)
+        bad = [n for n, a, b in zip(names(like), sums, expected, strict=True) if (a != b).any()]
         if bad:
-            raise ValueError(f"wrong checksum of {', '.join(bad)}")
-        return restored["state"]
+            raise _BrokenError(f"wrong checksum of {', '.join(bad)}")
+        return state
+
+    def _read(self, step: int, like: Any) -> tuple[Any, np.ndarray]:
+        # By the handlers themselves: the manager makes processes wait for each other, and one
+        # that fails would leave the others waiting.
+        directory = epath.Path(self._directory) / str(step)
+        state = ocp.StandardCheckpointHandler().restore(
+            directory / "state", args=ocp.args.StandardRestore(like)
+        )
+        sums = ocp.JsonCheckpointHandler().restore(
+            directory / "checksums", args=ocp.args.JsonRestore()
+        )
+        expected = np.array(sums["checksums"], np.uint32)
+        if len(expected) != len(names(like)):
+            raise ValueError(f"checksums of {len(expected)} arrays, not of {len(names(like))}")
+        return state, expected
 
     def _move_aside(self, step: int) -> None:
         if jax.process_index() == 0:
@@ -147,46 +204,9 @@ class Checkpoints:
         self._manager.reload()
 
 
-def _names(state: Any) -> list[str]:
-    leaves = jax.tree_util.tree_leaves_with_path(state)
-    return [jax.tree_util.keystr(path, simple=True, separator="/") for path, _ in leaves]
+class _BrokenError(Exception):
+    """A checkpoint cannot be used; the message says why."""
 
 
-def _summarize(state: Any) -> tuple[np.ndarray, np.ndarray]:
-    """Checksums uint32 [arrays, 2] and whether all is finite, bool [arrays]."""
-    leaves = jax.tree.leaves(state)
-    checksums, finite = jax.device_get(_summarize_leaves(leaves))
-    return np.asarray(checksums), np.asarray(finite)
-
-
-@jax.jit
-def _summarize_leaves(leaves: list[Array]) -> tuple[Array, Array]:
-    return (
-        jnp.stack([_checksum(leaf) for leaf in leaves]),
-        jnp.stack([jnp.isfinite(leaf).all() for leaf in leaves]),
-    )
-
-
-def _checksum(x: Array) -> Array:
-    """Two sums modulo 2**32 of the array's words, each mixed with its index.
-
-    Mixing is one-to-one, so a change within one word always shows; and it spreads every bit, so
-    that flips of the same bit in several words do not cancel. Integer sums come out the same in
-    any order, hence on any mesh.
-    """
-    bits = jax.lax.bitcast_convert_type(x, f"uint{8 * x.dtype.itemsize}").astype(jnp.uint32)
-    index = jnp.zeros(x.shape, jnp.uint32)
-    for axis, length in enumerate(x.shape):
-        index = index * jnp.uint32(length) + jax.lax.broadcasted_iota(jnp.uint32, x.shape, axis)
-    sums = []
-    for multiplier in (0x9E3779B1, 0x85EBCA77):
-        words = _mix(bits + index * jnp.uint32(multiplier))
-        sums.append(words.sum(dtype=jnp.uint32))
-    return jnp.stack(sums)
-
-
-def _mix(words: Array) -> Array:
-    """The finalizer of MurmurHash3: each bit of a uint32 changes about half of the result's."""
-    words = (words ^ (words >> 16)) * jnp.uint32(0x85EBCA6B)
-    words = (words ^ (words >> 13)) * jnp.uint32(0xC2B2AE35)
-    return words ^ (words >> 16)
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split()) or type(error).__name__

@@ -42,8 +42,8 @@ class TrainConfig:
             raise UserError(f"epochs must be positive, not {self.epochs}")
         if not 0 <= self.label_smoothing < 1:
             raise UserError(f"label_smoothing must be in [0, 1), not {self.label_smoothing}")
-        if self.seed < 0:
-            raise UserError(f"seed must not be negative, not {self.seed}")
+        if not 0 <= self.seed < 2**32:
+            raise UserError(f"seed must be between 0 and 2**32 - 1, not {self.seed}")
         if self.log_every < 1:
             raise UserError(f"log_every must be at least 1, not {self.log_every}")
         if "train" in self.evals:

@@ -1,6 +1,7 @@
 """From a config to everything that a run is made of, and every mistake found before it starts."""
 
 import dataclasses
+import logging
 from dataclasses import dataclass
 
 import jax
@@ -21,6 +22,8 @@ from vit_jax.preprocessing import PreprocessingConfig
 from vit_jax.training.config import TrainConfig
 from vit_jax.training.optimizer import make_optimizer, make_schedule
 from vit_jax.weights.load import load_params
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -70,6 +73,8 @@ def prepare(config: TrainConfig, weights: str | None = None) -> Setup:
     if weights := weights or config.init_from:
         initial, model = load_params(weights, model)
     preprocessing = model.preprocessing or PreprocessingConfig()
+    if initial is not None and model.preprocessing is None:
+        _log.info("%s says nothing of preprocessing; assuming %s", weights, preprocessing)
     model = dataclasses.replace(model, preprocessing=preprocessing)
     return Setup(
         config=dataclasses.replace(config, model=model),

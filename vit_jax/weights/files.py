@@ -32,11 +32,11 @@ def read_weights(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str
     """Nested parameters of a weight file, and the description beside it (None if there is none).
 
     Args:
-        path: a `.npz` file in Google's layout, or a run's directory.
+      path: a `.npz` file in Google's layout, or a run's directory.
 
     Raises:
-        UserError: the file or its description is absent, damaged or not of this layout, or the
-            run has not ended.
+      UserError: the file or its description is absent, damaged or not of this layout, or the
+          run has not ended.
     """
     path = Path(path)
     if path.is_dir():
@@ -57,8 +57,8 @@ def read_npz(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
     """All arrays of a `.npz` file, by name. Nothing is unpickled, every checksum is verified.
 
     Raises:
-        UserError: the file is absent, damaged, holds something else than plain arrays, or NaN or
-            infinite values.
+      UserError: the file is absent, damaged, holds something else than plain arrays, or NaN or
+          infinite values.
     """
     path = Path(path)
     try:
@@ -84,7 +84,7 @@ def write_weights(
     once both are safely on the disk: after a crash a new `.npz` always has its description.
 
     Raises:
-        UserError: `path` does not end in `.npz`, or Google's layout has no name for a parameter.
+      UserError: `path` does not end in `.npz`, or Google's layout has no name for a parameter.
     """
     path = Path(path)
     if path.suffix != ".npz":

@@ -87,8 +87,8 @@ def from_google(flat: Mapping[str, np.ndarray]) -> dict[str, Any]:
     Blocks are stacked on axis 0 in depth order. Arrays keep their dtype and their values.
 
     Raises:
-        UserError: names that are not understood (all are listed), two names for one parameter,
-            or blocks that do not run from 0, differ in their names or differ in their shapes.
+      UserError: names that are not understood (all are listed), two names for one parameter,
+          or blocks that do not run from 0, differ in their names or differ in their shapes.
     """
     outside: dict[str, np.ndarray] = {}
     stacks: dict[str, dict[int, np.ndarray]] = {}
@@ -121,7 +121,7 @@ def to_google(params: Mapping[str, Any]) -> dict[str, np.ndarray]:
     """Google's released names for nested parameters, one entry a block; `from_google`'s inverse.
 
     Raises:
-        UserError: parameters for which the layout has no name (all are listed).
+      UserError: parameters for which the layout has no name (all are listed).
     """
     flat: dict[str, np.ndarray] = {}
     unknown: list[str] = []

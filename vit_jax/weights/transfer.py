@@ -29,18 +29,18 @@ def adapt(
     has not: then the whole two-layer head goes. Everything else must fit.
 
     Args:
-        params: nested parameters of the file.
-        target: nested arrays or `jax.ShapeDtypeStruct`s of the model; gives shapes and dtypes.
-        old_grid: height and width, in patches, of the file's positions. None: a square if their
-            number is one, else the model's grid if their number agrees.
-        new_grid: the model's height and width in patches.
-        has_class_token: whether the first position is the class token's.
+      params: nested parameters of the file.
+      target: nested arrays or `jax.ShapeDtypeStruct`s of the model; gives shapes and dtypes.
+      old_grid: height and width, in patches, of the file's positions. None: a square if their
+          number is one, else the model's grid if their number agrees.
+      new_grid: the model's height and width in patches.
+      has_class_token: whether the first position is the class token's.
 
     Returns:
-        The nested parameters, and a short note for each change.
+      The nested parameters, and a short note for each change.
 
     Raises:
-        UserError: names missing, extra or of another shape, all listed with both shapes.
+      UserError: names missing, extra or of another shape, all listed with both shapes.
     """
     flat = traverse_util.flatten_dict(params, sep="/")
     wanted = traverse_util.flatten_dict(target, sep="/")
@@ -85,13 +85,13 @@ def resize_positions(
     official code. The class token's position, the first one if there is one, is kept as it is.
 
     Args:
-        pos_embedding: (1, T, D), rows of the grid one after the other.
-        old_grid: height and width in patches; None means square.
-        new_grid: the wanted height and width in patches.
-        has_class_token: whether the first position is the class token's.
+      pos_embedding: (1, T, D), rows of the grid one after the other.
+      old_grid: height and width in patches; None means square.
+      new_grid: the wanted height and width in patches.
+      has_class_token: whether the first position is the class token's.
 
     Raises:
-        UserError: the number of positions is not that of `old_grid`, or not a square.
+      UserError: the number of positions is not that of `old_grid`, or not a square.
     """
     positions = np.asarray(pos_embedding, np.float32)[0]
     prefix, grid = np.split(positions, [int(has_class_token)])

@@ -1,0 +1,129 @@
+"""Runs that are killed or asked to end, as real processes, and what is left of them."""
+
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from benchmarks.kills import results, start
+
+STEPS = "--config.total_steps=60"
+
+
+@pytest.fixture(scope="module")
+def data_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("data")
+
+
+@pytest.fixture(scope="module")
+def whole(data_dir: Path, tmp_path_factory: pytest.TempPathFactory):
+    """The results of a run that nothing disturbed."""
+    workdir = tmp_path_factory.mktemp("runs") / "whole"
+    process = start(workdir, data_dir, STEPS)
+    output, _ = process.communicate(timeout=300)
+    assert process.returncode == 0, output
+    return results(workdir)
+
+
+def wait_for(process: subprocess.Popen[str], condition: Callable[[], bool]) -> None:
+    until = time.monotonic() + 120
+    while not condition():
+        assert process.poll() is None, process.communicate()[0]
+        assert time.monotonic() < until
+        time.sleep(0.001)
+
+
+def wait_for_line(process: subprocess.Popen[str], text: str) -> None:
+    assert process.stdout is not None
+    for line in process.stdout:
+        if text in line:
+            return
+    raise AssertionError(f"the run ended without a line of {text!r}")
+
+
+def children(pid: int) -> list[int]:
+    path = Path(f"/proc/{pid}/task/{pid}/children")
+    own = [int(child) for child in path.read_text().split()] if path.exists() else []
+    return own + [grandchild for child in own for grandchild in children(child)]
+
+
+def test_a_run_killed_at_any_moment_goes_on_bit_for_bit(
+    whole, data_dir: Path, tmp_path: Path
+) -> None:
+    workdir = tmp_path / "run"
+    checkpoints = workdir / "checkpoints"
+
+    def is_saving() -> bool:
+        return any("tmp" in path.name for path in checkpoints.glob("*"))
+
+    def has_claimed(since: float) -> Callable[[], bool]:
+        versions = workdir / "versions.json"
+        return lambda: versions.exists() and versions.stat().st_mtime > since
+
+    moments = {
+        "the first compile": lambda p: wait_for(p, (workdir / "config.json").exists),
+        "a save": lambda p: wait_for(p, is_saving),
+        "a step": lambda p: wait_for_line(p, "step 21/60"),
+        "an evaluation": lambda p: wait_for_line(p, "step 28/60"),
+        "a restore": lambda p: wait_for(p, has_claimed(time.time())),
+        "the end": lambda p: wait_for_line(p, "step 60: test"),
+    }
+    for moment, wait in moments.items():
+        process = start(workdir, data_dir, STEPS)
+        wait(process)
+        process.kill()
+        process.communicate()
+        assert not (workdir / "weights.npz").exists(), moment
+    process = start(workdir, data_dir, STEPS)
+    output, _ = process.communicate(timeout=300)
+    assert process.returncode == 0, output
+    assert results(workdir) == whole
+
+
+def test_sigterm_saves_and_the_next_start_goes_on(whole, data_dir: Path, tmp_path: Path) -> None:
+    workdir = tmp_path / "run"
+    process = start(workdir, data_dir, STEPS)
+    wait_for_line(process, "step 14/60")
+    process.send_signal(signal.SIGTERM)
+    output, _ = process.communicate(timeout=30)
+    assert process.returncode == 143
+    assert "the same command goes on from there" in output
+    process = start(workdir, data_dir, STEPS)
+    output, _ = process.communicate(timeout=300)
+    assert process.returncode == 0, output
+    assert "going on after step" in output
+    assert results(workdir) == whole
+
+
+def test_a_second_run_in_the_same_directory_is_refused(data_dir: Path, tmp_path: Path) -> None:
+    workdir = tmp_path / "run"
+    first = start(workdir, data_dir, STEPS)
+    wait_for(first, (workdir / "versions.json").exists)
+    second = start(workdir, data_dir, STEPS)
+    output, _ = second.communicate(timeout=120)
+    first.kill()
+    first.communicate()
+    assert second.returncode == 2
+    assert "is in use by another run" in output.splitlines()[-1]
+
+
+def test_a_killed_run_leaves_no_process_and_no_shared_memory(
+    data_dir: Path, tmp_path: Path
+) -> None:
+    before = set(Path("/dev/shm").iterdir())
+    process = start(tmp_path / "run", data_dir, STEPS, "--config.data.workers=2")
+    wait_for_line(process, "step 7/60")
+    left = children(process.pid)
+    assert len(left) >= 4, "two workers for training, two for the evaluation"
+    process.kill()
+    process.communicate()
+    until = time.monotonic() + 15
+    while time.monotonic() < until:
+        left = [pid for pid in left if Path(f"/proc/{pid}").exists()]
+        if not left and set(Path("/dev/shm").iterdir()) <= before:
+            return
+        time.sleep(0.2)
+    raise AssertionError(f"left: {left}, {set(Path('/dev/shm').iterdir()) - before}")

@@ -1,0 +1,60 @@
+"""Checksums of arrays that depend on their values alone, not on where on the mesh they lie."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+
+def summarize(state: Any) -> tuple[np.ndarray, np.ndarray]:
+    """Of each array of a tree, in the order of its leaves: a checksum, and whether all is finite.
+
+    They are computed where the arrays are; on several processes, all must call this.
+
+    Returns:
+      uint32 [arrays, 2] and bool [arrays].
+    """
+    leaves = jax.tree.leaves(state)
+    checksums, finite = jax.device_get(_summarize_leaves(leaves))
+    return np.asarray(checksums), np.asarray(finite)
+
+
+@jax.jit
+def _summarize_leaves(leaves: list[Array]) -> tuple[Array, Array]:
+    return (
+        jnp.stack([_checksum(leaf) for leaf in leaves]),
+        jnp.stack([jnp.isfinite(leaf).all() for leaf in leaves]),
+    )
+
+
+def _checksum(x: Array) -> Array:
+    """Two sums modulo 2**32 of the array's words, each mixed with its index.
+
+    Mixing is one-to-one, so a change within one word always shows; and it spreads every bit, so
+    that flips of the same bit in several words do not cancel. Integer sums come out the same in
+    any order, hence on any mesh.
+    """
+    bits = jax.lax.bitcast_convert_type(x, f"uint{8 * x.dtype.itemsize}").astype(jnp.uint32)
+    index = jnp.zeros(x.shape, jnp.uint32)
+    for axis, length in enumerate(x.shape):
+        index = index * jnp.uint32(length) + jax.lax.broadcasted_iota(jnp.uint32, x.shape, axis)
+    sums = []
+    for multiplier in (0x9E3779B1, 0x85EBCA77):
+        words = _mix(bits + index * jnp.uint32(multiplier))
+        sums.append(words.sum(dtype=jnp.uint32))
+    return jnp.stack(sums)
+
+
+def _mix(words: Array) -> Array:
+    """The finalizer of MurmurHash3: each bit of a uint32 changes about half of the result's."""
+    words = (words ^ (words >> 16)) * jnp.uint32(0x85EBCA6B)
+    words = (words ^ (words >> 13)) * jnp.uint32(0xC2B2AE35)
+    return words ^ (words >> 16)
+
+
+def names(state: Any) -> list[str]:
+    """The paths of a tree's leaves, in their order."""
+    leaves = jax.tree_util.tree_leaves_with_path(state)
+    return [jax.tree_util.keystr(path, simple=True, separator="/") for path, _ in leaves]
