@@ -1,0 +1,157 @@
+"""One run on several topologies: one device, eight simulated ones, two processes of four."""
+
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+from benchmarks.kills import COMMAND
+from vit_jax.__main__ import main
+
+# Topologies by (processes, devices of each).
+ONE, EIGHT, TWO_BY_FOUR = (1, 1), (1, 8), (2, 4)
+# In float32 at the highest precision, and without the clipping and warm-up that hide differences.
+RUN = ["--config.total_steps=100", "--config.log_every=1", "--config.checkpoint.every_steps=40"]
+
+
+def start(
+    topology: tuple[int, int], workdir: Path, data_dir: Path, *more: str
+) -> list[subprocess.Popen[str]]:
+    """Starts a run's processes, or goes on with it."""
+    count, devices = topology
+    flags = f"--xla_force_host_platform_device_count={devices} --xla_backend_optimization_level=0"
+    environment = os.environ | {"XLA_FLAGS": flags, "JAX_DEFAULT_MATMUL_PRECISION": "highest"}
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        port = free.getsockname()[1]
+    processes = []
+    for index in range(count):
+        join = [f"--coordinator_address=localhost:{port}", f"--num_processes={count}"]
+        command = [*COMMAND, *RUN, f"--config.data.data_dir={data_dir}", f"--workdir={workdir}"]
+        command += [*more, *([*join, f"--process_id={index}"] if count > 1 else [])]
+        processes.append(
+            subprocess.Popen(
+                command,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+                env=environment,
+            )
+        )
+    return processes
+
+
+def finish(processes: list[subprocess.Popen[str]], code: int = 0) -> list[str]:
+    outputs = [process.communicate(timeout=300)[0] for process in processes]
+    for process, output in zip(processes, outputs, strict=True):
+        assert process.returncode == code, output
+    return outputs
+
+
+def wait_for_step(workdir: Path, process: subprocess.Popen[str], step: int) -> None:
+    assert process.stdout is not None
+    for line in process.stdout:
+        if line.startswith(f"step {step}/"):
+            return
+    raise AssertionError(f"the run ended before step {step}")
+
+
+def losses(workdir: Path) -> list[float]:
+    lines = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+    return [line["train/loss"] for line in lines if "train/loss" in line]
+
+
+@pytest.fixture(scope="module")
+def data_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    directory = tmp_path_factory.mktemp("data")
+    describe = ["describe", "--config=configs/quickstart.py"]
+    assert main([*describe, f"--config.data.data_dir={directory}"]) == 0
+    return directory
+
+
+@pytest.fixture(scope="module")
+def on_one(data_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run on one device; it keeps its checkpoints of steps 80 and 100."""
+    workdir = tmp_path_factory.mktemp("runs") / "one"
+    finish(start(ONE, workdir, data_dir))
+    return workdir
+
+
+@pytest.mark.parametrize("topology", [EIGHT, TWO_BY_FOUR], ids=["8", "2x4"])
+def test_losses_and_checkpoints_do_not_depend_on_the_topology(
+    topology: tuple[int, int], on_one: Path, data_dir: Path, tmp_path: Path
+) -> None:
+    expected = losses(on_one)
+    assert len(expected) == 100
+    finish(start(topology, tmp_path / "run", data_dir))
+    assert losses(tmp_path / "run") == pytest.approx(expected, abs=1e-5)
+
+    # A run that one device began goes on here, and the other way round.
+    for source, target in ((on_one, topology), (tmp_path / "run", ONE)):
+        workdir = tmp_path / f"from_{source.name}"
+        shutil.copytree(source, workdir)
+        shutil.rmtree(workdir / "checkpoints/100")
+        (workdir / "weights.npz").unlink()
+        outputs = finish(start(target, workdir, data_dir))
+        assert "going on after step 80 of 100" in outputs[0]
+        assert losses(workdir) == pytest.approx(expected, abs=1e-5)
+
+
+def test_a_notice_to_one_process_stops_all_after_the_same_step(
+    on_one: Path, data_dir: Path, tmp_path: Path
+) -> None:
+    processes = start(TWO_BY_FOUR, tmp_path, data_dir)
+    wait_for_step(tmp_path, processes[0], 10)
+    began = time.monotonic()
+    processes[1].send_signal(signal.SIGTERM)
+    outputs = finish(processes, code=143)
+    assert time.monotonic() - began < 30
+    saved = [output.partition("the state after step ")[2].split()[0] for output in outputs]
+    assert saved[0] == saved[1]
+    assert (tmp_path / "checkpoints" / saved[0]).is_dir()
+
+    outputs = finish(start(TWO_BY_FOUR, tmp_path, data_dir))
+    assert f"going on after step {saved[0]}" in outputs[0]
+    assert losses(tmp_path) == pytest.approx(losses(on_one), abs=1e-5)
+
+
+def test_all_processes_fall_back_to_the_same_checkpoint(
+    on_one: Path, data_dir: Path, tmp_path: Path
+) -> None:
+    workdir = tmp_path / "run"
+    shutil.copytree(on_one, workdir)
+    files = (workdir / "checkpoints/100/state").rglob("*")
+    largest = max((file for file in files if file.is_file()), key=lambda file: file.stat().st_size)
+    largest.write_bytes(largest.read_bytes()[:-100])
+    outputs = finish(start(TWO_BY_FOUR, workdir, data_dir))
+    for output in outputs:
+        assert "the checkpoint of step 100 is broken" in output, output
+    assert "going on after step 80" in outputs[0]
+    assert (workdir / "unreadable/100").is_dir()
+    assert losses(workdir) == pytest.approx(losses(on_one), abs=1e-5)
+
+
+@pytest.mark.parametrize("victim", [0, 1])
+def test_the_death_of_one_process_ends_the_others(
+    victim: int, data_dir: Path, tmp_path: Path
+) -> None:
+    processes = start(TWO_BY_FOUR, tmp_path, data_dir, "--config.total_steps=100000")
+    wait_for_step(tmp_path, processes[0], 10)
+    processes[victim].kill()
+    other = processes[1 - victim]
+    output, _ = other.communicate(timeout=60)
+    assert other.returncode not in (0, 2)
+    # Ours when a collective breaks; JAX's when its coordinator, process 0, is heard no more.
+    assert "another process has ended" in output or "another task died" in output, output[-2000:]
+
+
+def test_a_mistake_on_one_process_ends_all(data_dir: Path, tmp_path: Path) -> None:
+    processes = start(TWO_BY_FOUR, tmp_path / "run", data_dir, "--config.data.train=trian")
+    outputs = finish(processes, code=2)
+    assert "trian" in outputs[0]
