@@ -70,6 +70,14 @@ class Ambiguous(TwoOfEach):
     SUPERVISED_KEYS = None
 
 
+class Unlabelled(TwoOfEach):
+    VERSION = tfds.core.Version("1.0.0")
+
+    def _generate_examples(self, indices):
+        for key, example in super()._generate_examples(indices):
+            yield key, example | {"label": -1}
+
+
 class NeedsTensorflow(TwoOfEach):
     VERSION = tfds.core.Version("1.0.0")
 
@@ -171,6 +179,13 @@ def test_indices_outside_raise_index_error(two_of_each):
     for outside in (-1, 5):
         with pytest.raises(IndexError):
             source[outside]
+
+
+def test_hidden_labels_are_a_mistake(tmp_path):
+    prepare("unlabelled", str(tmp_path))
+    source = open_source("unlabelled", "test", data_dir=str(tmp_path))
+    with pytest.raises(UserError, match=r"unlabelled/test\[0\]: label -1 is not one of the 3"):
+        source[0]
 
 
 def test_ambiguous_features_are_listed(tmp_path):

@@ -1,7 +1,6 @@
 """Configs with random mistakes: each is a run or a `UserError`, and nothing else."""
 
 import copy
-import logging
 from pathlib import Path
 from typing import Any
 
@@ -51,7 +50,6 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 def test_a_mutated_config_runs_or_is_the_users_mistake(
     data: st.DataObject, config: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    logging.getLogger("vit_jax").setLevel(logging.ERROR)
     monkeypatch.chdir(tmp_path)
     values = copy.deepcopy(config)
     for _ in range(data.draw(st.integers(1, 2), "mistakes")):

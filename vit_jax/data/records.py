@@ -9,8 +9,8 @@ class Record(NamedTuple):
     """One example as it is stored.
 
     `image` holds the encoded bytes (JPEG, PNG, ...), `label` an index into the source's
-    `class_names` (-1 where a data set hides its labels), and `name` says in messages which record
-    it is: the file's path, or "cifar10/train[1234]".
+    `class_names`, and `name` says in messages which record it is: the file's path, or
+    "cifar10/train[1234]".
     """
 
     image: bytes

@@ -82,11 +82,13 @@ class TfdsSource:
         example = features.deserialize_example_np(
             records[index], decoders={self._image_key: tfds.decode.SkipDecoding()}
         )
-        return Record(
-            example[self._image_key],
-            int(example[self._label_key]),
-            f"{self._dataset}/{split}[{position}]",
-        )
+        name, label = f"{self._dataset}/{split}[{position}]", int(example[self._label_key])
+        if not 0 <= label < len(self.class_names):
+            raise UserError(
+                f"{name}: label {label} is not one of the {len(self.class_names)} classes; use a "
+                "split that has labels, or mend the data"
+            )
+        return Record(example[self._image_key], label, name)
 
     @functools.cached_property
     def _reader(self) -> tuple[Any, Any]:

@@ -66,6 +66,8 @@ class Progress:
             f"{scalars['time/images_per_second']:,.0f} img/s, "
             f"waiting for data {scalars['time/data_wait']:.0%}, {left} left"
         )
+        if scalars["train/skipped"]:
+            text += f", {scalars['train/skipped']:,.0f} images skipped"
         if self._bar is not None:
             self._bar.set_description_str(f"step {step}/{self._total}", refresh=False)
             self._bar.set_postfix_str(text, refresh=False)

@@ -28,12 +28,14 @@ class TrainState:
       step: int32, updates done.
       params: float32, nested by name.
       averaged: exponential moving average of `params`, or None.
+      skipped: int32, rows so far whose image could not be read.
     """
 
     step: Array
     params: Params
     opt_state: optax.OptState
     averaged: Params | None
+    skipped: Array
 
 
 def init_state(
@@ -41,7 +43,9 @@ def init_state(
 ) -> TrainState:
     """The state before the first step; averages start at the parameters."""
     averaged = jax.tree.map(jnp.copy, params) if average else None
-    return TrainState(jnp.zeros((), jnp.int32), params, optimizer.init(params), averaged)
+    # Two arrays, for the step is given each buffer to keep.
+    step, skipped = jnp.zeros((), jnp.int32), jnp.zeros((), jnp.int32)
+    return TrainState(step, params, optimizer.init(params), averaged, skipped)
 
 
 def final_params(state: TrainState) -> Params:
@@ -66,8 +70,8 @@ def make_train_step(
 
     The step takes images uint8 [batch, height, width, 3], labels int [batch] and weights float32
     [batch], and returns the next state and scalars: the mean loss over the rows that count, the
-    gradient's global norm before clipping, and the weight of these rows. All that is random
-    depends on (seed, state.step) and the row alone.
+    gradient's global norm before clipping, and the rows skipped since the run's start. All that is
+    random depends on (seed, state.step) and the row alone.
     """
     apply = apply_model(model)
     constrain = constrain_batch(mesh)
@@ -98,12 +102,13 @@ def make_train_step(
         averaged = state.averaged
         if average is not None:
             averaged = optax.incremental_update(params, averaged, 1 - average)
+        skipped = state.skipped + (batch["weights"] == 0).sum()
         metrics = {
             "loss": value,
             "grad_norm": optax.global_norm(grads),
-            "examples": batch["weights"].sum(),
+            "skipped": skipped,
         }
-        return TrainState(state.step + 1, params, opt_state, averaged), metrics
+        return TrainState(state.step + 1, params, opt_state, averaged, skipped), metrics
 
     return step
 
