@@ -3,6 +3,7 @@
 import argparse
 import importlib
 import logging
+import os
 import sys
 from typing import NoReturn
 
@@ -34,6 +35,10 @@ def main(argv: list[str] | None = None) -> int:
     except Stopped as stopped:
         # As if SIGTERM had ended the process, so that schedulers start it again.
         return _end(f"{stopped}; the same command goes on from there", 143)
+    except BrokenPipeError:
+        # Whoever read the output, such as `head`, has enough; nothing may be written at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
     except KeyboardInterrupt:
         return _end("interrupted; the same command goes on from the last checkpoint", 130)
 

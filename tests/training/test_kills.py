@@ -1,7 +1,6 @@
 """Runs that are killed or asked to end, as real processes, and what is left of them."""
 
 import signal
-import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -9,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.kills import results, start
+from tests.real_processes import descendants, wait_for, wait_for_line
 
 STEPS = "--config.total_steps=60"
 
@@ -26,28 +26,6 @@ def whole(data_dir: Path, tmp_path_factory: pytest.TempPathFactory):
     output, _ = process.communicate(timeout=300)
     assert process.returncode == 0, output
     return results(workdir)
-
-
-def wait_for(process: subprocess.Popen[str], condition: Callable[[], bool]) -> None:
-    until = time.monotonic() + 120
-    while not condition():
-        assert process.poll() is None, process.communicate()[0]
-        assert time.monotonic() < until
-        time.sleep(0.001)
-
-
-def wait_for_line(process: subprocess.Popen[str], text: str) -> None:
-    assert process.stdout is not None
-    for line in process.stdout:
-        if text in line:
-            return
-    raise AssertionError(f"the run ended without a line of {text!r}")
-
-
-def descendants(pid: int) -> list[int]:
-    listed = [path.read_text() for path in Path("/proc").glob(f"{pid}/task/*/children")]
-    own = [int(child) for text in listed for child in text.split()]
-    return own + [grandchild for child in own for grandchild in descendants(child)]
 
 
 def test_a_run_killed_at_any_moment_goes_on_bit_for_bit(

@@ -1,0 +1,89 @@
+"""What a run of many steps reports of itself, and what it takes."""
+
+import json
+import time
+from pathlib import Path
+
+import pytest
+
+from benchmarks.kills import start
+from tests.real_processes import descendants, wait_for_line
+from vit_jax.__main__ import main
+from vit_jax.data.tfds_source import TfdsSource
+from vit_jax.training.progress import Clock
+
+TINY = [
+    "--config.model.depth=1",
+    "--config.model.width=16",
+    "--config.model.mlp_dim=16",
+    "--config.model.num_heads=2",
+    "--config.data.batch_size=16",
+    "--config.optimizer.warmup_steps=0",
+    "--config.total_steps=30",
+    "--config.log_every=10",
+]
+
+
+def resident_mib(pid: int) -> float:
+    status = Path(f"/proc/{pid}/status").read_text()
+    return int(status.partition("VmRSS:")[2].split()[0]) / 1024
+
+
+def test_memory_of_host_and_workers_does_not_grow_over_2000_steps(tmp_path: Path) -> None:
+    process = start(
+        tmp_path / "run",
+        tmp_path / "data",
+        *("--config.total_steps=2400", "--config.data.workers=1", "--config.log_every=100"),
+        *("--config.checkpoint.every_steps=1000", "--config.evals.test.every_steps=1000"),
+    )
+
+    def resident(at: str) -> list[float]:
+        wait_for_line(process, at)
+        return [resident_mib(pid) for pid in (process.pid, *descendants(process.pid))]
+
+    try:
+        early, late = resident("step 400/"), resident("step 2400/")
+    finally:
+        process.kill()
+        process.communicate()
+    # The evaluation's worker comes later; the first ones are the same processes.
+    for before, after in zip(early, late, strict=False):
+        assert after < before + 48, f"MiB: {early}, then {late}"
+
+
+def test_the_share_of_time_waiting_for_data_is_that_of_a_slow_source(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read = TfdsSource.__getitem__
+
+    def slowed(self, index):
+        time.sleep(0.02)
+        return read(self, index)
+
+    monkeypatch.setattr(TfdsSource, "__getitem__", slowed)
+    command = ["train", "--config=configs/quickstart.py", *TINY, f"--workdir={tmp_path / 'run'}"]
+    assert main([*command, f"--config.data.data_dir={tmp_path / 'data'}"]) == 0
+    lines = [json.loads(line) for line in (tmp_path / "run/metrics.jsonl").read_text().splitlines()]
+    waits = [line["time/data_wait"] for line in lines if "time/data_wait" in line]
+    # Sixteen records of 20 ms by few threads, against a step of a few; the first report also holds
+    # the compilation.
+    assert all(0.8 <= wait <= 1 for wait in waits[1:]), waits
+
+
+def test_speeds_are_those_of_the_clock(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 100.0
+    monkeypatch.setattr(time, "perf_counter", lambda: now)
+    clock = Clock(batch_size=32)
+    for _ in range(10):
+        clock.tick()
+    clock.pause(3.0)
+    now = 108.0
+    # Ten steps of 32 images in five seconds, one of which was spent waiting.
+    assert clock.report(waited=1.0, steps_left=20) == {
+        "time/images_per_second": 64,
+        "time/data_wait": 0.2,
+        "time/seconds_left": 10,
+    }
+    clock.tick()
+    now = 110.0
+    assert clock.report(waited=2.5, steps_left=0)["time/data_wait"] == 0.75
