@@ -46,7 +46,7 @@ def get_config(argument: str | None = None) -> ConfigDict:
                 "weight_decay": 0.1,
                 "clip_norm": 1.0,
             },
-            "total_steps": 1500,
+            "total_steps": 1250,
             "evals": {"test": {"split": "test", "every_steps": 500}},
             "checkpoint": {"every_steps": 500},
             "log_every": 100,
@@ -56,8 +56,7 @@ def get_config(argument: str | None = None) -> ConfigDict:
         config.init_from = init_from
         config.model.image_size = 16
         config.data.batch_size = 64
-        config.optimizer.lr = 2e-3
-        config.total_steps = 600
-        config.evals.test.every_steps = 200
-        config.checkpoint.every_steps = 200
+        config.total_steps = 1500
+        config.evals.test.every_steps = 500
+        config.checkpoint.every_steps = 500
     return config
