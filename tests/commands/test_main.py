@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 
 from vit_jax.__main__ import main
+from vit_jax.parallel.processes import Preemption
 from vit_jax.training.reporter import Reporter
 
 TINY = [
@@ -86,6 +87,27 @@ def test_a_stopped_run_goes_on_as_if_it_had_not_been(
     assert main(command) == 130
     monkeypatch.undo()
     assert main(command) == 0
+    assert metrics(tmp_path / "run") == metrics(finished)
+    assert (tmp_path / "run/weights.npz").read_bytes() == (finished / "weights.npz").read_bytes()
+
+
+def test_a_run_stopped_in_its_evaluations_still_owes_them(
+    finished: Path, data_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls, stop_at = 0, 0
+
+    def reached(self) -> bool:
+        nonlocal calls
+        calls += 1
+        return calls >= stop_at
+
+    monkeypatch.setattr(Preemption, "reached", reached)
+    command = ["train", *quickstart(data_dir, steps=8), f"--workdir={tmp_path / 'run'}"]
+    # Four steps and one batch of the evaluation that follows; then one batch of the owed one; then
+    # all of it and two steps, between checkpoints; then nothing stops it any more.
+    for moment, code in ((6, 143), (2, 143), (23 + 2, 143), (10**9, 0)):
+        calls, stop_at = 0, moment
+        assert main(command) == code
     assert metrics(tmp_path / "run") == metrics(finished)
     assert (tmp_path / "run/weights.npz").read_bytes() == (finished / "weights.npz").read_bytes()
 

@@ -15,7 +15,7 @@ from jax.experimental import multihost_utils
 from vit_jax.data.batches import Chunks
 from vit_jax.data.images import TrainTransform
 from vit_jax.data.loader import Loader, local_rows
-from vit_jax.errors import Stopped
+from vit_jax.errors import Stopped, UserError
 from vit_jax.evaluation.classification import Classification
 from vit_jax.models.functional import Params, init_params
 from vit_jax.parallel.processes import Preemption, together
@@ -75,9 +75,9 @@ class _Run:
     def run(self, start: int, state: TrainState) -> TrainState:
         """Takes the steps after `start` and returns the last state."""
         config, total = self.setup.config, self.setup.total_steps
-        if start:
-            # A run that was stopped in the middle of its evaluations still owes the others.
-            self._evaluate(start, state, done=self.reporter.recorded)
+        # A run that was stopped in the middle of its evaluations still owes the others.
+        if start and not self._evaluate(start, state, done=self.reporter.recorded):
+            self._stop(start)
         train_step = _compile_step(self.setup, state)
         pending: tuple[int, dict[str, Array]] | None = None
         for step in range(start + 1, total + 1):
@@ -209,4 +209,10 @@ def _write_weights(setup: Setup, state: TrainState, run: RunDirectory, is_writer
         "averaged": state.averaged is not None,
     }
     if is_writer:
-        write_weights(run.weights, params, description)
+        try:
+            write_weights(run.weights, params, description)
+        except OSError as error:
+            raise UserError(
+                f"cannot write {run.weights} ({error.strerror}); the last state is saved: make "
+                "room, then start again"
+            ) from error
