@@ -1,6 +1,7 @@
 import io
 import operator
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -367,3 +368,10 @@ def test_on_eight_devices():
         [sys.executable, "-c", EIGHT_DEVICES], env=environment, capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr
+
+
+def test_too_little_shared_memory_is_told_before_any_worker_starts(open_loader, monkeypatch):
+    usage = shutil.disk_usage("/")._replace(free=2**10)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
+    with pytest.raises(UserError, match="/dev/shm has 0 MiB free, and 3 data workers need"):
+        next(open_loader(workers=3))
