@@ -15,7 +15,7 @@ demo: .venv/installed
 	@$(BIN)/python -m vit_jax evaluate --weights=runs/demo/digits16
 
 test: .venv/installed-for-test
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m pytest -n 2
 
 lint: .venv/installed-for-test
 	$(BIN)/ruff format --check .
