@@ -1,10 +1,11 @@
 # make demo: train on real data from scratch, then fine-tune at twice the resolution.
-# make test: the tests. make lint: style and types. All make and reuse .venv.
+# make test: the tests. make parity: those against torch, timm and transformers.
+# make lint: style and types. All make and reuse .venv.
 PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
 
-.PHONY: demo test lint
+.PHONY: demo test parity lint
 
 demo: .venv/installed
 	$(BIN)/python -m vit_jax train --config=configs/quickstart.py --workdir=runs/demo/digits
@@ -16,6 +17,9 @@ demo: .venv/installed
 
 test: .venv/installed-for-test
 	$(BIN)/python -m pytest -n 2
+
+parity: .venv/installed-for-parity
+	$(BIN)/python -m pytest -n 2 tests/peers
 
 lint: .venv/installed-for-test
 	$(BIN)/ruff format --check .
@@ -29,4 +33,8 @@ lint: .venv/installed-for-test
 
 .venv/installed-for-test: .venv/installed
 	$(PIP) --editable '.[test]'
+	touch $@
+
+.venv/installed-for-parity: .venv/installed-for-test
+	$(PIP) --editable '.[test,parity]'
 	touch $@

@@ -20,11 +20,12 @@ setup(
     packages=[*find_packages(include=["vit_jax", "vit_jax.*"]), "vit_jax.configs"],
     # So that --config=configs/NAME.py works from any directory.
     package_dir={"vit_jax.configs": "configs"},
-    package_data={"vit_jax": ["py.typed"]},
+    package_data={"vit_jax": ["py.typed"], "vit_jax.weights": ["imagenet_classes.txt"]},
     entry_points={"console_scripts": ["vit_jax=vit_jax.__main__:main"]},
     install_requires=[
         "absl-py",
         "array-record>=0.8",
+        "flatbuffers",  # jax.export asks for it when it writes a file.
         "flax>=0.12",
         "grain>=0.2.18",
         "importlib_resources",  # tensorflow-datasets imports it without asking for it.
@@ -34,6 +35,7 @@ setup(
         "optax>=0.2.8",
         "orbax-checkpoint>=0.12",
         "pillow>=11",
+        "requests>=2.32",
         "scikit-learn>=1.5",
         "tensorboardX>=2.6",
         "tensorflow-datasets>=4.9.10",
@@ -43,7 +45,10 @@ setup(
         "cuda": ["jax[cuda13]"],
         "tpu": ["jax[tpu]"],
         "prepare": ["tensorflow"],
-        "test": ["hypothesis", "mypy", "pytest", "pytest-xdist", "ruff", "scipy"],
+        "safetensors": ["safetensors"],
+        # For the tests against these libraries; large.
+        "parity": ["timm", "torch", "torchvision", "transformers"],
+        "test": ["hypothesis", "mypy", "pytest", "pytest-xdist", "ruff", "safetensors", "scipy"],
     },
     classifiers=[
         "Programming Language :: Python :: 3.11",

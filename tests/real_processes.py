@@ -1,9 +1,44 @@
-"""Waiting for what real processes do."""
+"""Starting real processes, together where they are one run, and waiting for what they do."""
 
+import os
+import socket
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
+
+# By (processes, simulated devices of each).
+Topology = tuple[int, int]
+ONE, EIGHT, TWO_BY_FOUR = (1, 1), (1, 8), (2, 4)
+
+
+def start_on(topology: Topology, command: Sequence[str]) -> list[subprocess.Popen[str]]:
+    """Starts a command, once or as several processes that join; float32 is of full precision."""
+    count, devices = topology
+    flags = f"--xla_force_host_platform_device_count={devices} --xla_backend_optimization_level=0"
+    environment = os.environ | {"XLA_FLAGS": flags, "JAX_DEFAULT_MATMUL_PRECISION": "highest"}
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        port = free.getsockname()[1]
+    join = [f"--coordinator_address=localhost:{port}", f"--num_processes={count}"]
+    return [
+        subprocess.Popen(
+            [*command, *([*join, f"--process_id={index}"] if count > 1 else [])],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            env=environment,
+        )
+        for index in range(count)
+    ]
+
+
+def finish(processes: Sequence[subprocess.Popen[str]], code: int = 0) -> list[str]:
+    """Waits for processes, which must end with `code`, and returns what they printed."""
+    outputs = [process.communicate(timeout=300)[0] for process in processes]
+    for process, output in zip(processes, outputs, strict=True):
+        assert process.returncode == code, output
+    return outputs
 
 
 def wait_for(process: subprocess.Popen[str], condition: Callable[[], bool]) -> None:

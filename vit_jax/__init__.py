@@ -1,22 +1,32 @@
 """Vision Transformers in JAX and Flax, from the paper to a TPU pod.
 
 model = vit_jax.create_model("ViT-B/16", image_size=224, num_classes=1000, seed=0)
-logits = model(images)  # float [batch, 224, 224, 3] -> [batch, 1000]
+model = vit_jax.load_model(weights="augreg/B_16", image_size=384, num_classes=10)
+images = vit_jax.preprocess([pil_image, "photo.jpg"], model)
+logits = model(images)  # float [batch, height, width, 3] -> [batch, num_classes]
 """
 
+import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from vit_jax.data.preprocess import preprocess
     from vit_jax.models import create_model, list_models
+    from vit_jax.weights.load import load_model
 
-__all__ = ["__version__", "create_model", "list_models"]
+__all__ = ["__version__", "create_model", "list_models", "load_model", "preprocess"]
 __version__ = "0.1.0"
+
+# Deferred, so that data workers, which import this package too, start without JAX.
+_HOMES = {
+    "create_model": "vit_jax.models",
+    "list_models": "vit_jax.models",
+    "load_model": "vit_jax.weights.load",
+    "preprocess": "vit_jax.data.preprocess",
+}
 
 
 def __getattr__(name: str) -> Any:
-    # Deferred, so that data workers, which import this package too, start without JAX.
-    if name in ("create_model", "list_models"):
-        from vit_jax import models
-
-        return getattr(models, name)
+    if name in _HOMES:
+        return getattr(importlib.import_module(_HOMES[name]), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

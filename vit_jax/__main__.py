@@ -14,7 +14,10 @@ from vit_jax.schema import nearest
 COMMANDS = {
     "train": "train a model, or go on with a run",
     "evaluate": "score weights on a config's evaluations",
+    "predict": "name the classes of images",
+    "convert": "write weights in another layout, or as a program to serve",
     "describe": "show a config's or a model's parameters, MACs, schedule and a batch",
+    "models": "list the models and the released weight files, with published accuracies",
     "prepare": "download a TFDS data set and store it as ArrayRecord",
 }
 

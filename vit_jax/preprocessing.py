@@ -1,5 +1,6 @@
 """What a model expects of its input images. It travels with the weights."""
 
+import dataclasses
 from dataclasses import dataclass
 from typing import Literal
 
@@ -34,3 +35,11 @@ class PreprocessingConfig:
             raise UserError("interpolation='bicubic' needs antialias=True")
         if min(self.std) <= 0:
             raise UserError(f"std must be positive, not {self.std}")
+
+    def at(self, old_side: int, new_side: int) -> "PreprocessingConfig":
+        """The same for inputs of another shorter side, in pixels: the crop keeps its share."""
+        if self.short_side is None or old_side == new_side:
+            return self
+        # At least the input itself, which a share rounded down could miss by a pixel.
+        short_side = max(new_side, round(self.short_side * new_side / old_side))
+        return dataclasses.replace(self, short_side=short_side)

@@ -1,6 +1,7 @@
 """The commands as a user types them, on a model that trains in a second."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -221,6 +222,8 @@ def test_mistakes_end_in_one_line(
         ("mesh.fsdp=2", "does not divide the 1 devices"),
         ("optimizer.warmup_steps=8", "leave nothing of the run's 8 steps"),
         ("evals.test.split=validation", "validation"),
+        ("evals.train.split=test", "evals.train: the name is taken"),
+        ("evals.time.split=test", "evals.time: the name is taken"),
         ("init_from=/nowhere", "/nowhere"),
     ],
 )
@@ -237,3 +240,80 @@ def test_mistakes_in_a_config_leave_no_directory(
     error = capsys.readouterr().err
     assert message in error.splitlines()[-1]
     assert not workdir.exists()
+
+
+@pytest.mark.parametrize(
+    ("trained", "tested", "message"),
+    [
+        ("own", "own", "own/test/c has no counterpart in"),
+        ("ab", "abc", "has other classes than"),
+    ],
+)
+def test_a_test_class_that_train_lacks_leaves_no_directory(
+    trained: str,
+    tested: str,
+    message: str,
+    data_dir: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    splits = {"own/train": "ab", "own/test": "abc", "ab/train": "ab", "abc/train": "abc"}
+    for split, classes in (splits | {"abc/test": "abc"}).items():
+        for name in classes:
+            (tmp_path / split / name).mkdir(parents=True)
+            (tmp_path / split / name / "0.png").touch()
+    arguments = [*quickstart(data_dir, steps=8), f"--config.data.dataset={tmp_path / trained}"]
+    arguments += [f"--config.evals.test.dataset={tmp_path / tested}"]
+    assert main(["train", *arguments, f"--workdir={tmp_path / 'run'}"]) == 2
+    assert message in capsys.readouterr().err.splitlines()[-1]
+    assert not (tmp_path / "run").exists()
+
+
+# Where root cannot write either; the second is there already.
+@pytest.mark.parametrize("workdir", ["/proc/run", "/proc/self"])
+def test_a_read_only_work_directory_is_refused(
+    workdir: str, data_dir: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["train", *quickstart(data_dir, steps=8), f"--workdir={workdir}"]) == 2
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert error.startswith(f"error: cannot write to the work directory {workdir}")
+
+
+def assert_began_and_no_more(workdir: Path) -> None:
+    """Of a run that a mistake ends at its first batch, nothing is left that is not whole."""
+    assert json.loads((workdir / "config.json").read_text())["total_steps"] == 8
+    assert (workdir / "metrics.jsonl").read_bytes() == b""
+    assert list((workdir / "checkpoints").iterdir()) == []
+    names = {"config.json", "versions.json", "metrics.jsonl", "tensorboard", "checkpoints", "lock"}
+    assert {path.name for path in workdir.iterdir()} == names
+
+
+def test_labels_out_of_range_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    # The digits, but with a list of classes that ends with 8.
+    assert main(["prepare", "--dataset=digits", f"--data_dir={tmp_path / 'data'}"]) == 0
+    (classes,) = (tmp_path / "data").rglob("label.labels.txt")
+    classes.write_text("\n".join("012345678"))
+    arguments = [*quickstart(tmp_path / "data", steps=8), "--config.data.batch_size=64"]
+    assert main(["train", *arguments, f"--workdir={tmp_path / 'run'}"]) == 2
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert error.startswith("error: digits/train[")
+    assert "label 9 is not one of the 9 classes" in error
+    assert_began_and_no_more(tmp_path / "run")
+
+
+def test_too_small_shared_memory_is_told_and_mended(
+    finished: Path,
+    data_dir: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    usage = shutil.disk_usage("/")._replace(free=2**10)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
+    command = ["train", *quickstart(data_dir, steps=8), f"--workdir={tmp_path / 'run'}"]
+    assert main([*command, "--config.data.workers=1"]) == 2
+    assert "error: /dev/shm has 0 MiB free" in capsys.readouterr().err.splitlines()[-1]
+    assert not (tmp_path / "run").exists()
+    # The number of workers may change, as the message proposes.
+    assert main(command) == 0
+    assert (tmp_path / "run/weights.npz").read_bytes() == (finished / "weights.npz").read_bytes()

@@ -373,5 +373,5 @@ def test_on_eight_devices():
 def test_too_little_shared_memory_is_told_before_any_worker_starts(open_loader, monkeypatch):
     usage = shutil.disk_usage("/")._replace(free=2**10)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
-    with pytest.raises(UserError, match="/dev/shm has 0 MiB free, and 3 data workers need"):
+    with pytest.raises(UserError, match="/dev/shm has 0 MiB free, and config.data.workers=3 needs"):
         next(open_loader(workers=3))

@@ -183,9 +183,8 @@ def test_indices_outside_raise_index_error(two_of_each):
 
 def test_hidden_labels_are_a_mistake(tmp_path):
     prepare("unlabelled", str(tmp_path))
-    source = open_source("unlabelled", "test", data_dir=str(tmp_path))
     with pytest.raises(UserError, match=r"unlabelled/test\[0\]: label -1 is not one of the 3"):
-        source[0]
+        open_source("unlabelled", "test", data_dir=str(tmp_path))
 
 
 def test_ambiguous_features_are_listed(tmp_path):

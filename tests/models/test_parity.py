@@ -72,7 +72,7 @@ def _assert_parity(file, config):
             model = nnx.merge(graphdef, params)
             logits = model(images)
             losses = cross_entropy(logits, labels, "softmax", label_smoothing=0.0)
-            return losses.mean(), (logits, model.features(images))
+            return losses.mean(), (logits, model(images, capture=["features"])[1]["features"])
 
         return jax.value_and_grad(mean_loss, has_aux=True)(params)
 
@@ -106,7 +106,8 @@ def test_ten_steps_of_fine_tuning():
     rates = jnp.asarray(file["finetune_lrs"])
     # As the file was made: clipping at 1, momentum 0.9 kept in bfloat16.
     config = OptimizerConfig(name="sgd", clip_norm=1.0, momentum_dtype="bfloat16")
-    optimizer = make_optimizer(config, lambda step: rates[step])
+    params = _tree(file, "params/")
+    optimizer = make_optimizer(config, lambda step: rates[step], params)
     mesh = make_mesh(MeshConfig(), jax.devices()[:1])
     step = make_train_step(
         _config(file),
@@ -120,7 +121,7 @@ def test_ten_steps_of_fine_tuning():
         average=None,
         seed=0,
     )
-    state = init_state(_tree(file, "params/"), optimizer, average=False)
+    state = init_state(params, optimizer, average=False)
     state = jax.device_put(state, replicated(mesh))
     images, labels = jnp.asarray(file["images"]), jnp.asarray(file["labels"])
     batch = {"images": images, "labels": labels, "weights": jnp.ones(len(labels))}

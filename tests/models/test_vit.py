@@ -48,6 +48,10 @@ def _logits(config, images=None, key=None):
     return _forward(config)(_redrawn(abstract_params(config)), images, key=key)
 
 
+def _features(model, images, **options):
+    return model(images, capture=["features"], **options)[1]["features"]
+
+
 def _layer_norm(x, norm, epsilon):
     x = (x - x.mean(-1, keepdims=True)) / np.sqrt(x.var(-1, keepdims=True) + epsilon)
     return x * norm["scale"] + norm["bias"]
@@ -174,7 +178,7 @@ def test_create_model():
         ({"width": 15}, "width 15 is not a multiple of num_heads 2"),
         ({"width": 18, "positions": "sincos2d"}, "needs a multiple of 4 as width, not 18"),
         ({"dropout": 1.0}, r"dropout must be in \[0, 1\), not 1.0"),
-        ({"num_classes": 0}, "num_classes must be at least 1"),
+        ({"num_classes": -1}, "num_classes must not be negative"),
         ({"depth": 0}, "depth must be at least 1"),
         ({"registers": -1}, "registers must not be negative"),
         ({"representation_size": 0}, "representation_size must be positive"),
@@ -250,7 +254,7 @@ def test_pooling_leaves_registers_out(pooling):
     def run(params, images):
         model = _module(config, params)
         embedded = model._embed(images, None)
-        return embedded, model._encode(embedded, None, lambda x: x), model.features(images)
+        return embedded, model._encode(embedded, None, lambda x: x, ())[0], _features(model, images)
 
     embedded, tokens, features = map(np.asarray, run(params, _images(config)))
     assert embedded.shape == (2, 4 + has_class_token + 3, 16)
@@ -347,7 +351,7 @@ def test_activations_are_bfloat16_from_the_first_token_to_the_features():
         return x
 
     model = _module(config, _redrawn(abstract_params(config)))
-    features = jax.eval_shape(lambda x: model.features(x, constrain=constrain), _images(config))
+    features = jax.eval_shape(lambda x: _features(model, x, constrain=constrain), _images(config))
     assert features.dtype == jnp.bfloat16
     # The tokens at the stem, and those after the (scanned) block.
     assert set(seen) == {((2, 6, 16), jnp.dtype("bfloat16"))}

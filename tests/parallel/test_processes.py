@@ -1,10 +1,8 @@
 """One run on several topologies: one device, eight simulated ones, two processes of four."""
 
 import json
-import os
 import shutil
 import signal
-import socket
 import subprocess
 import time
 from pathlib import Path
@@ -12,52 +10,34 @@ from pathlib import Path
 import pytest
 
 from benchmarks.kills import COMMAND
-from tests.real_processes import wait_for_line
+from tests.real_processes import (
+    EIGHT,
+    ONE,
+    TWO_BY_FOUR,
+    Topology,
+    finish,
+    start_on,
+    wait_for_line,
+)
 from vit_jax.__main__ import main
 
-# Topologies by (processes, devices of each).
-ONE, EIGHT, TWO_BY_FOUR = (1, 1), (1, 8), (2, 4)
 # In float32 at the highest precision, and without the clipping and warm-up that hide differences.
 RUN = ["--config.total_steps=100", "--config.log_every=1", "--config.checkpoint.every_steps=40"]
 
 
 def start(
-    topology: tuple[int, int], workdir: Path, data_dir: Path, *more: str
+    topology: Topology, workdir: Path, data_dir: Path, *more: str
 ) -> list[subprocess.Popen[str]]:
     """Starts a run's processes, or goes on with it."""
-    count, devices = topology
-    flags = f"--xla_force_host_platform_device_count={devices} --xla_backend_optimization_level=0"
-    environment = os.environ | {"XLA_FLAGS": flags, "JAX_DEFAULT_MATMUL_PRECISION": "highest"}
-    with socket.socket() as free:
-        free.bind(("localhost", 0))
-        port = free.getsockname()[1]
-    processes = []
-    for index in range(count):
-        join = [f"--coordinator_address=localhost:{port}", f"--num_processes={count}"]
-        command = [*COMMAND, *RUN, f"--config.data.data_dir={data_dir}", f"--workdir={workdir}"]
-        command += [*more, *([*join, f"--process_id={index}"] if count > 1 else [])]
-        processes.append(
-            subprocess.Popen(
-                command,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                text=True,
-                env=environment,
-            )
-        )
-    return processes
-
-
-def finish(processes: list[subprocess.Popen[str]], code: int = 0) -> list[str]:
-    outputs = [process.communicate(timeout=300)[0] for process in processes]
-    for process, output in zip(processes, outputs, strict=True):
-        assert process.returncode == code, output
-    return outputs
+    directories = [f"--config.data.data_dir={data_dir}", f"--workdir={workdir}"]
+    return start_on(topology, [*COMMAND, *RUN, *directories, *more])
 
 
 def losses(workdir: Path) -> list[float]:
+    """Of every step, and of the evaluations after some of them."""
     lines = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
-    return [line["train/loss"] for line in lines if "train/loss" in line]
+    names = ("train/loss", "test/loss")
+    return [line[name] for line in lines for name in names if name in line]
 
 
 @pytest.fixture(scope="module")
@@ -76,24 +56,35 @@ def on_one(data_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return workdir
 
 
+def go_on_after_80(source: Path, topology: Topology, workdir: Path, data_dir: Path) -> None:
+    """Ends a run in `workdir` that another topology began, from a checkpoint of its own."""
+    shutil.copytree(source, workdir)
+    shutil.rmtree(workdir / "checkpoints/100")
+    (workdir / "weights.npz").unlink()
+    outputs = finish(start(topology, workdir, data_dir))
+    assert "going on after step 80 of 100" in outputs[0]
+
+
 @pytest.mark.parametrize("topology", [EIGHT, TWO_BY_FOUR], ids=["8", "2x4"])
 def test_losses_and_checkpoints_do_not_depend_on_the_topology(
-    topology: tuple[int, int], on_one: Path, data_dir: Path, tmp_path: Path
+    topology: Topology, on_one: Path, data_dir: Path, tmp_path: Path
 ) -> None:
     expected = losses(on_one)
-    assert len(expected) == 100
+    assert len(expected) == 100 + 4
     finish(start(topology, tmp_path / "run", data_dir))
     assert losses(tmp_path / "run") == pytest.approx(expected, abs=1e-5)
-
-    # A run that one device began goes on here, and the other way round.
-    for source, target in ((on_one, topology), (tmp_path / "run", ONE)):
-        workdir = tmp_path / f"from_{source.name}"
-        shutil.copytree(source, workdir)
-        shutil.rmtree(workdir / "checkpoints/100")
-        (workdir / "weights.npz").unlink()
-        outputs = finish(start(target, workdir, data_dir))
-        assert "going on after step 80 of 100" in outputs[0]
+    for other in {ONE, EIGHT, TWO_BY_FOUR} - {topology}:
+        workdir = tmp_path / f"on_{other[0]}x{other[1]}"
+        go_on_after_80(tmp_path / "run", other, workdir, data_dir)
         assert losses(workdir) == pytest.approx(expected, abs=1e-5)
+
+
+# Two processes do so below, where they fall back to an earlier checkpoint.
+def test_eight_devices_go_on_where_one_has_stopped(
+    on_one: Path, data_dir: Path, tmp_path: Path
+) -> None:
+    go_on_after_80(on_one, EIGHT, tmp_path / "run", data_dir)
+    assert losses(tmp_path / "run") == pytest.approx(losses(on_one), abs=1e-5)
 
 
 def test_a_notice_to_one_process_stops_all_after_the_same_step(

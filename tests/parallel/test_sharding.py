@@ -36,8 +36,8 @@ def _by_path(tree):
 
 
 def _state(optimizer, model=BASE):
-    transformation = make_optimizer(optimizer, make_schedule(optimizer, 10))
     params = abstract_params(model)
+    transformation = make_optimizer(optimizer, make_schedule(optimizer, 10), params)
     return jax.eval_shape(lambda p: init_state(p, transformation, average=True), params)
 
 
@@ -124,6 +124,17 @@ def test_moments_and_averages_lie_where_their_parameters_do(optimizer, sizes):
     assert scalars and all(spec == P() for spec in scalars)
 
 
+def test_moments_of_what_is_not_frozen_lie_where_their_parameters_do():
+    state = _state(OptimizerConfig("sgd", freeze=("(?!head/|blocks/11/mlp/dense1/).*",)))
+    specs = _specs(state.opt_state, _mesh(fsdp=4, tensor=2))
+    params = _specs(state.params, _mesh(fsdp=4, tensor=2))
+    trained = [p for p in params if p.startswith(("head/", "blocks/mlp/dense1/"))]
+    for path in trained:
+        (moment,) = [spec for name, spec in specs.items() if name.endswith(f"/trace/{path}")]
+        assert moment == params[path]
+    assert len(specs) == len(trained) + 2  # the norm of the gradient and the schedule's count
+
+
 @pytest.mark.parametrize("sizes", [{"fsdp": 8}, {"fsdp": 16, "tensor": 2}, {"data": 4, "fsdp": 64}])
 @pytest.mark.parametrize("name", ["ViT-Ti/16", "ViT-B/16", "ViT-L/16", "ViT-H/14", "ViT-g/14"])
 @pytest.mark.parametrize("pooling", ["token", "attention"])
@@ -180,7 +191,7 @@ def test_constraints_keep_values():
 ONE_STEP = """
 import jax, numpy as np
 from vit_jax.models.config import ModelConfig
-from vit_jax.models.functional import init_params
+from vit_jax.models.functional import abstract_params, init_params
 from vit_jax.parallel.mesh import MeshConfig, make_mesh
 from vit_jax.parallel.sharding import batch_sharding, replicated, state_shardings
 from vit_jax.preprocessing import PreprocessingConfig
@@ -192,7 +203,7 @@ model = ModelConfig(
     dropout=0.1,
 )
 config = OptimizerConfig("sgd", lr=0.1, weight_decay=0.1, clip_norm=1.0, micro_batches=2)
-optimizer = make_optimizer(config, make_schedule(config, 10))
+optimizer = make_optimizer(config, make_schedule(config, 10), abstract_params(model))
 rng = np.random.default_rng(0)
 batch = {
     "images": rng.integers(0, 256, (16, 32, 32, 3), np.uint8),

@@ -35,11 +35,12 @@ def _collect():
 
 ADAM = OptimizerConfig(momentum_dtype="bfloat16", weight_decay=0.1, clip_norm=1.0)
 SGD = OptimizerConfig("sgd", momentum_dtype="bfloat16")
+FROZEN = OptimizerConfig(momentum_dtype="bfloat16", weight_decay=0.1, freeze=("(?!head/).*",))
 
 
 def _shapes(optimizer=SGD, average=False):
-    optimizer = make_optimizer(optimizer, make_schedule(optimizer, 10))
     params = abstract_params(ModelConfig("ViT-mu/16", image_size=32, num_classes=3))
+    optimizer = make_optimizer(optimizer, make_schedule(optimizer, 10), params)
     shapes = jax.eval_shape(lambda p: init_state(p, optimizer, average=average), params)
     here = jax.sharding.SingleDeviceSharding(jax.devices()[0])
     return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=here), shapes)
@@ -98,7 +99,7 @@ def copy(tmp_path, saved):
     return tmp_path
 
 
-@pytest.mark.parametrize(("optimizer", "average"), [(ADAM, True), (SGD, False)])
+@pytest.mark.parametrize(("optimizer", "average"), [(ADAM, True), (SGD, False), (FROZEN, True)])
 def test_what_is_saved_is_restored_bit_for_bit(tmp_path, optimizer, average):
     shapes = _shapes(optimizer, average)
     dtypes = {str(x.dtype) for x in jax.tree.leaves(shapes)}

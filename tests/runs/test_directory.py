@@ -230,3 +230,32 @@ def test_files_are_replaced_whole_or_not_at_all(tmp_path):
     assert _content(tmp_path) == {one: b"old"}
     atomic.write_together({one: lambda file: file.write(b"new"), two: lambda f: f.write(b"2")})
     assert _content(tmp_path) == {one: b"new", two: b"2"}
+
+
+def test_a_directory_that_cannot_be_written_any_more_is_refused(tmp_path):
+    with RunDirectory(tmp_path, CONFIG, writer=True):
+        pass
+    (tmp_path / "versions.json").unlink()
+    (tmp_path / "versions.json").mkdir()  # Not even root replaces a directory by a file.
+    with pytest.raises(UserError, match="cannot write to the work directory"):
+        RunDirectory(tmp_path, CONFIG, writer=True)
+
+
+def test_a_key_that_is_new_since_the_run_began_is_no_difference(tmp_path):
+    with RunDirectory(tmp_path, CONFIG, writer=True):
+        pass
+
+    def upgrade(config):
+        return config | {"new": 1}
+
+    RunDirectory(tmp_path, CONFIG | {"new": 1}, writer=True, upgrade=upgrade).close()
+    with pytest.raises(UserError, match="new: 1 -> 2"):
+        RunDirectory(tmp_path, CONFIG | {"new": 2}, writer=True, upgrade=upgrade)
+
+    # A key that is gone cannot be read by this version, and is told as the difference.
+    def refuse(config):
+        raise UserError("no such key")
+
+    changed = {key: value for key, value in CONFIG.items() if key != next(iter(CONFIG))}
+    with pytest.raises(UserError, match="(absent)"):
+        RunDirectory(tmp_path, changed, writer=True, upgrade=refuse)

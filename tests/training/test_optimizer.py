@@ -78,7 +78,7 @@ def _trees(number=5):
 
 
 def _descend(config, schedule, params, grads):
-    optimizer = make_optimizer(config, schedule)
+    optimizer = make_optimizer(config, schedule, params)
     state = optimizer.init(params)
     for grad in grads:
         updates, state = optimizer.update(grad, state, params)

@@ -27,7 +27,9 @@ MODEL = ModelConfig(
     scan=False,
 )
 # Plain gradient descent: the change of the parameters is the gradient.
-OPTIMIZER = make_optimizer(OptimizerConfig("sgd", momentum=0.0), optax.constant_schedule(RATE))
+OPTIMIZER = make_optimizer(
+    OptimizerConfig("sgd", momentum=0.0), optax.constant_schedule(RATE), abstract_params(MODEL)
+)
 
 
 def _mesh():

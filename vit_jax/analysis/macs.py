@@ -33,7 +33,7 @@ def count_macs(config: ModelConfig) -> dict[str, int]:
     if config.representation_size is not None:
         features = config.representation_size
         macs["pre_logits"] = width * features
-    if config.num_classes is not None:
+    if config.num_classes:
         macs["head"] = features * config.num_classes
     return macs
 

@@ -4,6 +4,7 @@ import argparse
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
+from vit_jax.commands.arguments import image_size
 from vit_jax.config import load_config
 from vit_jax.errors import UserError
 from vit_jax.schema import build
@@ -22,7 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--model", help="a model by name, such as ViT-B/16, without a config")
     parser.add_argument(
-        "--image_size", type=_image_size, help="with --model: pixels, or HEIGHTxWIDTH (224)"
+        "--image_size", type=image_size, help="with --model: pixels, or HEIGHTxWIDTH (224)"
     )
 
 
@@ -46,13 +47,6 @@ def run(arguments: argparse.Namespace, overrides: list[str]) -> None:
     _print_model(setup.model)
     _print_run(setup)
     _print_batch(setup)
-
-
-def _image_size(text: str) -> int | tuple[int, int]:
-    sides = [int(side) for side in text.split("x")]
-    if len(sides) > 2:
-        raise ValueError(text)
-    return sides[0] if len(sides) == 1 else (sides[0], sides[1])
 
 
 def _print_model(model: "ModelConfig") -> None:

@@ -1,6 +1,7 @@
 """`evaluate`: a weight file or a finished run, scored on a config's evaluations."""
 
 import argparse
+import dataclasses
 import json
 from typing import Any
 
@@ -13,7 +14,9 @@ from vit_jax.schema import build
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds this command's flags."""
     parser.add_argument(
-        "--weights", required=True, help="a .npz file, or the directory of a run that has ended"
+        "--weights",
+        required=True,
+        help="a file, the directory of a run that has ended, or the name of a released file",
     )
     parser.add_argument(
         "--config",
@@ -41,13 +44,13 @@ def _evaluate(values: dict[str, Any], weights: str) -> None:
     import jax
 
     from vit_jax.training.config import TrainConfig
-    from vit_jax.training.setup import make_evaluations, place_params, prepare
+    from vit_jax.training.setup import make_evaluations, place_initial, prepare
 
     config = build(TrainConfig, values)
     if not config.evals:
         raise UserError("config.evals is empty: name a split, as in --config.evals.test.split=test")
-    setup = prepare(config, weights=weights)
-    params = place_params(setup)
+    setup = prepare(dataclasses.replace(config, init_from=weights), keep_head=True)
+    params = place_initial(setup)
     for name, evaluation in make_evaluations(setup).items():
         with evaluation:
             scores = evaluation.evaluate(params)

@@ -50,7 +50,6 @@ class Chunks:
 
     @property
     def chunks_per_batch(self) -> int:
-        """Chunks that make up this process's part of a batch."""
         """Chunks that hold this process's rows of one batch."""
         return -(-len(self.rows) // self.chunk_rows)
 

@@ -67,6 +67,15 @@ class FolderSource:
         return Record(image, int(self._labels[index]), path)
 
 
+def list_images(folder: str) -> list[str]:
+    """Paths of all images in a folder at any depth, sorted.
+
+    Raises:
+      UserError: the folder cannot be listed.
+    """
+    return sorted(os.path.join(folder, os.fsdecode(p)) for p in _images(folder, "", Counter()))
+
+
 class _File(NamedTuple):
     path: bytes  # below the data set's root
     label: int

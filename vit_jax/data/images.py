@@ -27,24 +27,32 @@ class ImageError(Exception):
 def decode(data: bytes) -> Image.Image:
     """Encoded bytes to an upright 8-bit RGB image; of an animation its first frame.
 
-    An alpha channel is dropped, 16-bit grey is scaled, and the EXIF orientation applied. An image
-    of more pixels than Pillow's limit against decompression bombs is refused before decoding.
+    An image of more pixels than Pillow's limit against decompression bombs is refused before
+    decoding.
 
     Raises:
       ImageError: for whatever makes the bytes unreadable.
     """
     try:
-        image = ImageOps.exif_transpose(Image.open(io.BytesIO(data)))
-        if image.mode.startswith("I"):
-            grey = (np.asarray(image) / 257).round().clip(0, 255)
-            image = Image.fromarray(grey.astype(np.uint8))
-        image.info.pop("transparency", None)  # Pillow would warn that it is lost.
-        return image.convert("RGB")
+        return upright_rgb(Image.open(io.BytesIO(data)))
     except UnidentifiedImageError as error:  # Its message is about an object in memory.
         raise ImageError("cannot read the image (not in a known format)") from error
     except Exception as error:  # Decoders raise nearly anything on broken bytes.
         reason = " ".join(str(error).split()) or type(error).__name__
         raise ImageError(f"cannot read the image ({reason})") from error
+
+
+def upright_rgb(image: Image.Image) -> Image.Image:
+    """An image in 8-bit RGB.
+
+    An alpha channel is dropped, 16-bit grey is scaled, and the EXIF orientation applied.
+    """
+    image = ImageOps.exif_transpose(image)
+    if image.mode.startswith("I"):
+        grey = (np.asarray(image) / 257).round().clip(0, 255)
+        image = Image.fromarray(grey.astype(np.uint8))
+    image.info.pop("transparency", None)  # Pillow would warn that it is lost.
+    return image.convert("RGB")
 
 
 @dataclass(frozen=True)
@@ -59,7 +67,6 @@ class TrainTransform:
     config: DataConfig
 
     def __call__(self, data: bytes, rng: Generator) -> np.ndarray:
-        """Raises `ImageError` where the bytes cannot be read."""
         """Raises `ImageError` for bytes that cannot be read."""
         image = decode(data)
         if self.config.affine is not None:
@@ -80,7 +87,10 @@ class EvalTransform:
     def __call__(self, data: bytes, rng: Generator | None = None) -> np.ndarray:
         """Raises `ImageError` for bytes that cannot be read."""
         del rng  # Nothing here is random.
-        image = decode(data)
+        return self.fit(decode(data))
+
+    def fit(self, image: Image.Image) -> np.ndarray:
+        """Resizes and crops an RGB image."""
         if self.preprocessing.resize == "squash":
             return np.asarray(resize(image, self.size, self.preprocessing))
         height, width = self.size

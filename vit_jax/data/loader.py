@@ -182,7 +182,7 @@ def _read(chunks: Chunks, start: int, stop: int, workers: int) -> grain.IterData
     if workers == 0:
         threads = min(_READ_THREADS, os.cpu_count() or 1)
         return dataset.to_iter_dataset(grain.ReadOptions(threads, threads * _WORKER_PREFETCH))
-    _check_shared_memory(chunks, workers)
+    check_shared_memory(chunks, workers)
     if not flags.FLAGS.is_parsed():
         flags.FLAGS.mark_as_parsed()  # Grain reads flags of its own; their defaults will do.
     # No threads within the workers, which read ahead as it is.
@@ -190,18 +190,22 @@ def _read(chunks: Chunks, start: int, stop: int, workers: int) -> grain.IterData
     return dataset.to_iter_dataset(grain.ReadOptions(0, 0)).mp_prefetch(options, _start_worker)
 
 
-def _check_shared_memory(chunks: Chunks, workers: int) -> None:
-    """Workers hand over their chunks in shared memory, of which containers may have little."""
+def check_shared_memory(chunks: Chunks, workers: int) -> None:
+    """Workers hand over their chunks in shared memory, of which containers may have little.
+
+    Raises:
+      UserError: there is too little of it.
+    """
     height, width = chunks.size
     # Of each worker: the chunks that wait, one that it makes, and one that is being copied.
     needed = workers * (_WORKER_PREFETCH + 2) * chunks.chunk_rows * height * width * 3
-    if os.path.isdir(_SHARED_MEMORY):
+    if workers and os.path.isdir(_SHARED_MEMORY):
         free = shutil.disk_usage(_SHARED_MEMORY).free
         if free < needed:
             raise UserError(
-                f"{_SHARED_MEMORY} has {free / 2**20:.0f} MiB free, and {workers} data workers "
-                f"need {needed / 2**20:.0f}; enlarge it (docker run --shm-size), or use fewer with "
-                "--config.data.workers"
+                f"{_SHARED_MEMORY} has {free // 2**20} MiB free, and config.data.workers={workers} "
+                f"needs {-(-needed // 2**20)}; enlarge it (docker run --shm-size), or use fewer "
+                "workers"
             )
 
 

@@ -25,7 +25,7 @@ def open_tfds(dataset: str, split: str, data_dir: str | None) -> TfdsSource:
 
     Raises:
       UserError: if the name or the split is unknown, or the data set is not prepared, not as
-          ArrayRecord, or not one of labelled images.
+          ArrayRecord, or not one of labelled images, or the split hides its labels.
     """
     with _quiet():
         builder = _builder(dataset, data_dir)
@@ -36,7 +36,10 @@ def open_tfds(dataset: str, split: str, data_dir: str | None) -> TfdsSource:
                 f"data set {dataset!r} is not prepared in {builder.data_dir_root}; "
                 f"run: {_prepare_command(dataset, str(builder.data_dir_root))}"
             )
-        return TfdsSource(dataset, split, _array_record_directory(dataset, builder))
+        source = TfdsSource(dataset, split, _array_record_directory(dataset, builder))
+        # Where a split hides its labels, the first one shows it, before anything is trained.
+        source[0]
+        return source
 
 
 def prepare(dataset: str, data_dir: str | None = None) -> str:

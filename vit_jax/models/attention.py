@@ -45,6 +45,14 @@ class Attention(nnx.Module):
         )
         return self.out(mixed)
 
+    def with_weights(self, queries: Array, tokens: Array) -> tuple[Array, Array]:
+        """The same, and the weights float32 [batch, heads, Q, T], each row of which sums to 1."""
+        query, key, value = self.query(queries), self.key(tokens), self.value(tokens)
+        scores = jnp.einsum("bqhd,bkhd->bhqk", query, key, preferred_element_type=jnp.float32)
+        weights = jax.nn.softmax(scores / query.shape[-1] ** 0.5)
+        mixed = jnp.einsum("bhqk,bkhd->bqhd", weights.astype(value.dtype), value)
+        return self.out(mixed), weights
+
 
 class Mlp(nnx.Module):
     """Two dense layers with a GELU between them, and dropout after each (section 3.1, B.1)."""
@@ -85,7 +93,7 @@ class AttentionPooling(nnx.Module):
         width = config.size.width
         self.probe = nnx.Param(_xavier(rngs.params(), (1, 1, width), jnp.float32))
         self.attention = Attention(config, rngs=rngs)
-        self.norm = nnx.LayerNorm(width, epsilon=config.norm_epsilon, dtype=config.dtype, rngs=rngs)
+        self.norm = layer_norm(config, rngs=rngs)
         self.mlp = Mlp(config, rngs=rngs)
 
     def __call__(self, tokens: Array, key: Array | None) -> Array:
@@ -93,6 +101,14 @@ class AttentionPooling(nnx.Module):
         probe = jnp.broadcast_to(self.probe[...], (tokens.shape[0], 1, tokens.shape[2]))
         pooled = self.attention(probe.astype(tokens.dtype), tokens)
         return (pooled + self.mlp(self.norm(pooled), key))[:, 0]
+
+
+def layer_norm(config: ModelConfig, *, rngs: nnx.Rngs) -> nnx.LayerNorm:
+    """A normalisation over the width; `config` has nothing left open."""
+    assert config.norm_epsilon is not None
+    return nnx.LayerNorm(
+        config.size.width, epsilon=config.norm_epsilon, dtype=config.dtype, rngs=rngs
+    )
 
 
 def _gelu_tanh(x: Array) -> Array:

@@ -15,7 +15,12 @@ Params = dict[str, Any]
 
 def init_params(config: ModelConfig, seed: int) -> Params:
     """Fresh parameters."""
-    return nnx.to_pure_dict(nnx.state(ViT(config, rngs=nnx.Rngs(seed))))
+    return model_params(ViT(config, rngs=nnx.Rngs(seed)))
+
+
+def model_params(model: ViT) -> Params:
+    """The parameters of a model."""
+    return nnx.to_pure_dict(nnx.state(model))
 
 
 def abstract_params(config: ModelConfig) -> Params:

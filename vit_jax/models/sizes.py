@@ -40,6 +40,12 @@ def list_models() -> list[str]:
     return [f"ViT-{size}/{patch}" for size in SIZES for patch in PATCHES]
 
 
+def heads_of_width(width: int) -> int:
+    """Attention heads of the named sizes of this width; of others, one for 64 channels."""
+    named = (size.num_heads for size in SIZES.values() if size.width == width)
+    return next(named, max(width // 64, 1))
+
+
 def parse_name(name: str) -> tuple[str, int]:
     """Reads a model's name: `ViT-B/16`, `ViT-B_16`, `B/16` or `b16`.
 

@@ -1,18 +1,24 @@
 """The Vision Transformer of "An Image is Worth 16x16 Words", section 3.1."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax import Array
 
-from vit_jax.models.attention import Attention, AttentionPooling, Mlp
+from vit_jax.errors import UserError
+from vit_jax.models.attention import Attention, AttentionPooling, Mlp, layer_norm
 from vit_jax.models.config import ModelConfig
 from vit_jax.models.positions import sincos2d
+from vit_jax.schema import nearest
 
 # Places activations on the devices: given tokens [batch, T, width], returns them constrained.
 Constrain = Callable[[Array], Array]
+
+# What `ViT.__call__` can return besides the logits.
+CAPTURED = ("features", "tokens", "layers", "attention")
 
 _REMAT_POLICIES = {
     "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
@@ -24,19 +30,16 @@ class Block(nnx.Module):
     """Pre-norm encoder block: x + MSA(LN(x)), then x + MLP(LN(x)) (eqs. 2 and 3)."""
 
     def __init__(self, config: ModelConfig, *, rngs: nnx.Rngs):
-        def norm():
-            return nnx.LayerNorm(
-                config.size.width, epsilon=config.norm_epsilon, dtype=config.dtype, rngs=rngs
-            )
-
-        self.norm1 = norm()
+        self.norm1 = layer_norm(config, rngs=rngs)
         self.attention = Attention(config, rngs=rngs)
-        self.norm2 = norm()
+        self.norm2 = layer_norm(config, rngs=rngs)
         self.mlp = Mlp(config, rngs=rngs)
         self.dropout = nnx.Dropout(config.dropout)
 
-    def __call__(self, x: Array, key: Array | None, skip_rate: Array | None) -> Array:
-        """[batch, T, width] -> [batch, T, width].
+    def __call__(
+        self, x: Array, key: Array | None, skip_rate: Array | None, *, with_weights: bool = False
+    ) -> tuple[Array, Array | None]:
+        """[batch, T, width] -> [batch, T, width], and the attention's weights if they are wanted.
 
         Args:
           key: of this block's dropout and stochastic depth; None turns both off.
@@ -44,10 +47,13 @@ class Block(nnx.Module):
         """
         keys = (None,) * 4 if key is None else tuple(jax.random.split(key, 4))
         normed = self.norm1(x)
-        y = self.attention(normed, normed)
+        if with_weights:
+            y, weights = self.attention.with_weights(normed, normed)
+        else:
+            y, weights = self.attention(normed, normed), None
         y = self.dropout(y, deterministic=key is None, rngs=keys[0])
         x = x + _skip(y, keys[1], skip_rate)
-        return x + _skip(self.mlp(self.norm2(x), keys[2]), keys[3], skip_rate)
+        return x + _skip(self.mlp(self.norm2(x), keys[2]), keys[3], skip_rate), weights
 
 
 class ViT(nnx.Module):
@@ -63,7 +69,9 @@ class ViT(nnx.Module):
     def __init__(self, config: ModelConfig, *, rngs: nnx.Rngs):
         if config.num_classes is None:
             raise ValueError("num_classes must be known when a model is made")
+        config = config.following()
         self.config = config
+        self.class_names: tuple[str, ...] | None = None
         width, depth = config.size.width, config.size.depth
         patch = (config.patch_size, config.patch_size)
         self.embedding = nnx.Conv(
@@ -86,52 +94,73 @@ class ViT(nnx.Module):
             return Block(config, rngs=rngs)
 
         self.blocks = stack_of_blocks(rngs)
-        self.norm = nnx.LayerNorm(width, epsilon=config.norm_epsilon, dtype=config.dtype, rngs=rngs)
+        self.norm = layer_norm(config, rngs=rngs)
         if config.pooling == "attention":
             self.pooling = AttentionPooling(config, rngs=rngs)
         features = width
         if config.representation_size is not None:
             features = config.representation_size
             self.pre_logits = nnx.Linear(width, features, dtype=config.dtype, rngs=rngs)
-        # In float32: it costs little, and scores of many classes need the precision.
-        self.head = nnx.Linear(
-            features,
-            config.num_classes,
-            kernel_init=nnx.initializers.zeros,
-            bias_init=nnx.initializers.constant(config.head_bias),
-            rngs=rngs,
-        )
+        if config.num_classes:
+            # In float32: it costs little, and scores of many classes need the precision.
+            self.head = nnx.Linear(
+                features,
+                config.num_classes,
+                kernel_init=nnx.initializers.zeros,
+                bias_init=nnx.initializers.constant(config.head_bias),
+                rngs=rngs,
+            )
 
     def __call__(
-        self, images: Array, *, key: Array | None = None, constrain: Constrain | None = None
-    ) -> Array:
+        self,
+        images: Array,
+        *,
+        key: Array | None = None,
+        constrain: Constrain | None = None,
+        capture: Collection[str] = (),
+    ) -> Any:
         """Class scores.
 
         Args:
           images: float [batch, height, width, 3] as the model's preprocessing makes them.
           key: of dropout and stochastic depth; None, as in evaluation, turns them off.
           constrain: keeps activations sharded over a mesh.
+          capture: what to return besides, by name:
+              `features`: what the head sees, [batch, width or representation_size];
+              `tokens`: the encoder's output after its norm, [batch, T, width], class token first,
+              registers last;
+              `layers`: each block's output, [depth, batch, T, width];
+              `attention`: each block's weights, float32 [depth, batch, heads, T, T].
 
         Returns:
-          float32 logits [batch, num_classes].
-        """
-        features = self.features(images, key=key, constrain=constrain)
-        return self.head(features.astype(jnp.float32))
+          float32 logits [batch, num_classes] (the features if `num_classes` is 0); with `capture`
+          the pair of these and a dict of what was captured.
 
-    def features(
-        self, images: Array, *, key: Array | None = None, constrain: Constrain | None = None
-    ) -> Array:
-        """The image representation that the head sees: [batch, width or representation_size]."""
+        Raises:
+          UserError: `capture` holds an unknown name.
+        """
+        for name in capture:
+            if name not in CAPTURED:
+                raise UserError(f"capture: no {name!r}{nearest(name, CAPTURED)}")
         constrain = constrain or (lambda x: x)
         stem_key, encoder_key, pooling_key = (
             (None,) * 3 if key is None else tuple(jax.random.split(key, 3))
         )
         tokens = constrain(self._embed(images, stem_key))
-        tokens = self._encode(tokens, encoder_key, constrain)
-        pooled = self._pool(tokens, pooling_key)
+        tokens, captured = self._encode(tokens, encoder_key, constrain, capture)
+        features = self._pool(tokens, pooling_key)
         if self.config.representation_size is not None:
-            pooled = jnp.tanh(self.pre_logits(pooled))
-        return pooled
+            features = jnp.tanh(self.pre_logits(features))
+        logits = features.astype(jnp.float32)
+        if self.config.num_classes:
+            logits = self.head(logits)
+        if not capture:
+            return logits
+        if "features" in capture:
+            captured["features"] = features
+        if "tokens" in capture:
+            captured["tokens"] = self.norm(tokens)
+        return logits, captured
 
     def _embed(self, images: Array, key: Array | None) -> Array:
         """Patches to tokens, class token first, registers last; positions added (eq. 1)."""
@@ -150,7 +179,9 @@ class ViT(nnx.Module):
             x = jnp.concatenate([x, _repeat(self.registers[...], x)], axis=1)
         return self.dropout(x, deterministic=key is None, rngs=key)
 
-    def _encode(self, tokens: Array, key: Array | None, constrain: Constrain) -> Array:
+    def _encode(
+        self, tokens: Array, key: Array | None, constrain: Constrain, capture: Collection[str]
+    ) -> tuple[Array, dict[str, Array]]:
         config, depth = self.config, self.config.size.depth
         graphdef, stacked = nnx.split(self.blocks)
         keys = None if key is None else jax.random.split(key, depth)
@@ -161,8 +192,11 @@ class ViT(nnx.Module):
         def body(x, layer):
             params, layer_key, rate = layer
             block = nnx.merge(graphdef, params)
-            x = block(x, layer_key, rate if has_skips else None)
-            return constrain(x), None
+            rate = rate if has_skips else None
+            x, weights = block(x, layer_key, rate, with_weights="attention" in capture)
+            x = constrain(x)
+            outputs = {"layers": x, "attention": weights}
+            return x, {name: outputs[name] for name in outputs if name in capture}
 
         if config.remat != "none":
             # Common subexpressions cannot be merged across the iterations of a scan.
@@ -170,7 +204,7 @@ class ViT(nnx.Module):
                 body, policy=_REMAT_POLICIES[config.remat], prevent_cse=not config.scan
             )
         unroll = 1 if config.scan else depth
-        return jax.lax.scan(body, tokens, (stacked, keys, skip_rates), unroll=unroll)[0]
+        return jax.lax.scan(body, tokens, (stacked, keys, skip_rates), unroll=unroll)
 
     def _pool(self, tokens: Array, key: Array | None) -> Array:
         config = self.config

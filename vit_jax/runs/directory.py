@@ -1,12 +1,13 @@
 """The directory of one run: who may use it, and which config it holds."""
 
+import contextlib
 import fcntl
 import importlib.metadata
 import json
 import os
 import platform
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Self
 
@@ -33,11 +34,23 @@ class RunDirectory:
     nothing to it. `versions.json` tells what the latest start ran on. Only the process `writer`
     is true for writes.
 
+    Args:
+      config: nested, what JSON can hold.
+      upgrade: makes of the config of an earlier version what this one would have written, so that
+          a key that is new since then is no difference; raises `UserError` where it cannot.
+
     Raises:
       UserError: the directory cannot be written, another run uses it, or it holds another config.
     """
 
-    def __init__(self, path: str | os.PathLike, config: Mapping[str, Any], *, writer: bool):
+    def __init__(
+        self,
+        path: str | os.PathLike,
+        config: Mapping[str, Any],
+        *,
+        writer: bool,
+        upgrade: Callable[[dict[str, Any]], dict[str, Any]] = lambda config: config,
+    ):
         if "://" in str(path):
             raise UserError(f"{path}: a work directory must be a local or mounted path")
         self.path = Path(path).expanduser().absolute()
@@ -48,13 +61,13 @@ class RunDirectory:
             self._refuse_foreign_files()
             self.path.mkdir(parents=True, exist_ok=True)
             self._lock = os.open(self.path / "lock", os.O_RDWR | os.O_CREAT, 0o644)
+            self._claim(config, upgrade)
         except OSError as error:
+            self.close()
             raise UserError(
-                f"cannot write to the work directory {self.path} ({error.strerror}); choose "
-                "another with --workdir"
+                f"cannot write to the work directory {self.path} ({error.strerror}); make room or "
+                "let it be written, or choose another with --workdir"
             ) from error
-        try:
-            self._claim(config)
         except BaseException:
             self.close()
             raise
@@ -91,7 +104,9 @@ class RunDirectory:
                 "it is not a run's; choose another with --workdir"
             )
 
-    def _claim(self, config: Mapping[str, Any]) -> None:
+    def _claim(
+        self, config: Mapping[str, Any], upgrade: Callable[[dict[str, Any]], dict[str, Any]]
+    ) -> None:
         assert self._lock is not None
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -102,7 +117,10 @@ class RunDirectory:
             ) from None
         file = self.path / "config.json"
         if file.exists():
-            changes = difference(_comparable(read_config(self.path)), _comparable(config))
+            saved = read_config(self.path)
+            with contextlib.suppress(UserError):  # Then the keys that are gone are the difference.
+                saved = upgrade(saved)
+            changes = difference(_comparable(saved), _comparable(config))
             if changes:
                 raise UserError(
                     f"the work directory {self.path} holds a run of another config "
@@ -111,6 +129,12 @@ class RunDirectory:
         else:
             write_json(file, config)
         write_json(self.path / "versions.json", _versions())
+
+
+def has_checkpoint(path: str | os.PathLike) -> bool:
+    """Whether the directory is of a run that has saved its state at least once."""
+    path = Path(path).expanduser()
+    return (path / "config.json").exists() and any((path / "checkpoints").glob("[0-9]*"))
 
 
 def read_config(path: str | os.PathLike) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from pathlib import Path
 from tensorboardX import SummaryWriter
 
 from vit_jax import atomic
+from vit_jax.errors import UserError
 
 
 class MetricsWriter:
@@ -19,9 +20,21 @@ class MetricsWriter:
 
     Attributes:
       recorded: names of the scalars that an earlier start wrote of `step` itself.
+
+    Raises:
+      UserError: the directory cannot be written.
     """
 
     def __init__(self, directory: Path, step: int):
+        try:
+            self._open(directory, step)
+        except OSError as error:
+            raise UserError(
+                f"cannot write metrics to {directory} ({error.strerror}); make room or let it be "
+                "written, or choose another with --workdir"
+            ) from error
+
+    def _open(self, directory: Path, step: int) -> None:
         path = directory / "metrics.jsonl"
         self.recorded: set[str] = set()
         if path.exists():

@@ -10,6 +10,7 @@ from vit_jax.models.config import ModelConfig
 from vit_jax.parallel.mesh import MeshConfig
 from vit_jax.runs.checkpoints import CheckpointConfig
 from vit_jax.training.optimizer import OptimizerConfig
+from vit_jax.weights.transfer import PositionResize
 
 
 @dataclass(frozen=True)
@@ -26,8 +27,10 @@ class TrainConfig:
     epochs: float | None = None
     # Of the initial parameters, the order of examples, crops, flips and dropout.
     seed: int = 0
-    # Weights to start from: a .npz file, or the directory of a run that has ended.
+    # Weights to start from: a file, the directory of a run that has ended, or a released name.
     init_from: str | None = None
+    # How their positions get to another image size: see `weights.transfer.resize_positions`.
+    position_resize: PositionResize = "aligned"
     log_every: int = 50
     evals: dict[str, EvalConfig] = field(default_factory=dict)
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
@@ -46,8 +49,11 @@ class TrainConfig:
             raise UserError(f"seed must be between 0 and 2**32 - 1, not {self.seed}")
         if self.log_every < 1:
             raise UserError(f"log_every must be at least 1, not {self.log_every}")
-        if "train" in self.evals:
-            raise UserError("evals.train: the name is taken by training's own metrics")
+        for name in ("train", "time"):
+            if name in self.evals:
+                raise UserError(f"evals.{name}: the name is taken by training's own metrics")
+        if self.init_from is None and self.position_resize != "aligned":
+            raise UserError("position_resize would be ignored: it needs init_from")
         if self.data.batch_size % self.optimizer.micro_batches:
             raise UserError(
                 f"data.batch_size {self.data.batch_size} is not a multiple of "

@@ -14,18 +14,18 @@ from jax.experimental import multihost_utils
 
 from vit_jax.data.batches import Chunks
 from vit_jax.data.images import TrainTransform
-from vit_jax.data.loader import Loader, local_rows
+from vit_jax.data.loader import Loader, check_shared_memory, local_rows
 from vit_jax.errors import Stopped, UserError
 from vit_jax.evaluation.classification import Classification
 from vit_jax.models.functional import Params, init_params
 from vit_jax.parallel.processes import Preemption, together
 from vit_jax.parallel.sharding import batch_sharding, replicated, state_shardings
 from vit_jax.runs.checkpoints import Checkpoints
-from vit_jax.runs.directory import RunDirectory
-from vit_jax.schema import to_dict
+from vit_jax.runs.directory import RunDirectory, has_checkpoint, read_config
+from vit_jax.schema import build, to_dict
 from vit_jax.training.config import TrainConfig
 from vit_jax.training.reporter import Reporter, is_due
-from vit_jax.training.setup import Setup, make_evaluations, place_params, prepare
+from vit_jax.training.setup import Setup, make_evaluations, place_initial, prepare
 from vit_jax.training.step import TrainState, final_params, init_state, make_train_step
 from vit_jax.weights.files import write_weights
 
@@ -40,16 +40,22 @@ def train(config: TrainConfig, workdir: str | os.PathLike[str]) -> Path:
       UserError: a mistake in the config, the data or the directory; or the loss is not finite.
       Stopped: SIGTERM, or a notice of preemption to any process, came; the state is saved.
     """
-    setup = together(lambda: prepare(config))
+    started = together(lambda: read_config(workdir) if has_checkpoint(workdir) else None)
+    setup = together(lambda: prepare(config, started=started))
+    together(lambda: check_shared_memory(_make_chunks(setup), config.data.workers))
     is_writer = jax.process_index() == 0
+    # Before the directory is made: a damaged file leaves nothing behind.
+    initial = None
+    if setup.initial is not None and started is None:
+        initial = together(lambda: place_initial(setup))
     with ExitStack() as stack:
         evaluations = together(lambda: make_evaluations(setup))
         for evaluation in evaluations.values():
             stack.enter_context(evaluation)
-        run = together(lambda: RunDirectory(workdir, to_dict(setup.config), writer=is_writer))
+        run = together(lambda: _claim(workdir, setup, is_writer))
         stack.enter_context(run)
         checkpoints = stack.enter_context(Checkpoints(run.checkpoints, config.checkpoint))
-        start, state = _restore_or_init(setup, checkpoints)
+        start, state = _restore_or_init(setup, checkpoints, initial)
         reporter = stack.enter_context(Reporter(setup, run, start, shown=is_writer))
         loader = stack.enter_context(make_loader(setup, start))
         preemption = stack.enter_context(Preemption())
@@ -124,7 +130,18 @@ class _Run:
         raise Stopped(f"asked to end: the state after step {step} is saved")
 
 
-def _restore_or_init(setup: Setup, checkpoints: Checkpoints) -> tuple[int, TrainState]:
+def _claim(workdir: str | os.PathLike[str], setup: Setup, is_writer: bool) -> RunDirectory:
+    return RunDirectory(
+        workdir,
+        to_dict(setup.config),
+        writer=is_writer,
+        upgrade=lambda config: to_dict(build(TrainConfig, config)),
+    )
+
+
+def _restore_or_init(
+    setup: Setup, checkpoints: Checkpoints, initial: Params | None
+) -> tuple[int, TrainState]:
     """The step and state to go on from, sharded from the first moment on."""
     model, seed = setup.model, setup.config.seed
     average = setup.config.optimizer.average is not None
@@ -146,29 +163,34 @@ def _restore_or_init(setup: Setup, checkpoints: Checkpoints) -> tuple[int, Train
         return restored
     if setup.initial is None:
         return 0, jax.jit(init_fresh, out_shardings=shardings)()
-    return 0, jax.jit(init, out_shardings=shardings)(place_params(setup))
+    if initial is None:  # The run had a state, but none that can be read.
+        initial = together(lambda: place_initial(setup))
+    return 0, jax.jit(init, out_shardings=shardings)(initial)
 
 
 def make_loader(setup: Setup, start: int) -> Loader:
     """Batches of the steps after `start`, to the last one of the run."""
-    config, sharding = setup.config.data, batch_sharding(setup.mesh)
-    size = setup.model.input_size
-    chunks = Chunks(
-        setup.source,
-        TrainTransform(size, setup.preprocessing, config),
-        size=size,
-        rows=local_rows(config.batch_size, sharding),
-        batch_size=config.batch_size,
-        seed=setup.config.seed,
-        shuffle=True,
-    )
+    config = setup.config.data
     return Loader(
-        chunks,
-        sharding,
+        _make_chunks(setup),
+        batch_sharding(setup.mesh),
         start=start,
         stop=setup.total_steps,
         workers=config.workers,
         on_error=config.on_error,
+    )
+
+
+def _make_chunks(setup: Setup) -> Chunks:
+    config, size = setup.config.data, setup.model.input_size
+    return Chunks(
+        setup.source,
+        TrainTransform(size, setup.preprocessing, config),
+        size=size,
+        rows=local_rows(config.batch_size, batch_sharding(setup.mesh)),
+        batch_size=config.batch_size,
+        seed=setup.config.seed,
+        shuffle=True,
     )
 
 
@@ -201,16 +223,15 @@ def _write_weights(setup: Setup, state: TrainState, run: RunDirectory, is_writer
         lambda x: np.asarray(multihost_utils.process_allgather(x, tiled=True)),
         final_params(state),
     )
-    description = {
-        "layout": "google",
-        "model": to_dict(setup.model),
-        "class_names": list(setup.source.class_names),
-        "step": setup.total_steps,
-        "averaged": state.averaged is not None,
-    }
     if is_writer:
         try:
-            write_weights(run.weights, params, description)
+            write_weights(
+                run.weights,
+                params,
+                setup.model,
+                class_names=setup.source.class_names,
+                facts={"step": setup.total_steps, "averaged": state.averaged is not None},
+            )
         except OSError as error:
             raise UserError(
                 f"cannot write {run.weights} ({error.strerror}); the last state is saved: make "

@@ -1,13 +1,17 @@
 """The `optimizer` section of a config, its learning rates and its gradient transformation."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
 import optax
+from jax import Array
 
 from vit_jax.errors import UserError
+from vit_jax.models.functional import Params
+from vit_jax.training.rates import rate_factors
 
 # Where linear decay ends, in the paper's code.
 LINEAR_END = 1e-5
@@ -42,6 +46,14 @@ class OptimizerConfig:
     micro_batches: int = 1
     # Factor of the exponential moving average of the parameters; None keeps no average.
     average: float | None = None
+    # Patterns of parameters that stay as they are (`rates.rate_factors`): ("(?!head/).*",) trains
+    # the head alone.
+    freeze: tuple[str, ...] = ()
+    # Patterns with factors of the rate, the first match counts: (("head/.*", 10.0),). Not a dict,
+    # for a ConfigDict takes no names with dots.
+    rates: tuple[tuple[str, float], ...] = ()
+    # Factor of the rate for each layer below the head; None is 1.
+    layer_decay: float | None = None
 
     def __post_init__(self) -> None:
         ignored = ("b1", "b2") if self.name == "sgd" else ("momentum",)
@@ -97,24 +109,51 @@ def make_schedule(config: OptimizerConfig, total_steps: int) -> optax.Schedule:
 
 
 def make_optimizer(
-    config: OptimizerConfig, schedule: optax.Schedule
+    config: OptimizerConfig, schedule: optax.Schedule, params: Params
 ) -> optax.GradientTransformation:
-    """Clipping, the optimizer proper, weight decay and the rate, in this order."""
+    """Clipping, the optimizer proper, weight decay and the rate, in this order.
+
+    Frozen parameters do not move, their gradients count nowhere, and arrays that are frozen whole
+    have no moments; the state then holds `grad_norm`, the norm before clipping of what is left.
+
+    Args:
+      params: those to train, or their shapes; the config's patterns are matched against them.
+
+    Raises:
+      UserError: as in `rate_factors`.
+    """
+    factors = rate_factors(
+        params, freeze=config.freeze, rates=config.rates, layer_decay=config.layer_decay
+    )
     dtype = jnp.dtype(config.momentum_dtype)
-    parts = []
-    if config.clip_norm is not None:
-        parts.append(optax.clip_by_global_norm(config.clip_norm))
     if config.name == "adamw":
         b1 = 0.9 if config.b1 is None else config.b1
         b2 = 0.999 if config.b2 is None else config.b2
-        parts.append(optax.scale_by_adam(b1, b2, mu_dtype=dtype))
+        moments = optax.scale_by_adam(b1, b2, mu_dtype=dtype)
     else:
         momentum = 0.9 if config.momentum is None else config.momentum
-        parts.append(optax.trace(momentum, accumulator_dtype=dtype))
+        moments = optax.trace(momentum, accumulator_dtype=dtype)
+    parts = []
+    if config.freeze:
+        parts.append(_by_parameter(lambda g, factor: jnp.where(factor > 0, g, 0), factors))
+        parts.append(optax.snapshot("grad_norm", optax.global_norm))
+        moments = optax.masked(moments, jax.tree.map(lambda factor: bool(factor.any()), factors))
+    if config.clip_norm is not None:
+        parts.append(optax.clip_by_global_norm(config.clip_norm))
+    parts.append(moments)
     if config.weight_decay:
         mask = _is_kernel if config.decay_mask == "kernels" else None
         parts.append(optax.add_decayed_weights(config.weight_decay, mask))
+    if config.freeze or config.rates or config.layer_decay is not None:
+        parts.append(_by_parameter(jnp.multiply, factors))
     return optax.chain(*parts, optax.scale_by_learning_rate(schedule))
+
+
+def _by_parameter(
+    function: Callable[[Array, Array], Array], factors: Params
+) -> optax.GradientTransformation:
+    """Applies (update, factor) -> update to each parameter's update."""
+    return optax.stateless(lambda updates, _: jax.tree.map(function, updates, factors))
 
 
 def _is_kernel(params: Any) -> Any:

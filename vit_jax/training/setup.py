@@ -1,8 +1,9 @@
 """From a config to everything that a run is made of, and every mistake found before it starts."""
 
 import dataclasses
-import logging
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import jax
 import numpy as np
@@ -15,15 +16,17 @@ from vit_jax.data.sources import open_source
 from vit_jax.errors import UserError
 from vit_jax.evaluation.classification import Classification
 from vit_jax.models.config import ModelConfig
-from vit_jax.models.functional import Params
+from vit_jax.models.functional import Params, abstract_params
 from vit_jax.parallel.mesh import make_mesh
 from vit_jax.parallel.sharding import BATCH_AXES, state_shardings
 from vit_jax.preprocessing import PreprocessingConfig
+from vit_jax.schema import build
 from vit_jax.training.config import TrainConfig
 from vit_jax.training.optimizer import make_optimizer, make_schedule
-from vit_jax.weights.load import load_params
-
-_log = logging.getLogger(__name__)
+from vit_jax.weights.catalogue import resolve
+from vit_jax.weights.files import open_weights
+from vit_jax.weights.load import fit
+from vit_jax.weights.stored import AnyArray
 
 
 @dataclass(frozen=True)
@@ -31,9 +34,9 @@ class Setup:
     """A checked config and what it stands for.
 
     Attributes:
-      config: with the model's classes and preprocessing filled in.
+      config: with nothing of the model left open.
       preprocessing: the model's.
-      initial: parameters read from `init_from`, or None for fresh ones.
+      initial: gives the parameters to start from, to be read yet; None for fresh ones.
     """
 
     config: TrainConfig
@@ -43,19 +46,23 @@ class Setup:
     total_steps: int
     schedule: optax.Schedule
     optimizer: optax.GradientTransformation
-    initial: Params | None
+    initial: Callable[[], Params] | None
 
     @property
     def model(self) -> ModelConfig:
-        """With its classes and preprocessing known."""
+        """With nothing left open."""
         return self.config.model
 
 
-def prepare(config: TrainConfig, weights: str | None = None) -> Setup:
-    """Opens the data, reads the weights and makes mesh and optimizer.
+def prepare(
+    config: TrainConfig, *, started: Mapping[str, Any] | None = None, keep_head: bool = False
+) -> Setup:
+    """Opens the data and the weights to start from, and makes mesh and optimizer.
 
     Args:
-      weights: read in the place of `config.init_from`.
+      started: the saved config of this run, if it has a state to go on from: then the weights that
+          it started from may be gone.
+      keep_head: whether weights with another head are an error, as in evaluation.
 
     Raises:
       UserError: anything in the config that does not fit the data, the weights or the devices.
@@ -70,32 +77,37 @@ def prepare(config: TrainConfig, weights: str | None = None) -> Setup:
     schedule = make_schedule(config.optimizer, total_steps)
     model = _with_classes(config.model, source)
     initial = None
-    if weights := weights or config.init_from:
-        initial, model = load_params(weights, model)
-    preprocessing = model.preprocessing or PreprocessingConfig()
-    if initial is not None and model.preprocessing is None:
-        _log.info("%s says nothing of preprocessing; assuming %s", weights, preprocessing)
-    model = dataclasses.replace(model, preprocessing=preprocessing)
+    if config.init_from is not None and started is None:
+        params, model = _open_initial(config, model, keep_head=keep_head)
+        initial = lambda: params  # noqa: E731 (the other one opens the file)
+    elif config.init_from is not None:
+        assert started is not None
+        model = model.following(build(ModelConfig, started["model"], "model"))
+        initial = lambda: _open_initial(config, model)[0]  # noqa: E731
+    model = model.following()
+    assert model.preprocessing is not None
     return Setup(
         config=dataclasses.replace(config, model=model),
-        preprocessing=preprocessing,
+        preprocessing=model.preprocessing,
         mesh=mesh,
         source=source,
         total_steps=total_steps,
         schedule=schedule,
-        optimizer=make_optimizer(config.optimizer, schedule),
+        optimizer=make_optimizer(config.optimizer, schedule, abstract_params(model)),
         initial=initial,
     )
 
 
-def place_params(setup: Setup) -> Params:
-    """The parameters that were read, on the mesh; each process gives its devices their parts."""
-    shardings = state_shardings(setup.initial, setup.mesh)
+def place_initial(setup: Setup) -> Params:
+    """Reads the parameters to start from onto the mesh; each process gives its devices' parts."""
+    assert setup.initial is not None
+    params = setup.initial()
 
-    def place(array: np.ndarray, sharding: NamedSharding) -> Array:
+    def place(stored: AnyArray, sharding: NamedSharding) -> Array:
+        array = np.asarray(stored)
         return jax.make_array_from_callback(array.shape, sharding, lambda index: array[index])
 
-    return jax.tree.map(place, setup.initial, shardings)
+    return jax.tree.map(place, params, state_shardings(params, setup.mesh))
 
 
 def make_evaluations(setup: Setup) -> dict[str, Classification]:
@@ -130,6 +142,14 @@ def make_evaluations(setup: Setup) -> dict[str, Classification]:
             on_error=data.on_error,
         )
     return evaluations
+
+
+def _open_initial(
+    config: TrainConfig, model: ModelConfig, *, keep_head: bool = False
+) -> tuple[Params, ModelConfig]:
+    assert config.init_from is not None
+    weights = open_weights(resolve(config.init_from), model.image_size)
+    return fit(weights, model, config.position_resize, keep_head=keep_head)
 
 
 def _check_batch(config: TrainConfig, mesh: Mesh) -> None:

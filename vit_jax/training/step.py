@@ -70,8 +70,8 @@ def make_train_step(
 
     The step takes images uint8 [batch, height, width, 3], labels int [batch] and weights float32
     [batch], and returns the next state and scalars: the mean loss over the rows that count, the
-    gradient's global norm before clipping, and the rows skipped since the run's start. All that is
-    random depends on (seed, state.step) and the row alone.
+    global norm, before clipping, of the gradient of what trains, and the rows skipped since the
+    run's start. All that is random depends on (seed, state.step) and the row alone.
     """
     apply = apply_model(model)
     constrain = constrain_batch(mesh)
@@ -101,11 +101,15 @@ def make_train_step(
         params = optax.apply_updates(state.params, updates)
         averaged = state.averaged
         if average is not None:
-            averaged = optax.incremental_update(params, averaged, 1 - average)
+            # In this form, float32 keeps the average of a constant: frozen parameters stay exact.
+            averaged = jax.tree.map(lambda a, p: a + (1 - average) * (p - a), averaged, params)
         skipped = state.skipped + (batch["weights"] == 0).sum()
         metrics = {
             "loss": value,
-            "grad_norm": optax.global_norm(grads),
+            # Of an optimizer that freezes parameters, without them.
+            "grad_norm": optax.tree_utils.tree_get(
+                opt_state, "grad_norm", default=optax.global_norm(grads)
+            ),
             "skipped": skipped,
         }
         return TrainState(state.step + 1, params, opt_state, averaged, skipped), metrics

@@ -1,158 +1,297 @@
-"""Weight files on disk: `NAME.npz` in Google's layout, and what the model is in `NAME.json`."""
+"""Weight files on disk, of all layouts: what is in one, and writing one.
+
+Beside `NAME.npz` or `NAME.safetensors` lies `NAME.json`: the model with its preprocessing, and its
+classes. Where it is missing, the format's own config is read; where that is missing too, the
+family's customs are assumed, and that is said.
+"""
 
 from __future__ import annotations
 
 import json
 import os
-import zipfile
-import zlib
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import Any, Literal
 
 import numpy as np
 
 from vit_jax.atomic import write_together
 from vit_jax.errors import UserError
+from vit_jax.models.config import ModelConfig
+from vit_jax.models.sizes import heads_of_width
+from vit_jax.schema import build, to_dict
+from vit_jax.weights import huggingface, timm
+from vit_jax.weights.architecture import read_off
+from vit_jax.weights.archives import open_arrays
+from vit_jax.weights.classes import imagenet_classes
 from vit_jax.weights.google import from_google, to_google
 
-# What zipfile raises when any one byte is wrong: besides BadZipFile, by a failed seek (OSError), an
-# unknown version or compression (NotImplementedError), an encryption flag (RuntimeError).
-_DAMAGED = (
-    zipfile.BadZipFile,
-    zlib.error,
-    EOFError,
-    OSError,
-    NotImplementedError,
-    RuntimeError,
-)
+Layout = Literal["google", "timm", "huggingface"]
+
+# What each layout's own configs are called; they stand beside a file of exactly this name.
+_OWN_CONFIG, _OWN_PREPROCESSOR = "config.json", "preprocessor_config.json"
+_HUB_FILE = "model.safetensors"
 
 
-def read_weights(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str, Any] | None]:
-    """Nested parameters of a weight file, and the description beside it (None if there is none).
+@dataclass(frozen=True)
+class Weights:
+    """An opened weight file.
+
+    Attributes:
+      path: of the file.
+      params: nested by our names, each a `StoredArray` that is still to be read, or an array.
+      model: what they are the parameters of; without a head, `num_classes` is 0.
+      class_names: of the head's classes, if known.
+      assumed: what was neither in the file nor beside it, in words; empty if nothing.
+    """
+
+    path: Path
+    layout: Layout
+    params: dict[str, Any]
+    model: ModelConfig
+    class_names: tuple[str, ...] | None
+    assumed: str
+
+
+def open_weights(
+    path: str | os.PathLike[str], image_size: int | tuple[int, int] | None = None
+) -> Weights:
+    """Opens a weight file: reads its names and shapes, and what the model is.
 
     Args:
-      path: a `.npz` file in Google's layout, or a run's directory.
+      path: a `.npz` file of Google or big_vision, a `.safetensors` file of timm or Hugging Face,
+          a directory that holds a hub's `model.safetensors`, or that of a run that has ended.
+      image_size: pixels, side or (height, width), of the images that it was trained on; needed
+          where positions are not a square and nothing beside the file says it.
 
     Raises:
-      UserError: the file or its description is absent, damaged or not of this layout, or the
+      UserError: the file or what describes it is absent, damaged, or of no known layout; or the
           run has not ended.
     """
-    path = Path(path)
-    if path.is_dir():
-        path /= "weights.npz"
-        if not path.exists():
-            raise UserError(
-                f"{path.parent}: the run has not ended, there is no weights.npz; "
-                "finish it with the same train command"
-            )
-    flat = read_npz(path)
+    path = _file(Path(path))
+    arrays = open_arrays(path)
     try:
-        return from_google(flat), _read_description(_description_path(path))
+        return _open(path, arrays, image_size)
     except UserError as error:
         raise UserError(f"{path}: {error}") from error
 
 
-def read_npz(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
-    """All arrays of a `.npz` file, by name. Nothing is unpickled, every checksum is verified.
-
-    Raises:
-      UserError: the file is absent, damaged, holds something else than plain arrays, or NaN or
-          infinite values.
-    """
-    path = Path(path)
-    try:
-        file = open(path, "rb")
-    except OSError as error:
-        raise UserError(f"{path}: {error.strerror}; check the path") from error
-    with file:
-        arrays = _read_archive(path, file)
-    if infinite := [name for name, array in arrays.items() if not _is_finite(array)]:
-        raise UserError(
-            f"{path}: NaN or infinite values in {', '.join(infinite)}; "
-            "take weights from an earlier step or from another file"
-        )
-    return arrays
-
-
 def write_weights(
-    path: str | os.PathLike[str], params: Mapping[str, Any], description: Mapping[str, Any]
+    path: str | os.PathLike[str],
+    params: Mapping[str, Any],
+    model: ModelConfig,
+    *,
+    layout: Layout = "google",
+    class_names: tuple[str, ...] | None = None,
+    facts: Mapping[str, Any] | None = None,
 ) -> None:
-    """Writes nested parameters to `NAME.npz` and a free JSON description to `NAME.json`.
+    """Writes a weight file, and what the model is into `NAME.json` beside it.
 
     Equal arguments give equal bytes. Each file is replaced in one step, the description first,
-    once both are safely on the disk: after a crash a new `.npz` always has its description.
+    once all are safely on the disk: after a crash a new weight file always has its description.
+    A file that is called `model.safetensors`, as hubs want it, gets the layout's own configs too.
+
+    Args:
+      path: ends in `.npz` for Google's layout, in `.safetensors` for the others.
+      params: nested, by our names.
+      model: with nothing left open.
+      class_names: left out unless there is one for each class of the head.
+      facts: more for the description, such as `{"step": 100}`.
 
     Raises:
-      UserError: `path` does not end in `.npz`, or Google's layout has no name for a parameter.
+      UserError: another ending, or the layout cannot express the model.
     """
     path = Path(path)
-    if path.suffix != ".npz":
-        raise UserError(f"{path}: weights are written as .npz; choose a name with this ending")
-    arrays = {name: np.asarray(array, order="C") for name, array in to_google(params).items()}
-    if opaque := [name for name, array in arrays.items() if array.dtype.kind not in "fiu"]:
-        raise TypeError(f"npz cannot hold the dtype of {', '.join(opaque)}")
-    text = json.dumps(description, indent=2, allow_nan=False) + "\n"
+    class_names = class_names if class_names and len(class_names) == model.num_classes else None
+    ending = ".npz" if layout == "google" else ".safetensors"
+    if path.suffix != ending:
+        raise UserError(f"{path}: the layout {layout} is written as {ending}; choose such a name")
+    if layout == "google":
+        arrays = to_google(params)
+    elif layout == "timm":
+        arrays = timm.to_timm(params, model)
+    else:
+        arrays = huggingface.to_huggingface(params, model)
+    arrays = {name: np.asarray(arrays[name], order="C") for name in sorted(arrays)}
+    description = {
+        "layout": layout,
+        "model": to_dict(model),
+        "class_names": None if class_names is None else list(class_names),
+        **(facts or {}),
+    }
+    texts = {path.with_name(_description_name(path)): description}
+    if path.name == _HUB_FILE:
+        if _is_run(path.parent):
+            raise UserError(
+                f"{path}: its config.json would replace the run's; choose another directory"
+            )
+        texts |= _own_configs(path, layout, model, class_names)
     write_together(
         {
-            _description_path(path): lambda file: file.write(text.encode()),
-            # savez dates every entry 1980-01-01: the bytes depend on names and values alone.
-            path: lambda file: np.savez(file, allow_pickle=False, **dict(sorted(arrays.items()))),
+            **{file: _json_writer(text) for file, text in texts.items()},
+            path: _npz_writer(arrays) if layout == "google" else _safetensors_writer(path, arrays),
         }
     )
 
 
-def _read_archive(path: Path, file: IO[bytes]) -> dict[str, np.ndarray]:
-    try:
-        with zipfile.ZipFile(file) as archive:
-            return {
-                member.removesuffix(".npy"): _read_member(archive, member)
-                for member in archive.namelist()
-            }
-    except _DAMAGED as error:
+def _file(path: Path) -> Path:
+    if not path.is_dir():
+        return path
+    for name in ("weights.npz", _HUB_FILE):
+        if (path / name).exists():
+            return path / name
+    if _is_run(path):
         raise UserError(
-            f"{path}: not a whole .npz file ({_one_line(error)}); download or copy it again"
-        ) from error
-    except ValueError as error:
+            f"{path}: the run has not ended, there is no weights.npz; "
+            "finish it with the same train command"
+        )
+    raise UserError(f"{path}: a directory without weights.npz or {_HUB_FILE}; name a weight file")
+
+
+def _is_run(directory: Path) -> bool:
+    return (directory / "config.json").exists() and (directory / "lock").exists()
+
+
+def _open(path: Path, arrays: dict[str, Any], image_size: Any) -> Weights:
+    names = set(arrays)
+    is_timm, is_huggingface = timm.is_timm(names), huggingface.is_huggingface(names)
+    layout: Layout = "timm" if is_timm else "huggingface" if is_huggingface else "google"
+    description = _read_json(path.with_name(_description_name(path)))
+    said = _said(path, layout, description)
+    class_names = said.pop("class_names", None)
+    pooling = None
+    if layout == "google":
+        params = from_google(arrays)
+    else:
+        heads = _heads(said, arrays)
+        if layout == "timm":
+            params, pooling = timm.from_timm(arrays, heads, said.get("image_size", image_size))
+        else:
+            params = huggingface.from_huggingface(arrays, heads)
+    shown = read_off(params, said.get("image_size", image_size))
+    for key in ("num_classes", "representation_size"):
+        if key in said and said[key] != shown.get(key):
+            raise UserError(
+                f"what lies beside it says {key}={said[key]}, its arrays {shown.get(key)}; mend or "
+                "remove the description"
+            )
+    if pooling is not None:
+        shown["pooling"] = pooling
+    side = shown["image_size"]
+    side = side if isinstance(side, int) else min(side)
+    customs = {
+        "google": {"gelu": "tanh", "norm_epsilon": 1e-6, "preprocessing": None},
+        "timm": timm.assumed(path.name, side),
+        "huggingface": huggingface.assumed(),
+    }[layout]
+    missing = {key: value for key, value in customs.items() if key not in said}
+    model = build(ModelConfig, {**_plain(missing), **shown, **_plain(said)}, "model").following()
+    words = _in_words(missing, model)
+    if class_names is None and description is None and model.num_classes == 1000:
+        class_names = imagenet_classes()
+        words.append("the classes of ImageNet-1k")
+    if not model.num_classes:
+        class_names = None
+    if class_names is not None and len(class_names) != model.num_classes:
         raise UserError(
-            f"{path}: holds something else than plain arrays, or is damaged ({_one_line(error)}); "
-            "get it again, or save it again without Python objects"
-        ) from error
+            f"{len(class_names)} class names lie beside it, but its head has {model.num_classes} "
+            "classes; mend the description"
+        )
+    return Weights(path, layout, params, model, class_names, ", ".join(words))
 
 
-def _read_member(archive: zipfile.ZipFile, member: str) -> np.ndarray:
-    with archive.open(member) as file:
-        array = np.lib.format.read_array(file, allow_pickle=False)
-        # zipfile compares the checksum at the entry's end only, and a damaged header may claim
-        # a smaller array than there is.
-        if file.read(1):
-            raise ValueError(f"{member} is longer than its header says")
-    if array.dtype.kind == "V":
-        raise ValueError(f"{member} has the dtype {array.dtype.str}, which says nothing of values")
-    return array
+def _said(path: Path, layout: Layout, description: dict[str, Any] | None) -> dict[str, Any]:
+    """What is written beside the file: values of a `ModelConfig`, and `class_names`."""
+    if description is not None:
+        said, names = description.get("model", {}), description.get("class_names")
+        if not isinstance(said, dict) or not isinstance(names, list | None):
+            raise UserError(
+                f"in its description {_description_name(path)} the model must be an object and the "
+                "class names a list; mend or remove it"
+            )
+        return said | ({} if names is None else {"class_names": tuple(names)})
+    own = _read_json(path.with_name(_OWN_CONFIG)) if path.suffix == ".safetensors" else None
+    if own is None or layout == "google":
+        return {}
+    if layout == "timm":
+        return timm.read_config(own) if "architecture" in own else {}
+    preprocessor = _read_json(path.with_name(_OWN_PREPROCESSOR))
+    return huggingface.read_config(own, preprocessor) if own.get("model_type") == "vit" else {}
 
 
-def _is_finite(array: np.ndarray) -> bool:
-    return array.dtype.kind not in "fc" or bool(np.isfinite(array).all())
+def _own_configs(
+    path: Path, layout: Layout, model: ModelConfig, class_names: tuple[str, ...] | None
+) -> dict[Path, dict[str, Any]]:
+    config = path.with_name(_OWN_CONFIG)
+    if layout == "timm":
+        return {config: timm.write_config(model, class_names)}
+    return {
+        config: huggingface.write_config(model, class_names),
+        path.with_name(_OWN_PREPROCESSOR): huggingface.write_preprocessor(model),
+    }
 
 
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split()) or type(error).__name__
+def _heads(said: Mapping[str, Any], arrays: Mapping[str, Any]) -> int:
+    """Of attention; neither of these layouts shows it."""
+    if "name" in said:
+        return build(ModelConfig, said, "model").size.num_heads
+    ends = ("patch_embed.proj.weight", "patch_embeddings.projection.weight")
+    widths = (a.shape[0] for name, a in arrays.items() if name.endswith(ends) and a.shape)
+    return said.get("num_heads") or heads_of_width(next(widths, 0))
 
 
-def _description_path(path: Path) -> Path:
-    return path.with_name(path.name.removesuffix(".npz") + ".json")
+def _plain(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        k: to_dict(v) if k == "preprocessing" and v is not None else v for k, v in values.items()
+    }
 
 
-def _read_description(path: Path) -> dict[str, Any] | None:
+def _in_words(missing: Mapping[str, Any], model: ModelConfig) -> list[str]:
+    words = [f"{key}={getattr(model, key)}" for key in missing if key != "preprocessing"]
+    if "preprocessing" in missing:
+        words += [f"{k}={v}" for k, v in to_dict(model.preprocessing).items() if v is not None]
+    return words
+
+
+def _description_name(path: Path) -> str:
+    return path.name.removesuffix(path.suffix) + ".json"
+
+
+def _json_writer(value: Mapping[str, Any]):
+    text = json.dumps(value, indent=2, allow_nan=False) + "\n"
+    return lambda file: file.write(text.encode())
+
+
+def _npz_writer(arrays: Mapping[str, np.ndarray]):
+    if opaque := [name for name, array in arrays.items() if array.dtype.kind not in "fiu"]:
+        raise TypeError(f"npz cannot hold the dtype of {', '.join(opaque)}")
+    # savez dates every entry 1980-01-01: the bytes depend on names and values alone.
+    return lambda file: np.savez(file, allow_pickle=False, **arrays)
+
+
+def _safetensors_writer(path: Path, arrays: Mapping[str, np.ndarray]):
     try:
-        description = json.loads(path.read_bytes())
+        from safetensors.numpy import save
+    except ImportError as error:
+        raise UserError(
+            f"{path}: writing this needs the package safetensors; pip install "
+            "'vit_jax[safetensors]'"
+        ) from error
+    # Without this word transformers refuses the file.
+    return lambda file: file.write(save(dict(arrays), metadata={"format": "pt"}))
+
+
+def _read_json(path: Path) -> dict[str, Any] | None:
+    try:
+        value = json.loads(path.read_bytes())
     except FileNotFoundError:
         return None
     except (OSError, ValueError) as error:
+        text = " ".join(str(error).split())
         raise UserError(
-            f"its description {path.name} cannot be read ({_one_line(error)}); mend or remove it"
+            f"its description {path.name} cannot be read ({text}); mend or remove it"
         ) from error
-    if not isinstance(description, dict):
+    if not isinstance(value, dict):
         raise UserError(f"its description {path.name} is no JSON object; mend or remove it")
-    return description
+    return value

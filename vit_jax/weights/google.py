@@ -3,7 +3,8 @@
 Released files number the modules of an encoder block in one sequence (`LayerNorm_0`,
 `MultiHeadDotProductAttention_1`, `LayerNorm_2`, `MlpBlock_3`), newer Linen files for each class
 (`LayerNorm_0`, `MultiHeadDotProductAttention_0`, `LayerNorm_1`, `MlpBlock_0`). Both are read, the
-released numbering is written. Attention pooling and registers are not in the released files:
+released numbering is written. big_vision also stores the blocks stacked, without a number
+(`Transformer/encoderblock/…`). Attention pooling and registers are not in the released files:
 pooling is named as in big_vision (`MAPHead_0`), registers are `registers`.
 """
 
@@ -17,6 +18,7 @@ import numpy as np
 from flax import traverse_util
 
 from vit_jax.errors import UserError
+from vit_jax.weights.stored import AnyArray, stacked
 
 _NORM = ("scale", "bias")
 _DENSE = ("kernel", "bias")
@@ -77,26 +79,30 @@ _PATH_IN_BLOCK = {
     name: path for names in (_RELEASED_BLOCK, _LINEN_BLOCK) for path, name in names.items()
 }
 _BLOCK_NAME = re.compile(r"Transformer/encoderblock_(0|[1-9][0-9]{0,3})/(.+)")
+_STACKED_NAME = re.compile(r"Transformer/encoderblock/(.+)")
+# Where a training run was saved whole: the parameters' prefix, and what else there is by design.
+_PREFIXES = {"opt/target/": ("opt/",), "params/": ("opt/", "extra/", "chrono/")}
 
 
-def from_google(flat: Mapping[str, np.ndarray]) -> dict[str, Any]:
+def from_google(flat: Mapping[str, AnyArray]) -> dict[str, Any]:
     """The model's nested parameters from a flat mapping with Google's names.
 
-    Names may bear the prefix `params/` or `opt/target/`. Where the latter occurs, the other
-    entries under `opt/` are the optimizer's state and are left out by design; nothing else is.
-    Blocks are stacked on axis 0 in depth order. Arrays keep their dtype and their values.
+    Names may bear the prefix `params/` or `opt/target/`. Where one occurs, what else a training
+    run saves (the optimizer's state under `opt/`, big_vision's counters) is left out by design;
+    nothing else is. Blocks are stacked on axis 0 in depth order, to be read later. Arrays keep
+    their dtype and their values.
 
     Raises:
       UserError: names that are not understood (all are listed), two names for one parameter,
           or blocks that do not run from 0, differ in their names or differ in their shapes.
     """
-    outside: dict[str, np.ndarray] = {}
-    stacks: dict[str, dict[int, np.ndarray]] = {}
+    outside: dict[str, AnyArray] = {}
+    stacks: dict[str, dict[int, AnyArray]] = {}
     unknown: list[str] = []
     for name, short_name in _short_names(flat):
         path, block = _place(short_name)
         if path is None:
-            unknown.append(name)
+            unknown.append(f"{name} {tuple(flat[name].shape)}")
         elif (path in outside) if block is None else (block in stacks.get(path, {})):
             raise UserError(
                 f"{name} is the second name for {path} in these weights; "
@@ -113,7 +119,9 @@ def from_google(flat: Mapping[str, np.ndarray]) -> dict[str, Any]:
         )
     _check_blocks(stacks)
     for path, arrays in stacks.items():
-        outside[path] = np.stack([arrays[block] for block in sorted(arrays)])
+        if path in outside:
+            raise UserError(f"{path} is there both block by block and stacked; remove one of them")
+        outside[path] = stacked([arrays[block] for block in sorted(arrays)])
     return traverse_util.unflatten_dict(outside, sep="/")
 
 
@@ -141,19 +149,15 @@ def to_google(params: Mapping[str, Any]) -> dict[str, np.ndarray]:
     return flat
 
 
-def _short_names(flat: Mapping[str, np.ndarray]) -> list[tuple[str, str | None]]:
+def _short_names(flat: Mapping[str, AnyArray]) -> list[tuple[str, str | None]]:
     """Each name with its form without prefix, or with None where it lacks the file's prefix."""
-    prefixes = ("opt/target/", "params/")
-    prefix = next((p for p in prefixes if any(name.startswith(p) for name in flat)), "")
+    prefix = next((p for p in _PREFIXES if any(name.startswith(p) for name in flat)), "")
+    others = _PREFIXES.get(prefix, ())
     return [
         (name, name.removeprefix(prefix) if name.startswith(prefix) else None)
         for name in flat
-        if not (_is_optimizer_state(name) and prefix == "opt/target/")
+        if name.startswith(prefix) or not name.startswith(others)
     ]
-
-
-def _is_optimizer_state(name: str) -> bool:
-    return name.startswith("opt/") and not name.startswith("opt/target/")
 
 
 def _place(short_name: str | None) -> tuple[str | None, int | None]:
@@ -162,10 +166,12 @@ def _place(short_name: str | None) -> tuple[str | None, int | None]:
         return None, None
     if in_block := _BLOCK_NAME.fullmatch(short_name):
         return _PATH_IN_BLOCK.get(in_block[2]), int(in_block[1])
+    if in_stack := _STACKED_NAME.fullmatch(short_name):
+        return _PATH_IN_BLOCK.get(in_stack[1]), None
     return _PATH_OUTSIDE_BLOCKS.get(short_name), None
 
 
-def _check_blocks(stacks: Mapping[str, Mapping[int, np.ndarray]]) -> None:
+def _check_blocks(stacks: Mapping[str, Mapping[int, AnyArray]]) -> None:
     blocks = {block for arrays in stacks.values() for block in arrays}
     depth = max(blocks, default=-1) + 1
     if absent := sorted(set(range(depth)) - blocks):

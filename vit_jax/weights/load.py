@@ -1,72 +1,147 @@
-"""From a weight file to the parameters of a given model."""
+"""From a weight file to the parameters of a given model, or to a model."""
 
-import dataclasses
 import logging
 import os
-from collections.abc import Mapping
 from typing import Any
 
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx, traverse_util
+
 from vit_jax.errors import UserError
-from vit_jax.models.config import ModelConfig
+from vit_jax.models.config import FOLLOWED, ModelConfig
 from vit_jax.models.functional import Params, abstract_params
-from vit_jax.preprocessing import PreprocessingConfig
-from vit_jax.schema import build
-from vit_jax.weights.files import read_weights
-from vit_jax.weights.transfer import adapt
+from vit_jax.models.sizes import SIZES, parse_name
+from vit_jax.models.vit import ViT
+from vit_jax.schema import build, to_dict
+from vit_jax.weights.catalogue import resolve
+from vit_jax.weights.files import Weights, open_weights
+from vit_jax.weights.transfer import PositionResize, adapt
 
 _log = logging.getLogger(__name__)
 
-# What no array of the file shows, and what would make the same parameters another function.
-_MUST_AGREE = ("pooling", "positions", "gelu", "norm_epsilon")
 
-
-def load_params(path: str | os.PathLike[str], model: ModelConfig) -> tuple[Params, ModelConfig]:
-    """Reads weights, and fits positions and head to the model (`transfer.adapt`); says so.
+def load_model(
+    name: str | None = None,
+    *,
+    weights: str | os.PathLike[str],
+    image_size: int | tuple[int, int] | None = None,
+    num_classes: int | None = None,
+    position_resize: PositionResize = "aligned",
+    **options: Any,
+) -> ViT:
+    """A model with the parameters of a file.
 
     Args:
-      path: a `.npz` file in Google's layout, or the directory of a run that has ended.
-      model: with `num_classes` set. Without `preprocessing`, it gets that of the weights.
+      name: such as `ViT-B/16`, to be checked against the file; with another patch side than the
+          file's, the patch embedding is resized.
+      weights: a file, the directory of a run that has ended, or the name of a released file, which
+          is downloaded once.
+      image_size: pixels, a side or (height, width); None is the file's.
+      num_classes: None keeps the file's head, another number than the file's gives a head of
+          zeros, 0 none.
+      position_resize: how positions get to another image size.
+      **options: other fields of `ModelConfig`, such as `dtype="bfloat16"`. With a new head a
+          representation layer is dropped, unless `representation_size` asks for it.
 
     Returns:
-      Nested numpy parameters, and the model with its preprocessing.
+      A module that maps float images [batch, height, width, 3] to logits [batch, num_classes];
+      `preprocess` makes such images. `config` is what the model is, `class_names` are its classes
+      if they are known.
 
     Raises:
-      UserError: the file cannot be read, or is not of such a model.
+      UserError: the file cannot be had or read, is not of such a model, or an option is not one.
     """
-    params, description = read_weights(path)
-    saved = (description or {}).get("model", {})
-    _check_agreement(path, saved, model)
-    try:
-        if model.preprocessing is None and saved.get("preprocessing") is not None:
-            preprocessing = build(
-                PreprocessingConfig, saved["preprocessing"], "model.preprocessing"
+    opened = open_weights(resolve(os.fspath(weights)), image_size)
+    # Preprocessing is left open, because it depends on the image size.
+    wanted = to_dict(opened.model) | {"preprocessing": None} | to_dict(options)
+    if image_size is not None:
+        wanted["image_size"] = image_size
+    if num_classes is not None:
+        wanted["num_classes"] = num_classes
+        if num_classes != opened.model.num_classes and "representation_size" not in options:
+            wanted["representation_size"] = None
+    if name is not None:
+        _require_size(opened, name)
+        wanted["name"] = name
+    params, config = fit(opened, build(ModelConfig, wanted, "load_model"), position_resize)
+    model = nnx.eval_shape(lambda: ViT(config, rngs=nnx.Rngs(0)))
+    model = nnx.merge(nnx.graphdef(model), read_params(params))
+    if config.num_classes == opened.model.num_classes:
+        model.class_names = opened.class_names
+    return model
+
+
+def fit(
+    weights: Weights,
+    model: ModelConfig,
+    position_resize: PositionResize = "aligned",
+    *,
+    keep_head: bool = False,
+) -> tuple[Params, ModelConfig]:
+    """Fits positions, patches and head of opened weights to a model (`transfer.adapt`); says so.
+
+    Args:
+      model: with `num_classes` set. What it leaves open it gets from the weights.
+      keep_head: whether another head than the weights' is an error.
+
+    Returns:
+      Nested `StoredArray`s, and the model with nothing left open.
+
+    Raises:
+      UserError: the weights are not of such a model.
+    """
+    for key in FOLLOWED:
+        own, other = getattr(weights.model, key), getattr(model, key)
+        if other is not None and own != other:
+            raise UserError(
+                f"{weights.path}: the weights were trained with {key}={own}, the model has "
+                f"{other}; use --config.model.{key}={own}, or leave it out"
             )
-            model = dataclasses.replace(model, preprocessing=preprocessing)
+    for key in ("num_classes", "representation_size") if keep_head else ():
+        own, other = getattr(weights.model, key), getattr(model, key)
+        if own != other:
+            raise UserError(
+                f"{weights.path}: the weights' head has {key}={own}, the model's {other}; use "
+                f"--config.model.{key}={own}"
+            )
+    assumed = weights.assumed if model.preprocessing is None else ""
+    model = model.following(weights.model)
+    try:
         params, notes = adapt(
-            params,
+            weights.params,
             abstract_params(model),
-            old_grid=_grid(saved, model),
+            old_grid=weights.model.grid,
             new_grid=model.grid,
             has_class_token=model.has_class_token,
+            position_resize=position_resize,
         )
     except UserError as error:
-        raise UserError(f"{path}: {error}") from error
-    _log.info("weights of %s%s", path, "".join(f"; {note}" for note in notes))
+        raise UserError(f"{weights.path}: {error}") from error
+    notes += [f"assumed, for nothing says so: {assumed}"] if assumed else []
+    _log.info("weights of %s%s", weights.path, "".join(f"; {note}" for note in notes))
     return params, model
 
 
-def _check_agreement(path: str | os.PathLike[str], saved: Mapping[str, Any], model: ModelConfig):
-    for key in _MUST_AGREE:
-        if key in saved and saved[key] != getattr(model, key):
-            raise UserError(
-                f"{path}: the weights were trained with {key}={saved[key]}, the model has "
-                f"{getattr(model, key)}; use --config.model.{key}={saved[key]}"
-            )
+def read_params(params: Params) -> Params:
+    """Reads stored parameters into arrays on the default device.
+
+    The largest first, so that no more than one parameter is there twice, and never a large one
+    when nearly all are there.
+    """
+    flat = traverse_util.flatten_dict(params, sep="/")
+    arrays = {
+        path: jnp.asarray(np.asarray(flat[path]))
+        for path in sorted(flat, key=lambda path: -int(np.prod(flat[path].shape)))
+    }
+    return traverse_util.unflatten_dict(arrays, sep="/")
 
 
-def _grid(saved: Mapping[str, Any], model: ModelConfig) -> tuple[int, int] | None:
-    size = saved.get("image_size")
-    if size is None:
-        return None
-    height, width = (size, size) if isinstance(size, int) else size
-    return height // model.patch_size, width // model.patch_size
+def _require_size(weights: Weights, name: str) -> None:
+    there = weights.model.size
+    if SIZES[parse_name(name)[0]] != there:
+        shape = ", ".join(f"{key}={value}" for key, value in there._asdict().items())
+        raise UserError(
+            f"{weights.path}: holds {weights.model.name} ({shape}), not {name}; name that model, or "
+            "leave the name out"
+        )

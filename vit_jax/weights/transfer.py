@@ -2,109 +2,171 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
+import jax
 import numpy as np
 from flax import traverse_util
 
 from vit_jax.errors import UserError
+from vit_jax.weights.stored import changed
 
 Grid = tuple[int, int]
+# How positions go to another grid: see `resize_positions`.
+PositionResize = Literal[
+    "aligned", "bilinear", "bilinear_antialiased", "bicubic", "bicubic_antialiased"
+]
 
 
 def adapt(
     params: Mapping[str, Any],
     target: Mapping[str, Any],
     *,
-    old_grid: Grid | None = None,
+    old_grid: Grid,
     new_grid: Grid,
     has_class_token: bool,
+    position_resize: PositionResize = "aligned",
 ) -> tuple[dict[str, Any], list[str]]:
     """Makes read parameters fit a model, as for fine-tuning (paper sections 3.2 and B.1.1).
 
-    Positions are resized when the grid differs. The head is zero-initialised when the number of
-    classes differs, and when the file has a representation layer (`pre_logits`) that the model
-    has not: then the whole two-layer head goes. Everything else must fit.
+    Positions are resized when the grid differs, and the patch embedding when the patch does. The
+    head is zero-initialised when the number of classes differs, and when the file has a
+    representation layer (`pre_logits`) that the model has not: then the whole two-layer head goes.
+    A model without a head takes none. Everything else must fit.
 
     Args:
-      params: nested parameters of the file.
+      params: nested parameters of the file, arrays or stored ones.
       target: nested arrays or `jax.ShapeDtypeStruct`s of the model; gives shapes and dtypes.
-      old_grid: height and width, in patches, of the file's positions. None: a square if their
-          number is one, else the model's grid if their number agrees.
+      old_grid: height and width, in patches, of the file's positions.
       new_grid: the model's height and width in patches.
       has_class_token: whether the first position is the class token's.
+      position_resize: see `resize_positions`.
 
     Returns:
-      The nested parameters, and a short note for each change.
+      The nested parameters as `StoredArray`s, which are changed when they are read, and a short
+      note for each change.
 
     Raises:
       UserError: names missing, extra or of another shape, all listed with both shapes.
     """
     flat = traverse_util.flatten_dict(params, sep="/")
     wanted = traverse_util.flatten_dict(target, sep="/")
-    notes: list[str] = []
-
-    both_heads = "head/kernel" in flat and "head/kernel" in wanted
-    drop_pre_logits = (
-        both_heads and "pre_logits/kernel" in flat and "pre_logits/kernel" not in wanted
-    )
-    if both_heads:
-        old_classes, new_classes = (p["head/kernel"].shape[-1] for p in (flat, wanted))
-        if drop_pre_logits or old_classes != new_classes:
-            flat |= {
-                name: np.zeros(leaf.shape, leaf.dtype)
-                for name, leaf in wanted.items()
-                if name.startswith("head/")
-            }
-            notes.append(f"head {old_classes} -> {new_classes} classes, zero-initialised")
-    if drop_pre_logits:
-        flat = {name: leaf for name, leaf in flat.items() if not name.startswith("pre_logits/")}
-        notes.append("pre_logits dropped")
-
-    # Before the positions are touched: a class token on one side only shows here by its name.
+    flat, notes = _with_head(flat, wanted)
+    # Before anything is resized: a class token on one side only shows here by its name.
     _check_fit(flat, wanted)
     if "pos_embedding" in flat:
-        positions = flat["pos_embedding"]
-        length = positions.shape[1] - has_class_token
-        old_grid = old_grid or _guess_grid(length, new_grid)
-        if (old_grid, length) != (new_grid, math.prod(new_grid)):
-            flat["pos_embedding"] = resize_positions(positions, old_grid, new_grid, has_class_token)
-            notes.append(f"positions {old_grid[0]}x{old_grid[1]} -> {new_grid[0]}x{new_grid[1]}")
-    fitted = {name: np.asarray(leaf, wanted[name].dtype) for name, leaf in flat.items()}
+        _require_grid(flat["pos_embedding"].shape[1] - has_class_token, old_grid)
+    if "pos_embedding" in flat and old_grid != new_grid:
+        flat["pos_embedding"] = changed(
+            flat["pos_embedding"],
+            lambda x: resize_positions(x, old_grid, new_grid, has_class_token, position_resize),
+            shape=tuple(wanted["pos_embedding"].shape),
+            dtype=np.float32,
+        )
+        notes.append(f"positions {old_grid[0]}x{old_grid[1]} -> {new_grid[0]}x{new_grid[1]}")
+    old_patch, new_patch = (p["embedding/kernel"].shape[0] for p in (flat, wanted))
+    if old_patch != new_patch:
+        flat["embedding/kernel"] = changed(
+            flat["embedding/kernel"],
+            lambda x: resize_patch_embedding(x, new_patch),
+            shape=tuple(wanted["embedding/kernel"].shape),
+            dtype=np.float32,
+        )
+        notes.append(f"patches {old_patch}x{old_patch} -> {new_patch}x{new_patch}")
+    fitted = {
+        name: changed(leaf, functools.partial(np.asarray, dtype=dtype), dtype=dtype)
+        for name, leaf in flat.items()
+        for dtype in [wanted[name].dtype]
+    }
     return traverse_util.unflatten_dict(fitted, sep="/"), notes
 
 
+def _with_head(
+    flat: Mapping[str, Any], wanted: Mapping[str, Any]
+) -> tuple[dict[str, Any], list[str]]:
+    """The parameters with the head that the model wants, and notes of what became of theirs."""
+    notes = []
+    drops_pre_logits = "pre_logits/kernel" in flat and "pre_logits/kernel" not in wanted
+    old, new = (p["head/kernel"].shape[-1] if "head/kernel" in p else 0 for p in (flat, wanted))
+    kept = {k: v for k, v in flat.items() if not (drops_pre_logits and k.startswith("pre_logits/"))}
+    if drops_pre_logits:
+        notes.append("pre_logits dropped")
+    if new == 0:
+        kept = {k: v for k, v in kept.items() if not k.startswith("head/")}
+        notes += [f"head of {old} classes dropped"] if old else []
+    elif old != new or drops_pre_logits:
+        zeros = {k: np.zeros(v.shape, v.dtype) for k, v in wanted.items() if k.startswith("head/")}
+        kept |= zeros
+        notes.append(f"head {old} -> {new} classes, zero-initialised")
+    return kept, notes
+
+
 def resize_positions(
-    pos_embedding: np.ndarray, old_grid: Grid | None, new_grid: Grid, has_class_token: bool
+    pos_embedding: np.ndarray,
+    old_grid: Grid,
+    new_grid: Grid,
+    has_class_token: bool,
+    method: PositionResize = "aligned",
 ) -> np.ndarray:
     """Position embeddings (1, T, D) at another grid, (1, T', D) in float32 (paper section 3.2).
 
-    Bilinear in two dimensions with aligned corners, as `scipy.ndimage.zoom(order=1)` in the
-    official code. The class token's position, the first one if there is one, is kept as it is.
+    The class token's position, the first one if there is one, is kept as it is.
 
     Args:
       pos_embedding: (1, T, D), rows of the grid one after the other.
-      old_grid: height and width in patches; None means square.
+      old_grid: height and width in patches.
       new_grid: the wanted height and width in patches.
       has_class_token: whether the first position is the class token's.
+      method: `aligned` is bilinear with aligned corners, as `scipy.ndimage.zoom(order=1)` in the
+          official code; the others have half-pixel centres, as `jax.image.resize`; antialiasing
+          matters where the grid shrinks.
 
     Raises:
-      UserError: the number of positions is not that of `old_grid`, or not a square.
+      UserError: the number of positions is not that of `old_grid`.
     """
     positions = np.asarray(pos_embedding, np.float32)[0]
-    prefix, grid = np.split(positions, [int(has_class_token)])
-    height, width = old_grid or _square(len(grid))
-    if len(grid) != height * width:
-        raise UserError(
-            f"the weights hold {len(grid)} positions, which is not a grid of {height}x{width}; "
-            "give the height and width, in patches, of the images they were trained on"
-        )
-    rows = _interpolation(height, new_grid[0])
-    columns = _interpolation(width, new_grid[1])
-    resized = columns @ np.tensordot(rows, grid.reshape(height, width, -1), 1)
+    prefix, flat_grid = np.split(positions, [int(has_class_token)])
+    _require_grid(len(flat_grid), old_grid)
+    grid = flat_grid.reshape(*old_grid, -1)
+    if method == "aligned":
+        rows, columns = map(_interpolation, old_grid, new_grid)
+        resized = columns @ np.tensordot(rows, grid, 1)
+    else:
+        kind, _, antialias = method.partition("_")
+        resized = _resize(grid, (*new_grid, grid.shape[-1]), kind, antialias=bool(antialias))
     return np.concatenate([prefix, resized.reshape(-1, positions.shape[-1])])[None]
+
+
+def resize_patch_embedding(kernel: np.ndarray, new_patch: int) -> np.ndarray:
+    """The kernel (P, P, 3, D) of patches of another side, (P', P', 3, D) in float32.
+
+    By the pseudo-inverse of FlexiViT (arXiv 2212.08013, section 3.4, eq. 3): of all kernels the
+    one whose answers to bilinearly resized patches are nearest to those of the old kernel to the
+    patches themselves; exactly the same if patches grow.
+    """
+    old_patch = kernel.shape[0]
+    basis = np.eye(old_patch**2, dtype=np.float32).reshape(old_patch, old_patch, -1)
+    resize = _resize(basis, (new_patch, new_patch, old_patch**2), "bilinear", antialias=True)
+    # Of a flat patch: (new pixels, old pixels).
+    matrix = resize.reshape(new_patch**2, old_patch**2).astype(np.float64)
+    flat = np.asarray(kernel, np.float64).reshape(old_patch**2, -1)
+    resized = np.linalg.pinv(matrix.T) @ flat
+    return resized.reshape(new_patch, new_patch, *kernel.shape[2:]).astype(np.float32)
+
+
+def _resize(
+    array: np.ndarray, shape: tuple[int, ...], method: str, *, antialias: bool
+) -> np.ndarray:
+    # On the host, whatever accelerators there are, and in full precision.
+    with jax.default_device(jax.local_devices(backend="cpu")[0]):
+        return np.asarray(
+            jax.image.resize(
+                array, shape, method, antialias=antialias, precision=jax.lax.Precision.HIGHEST
+            )
+        )
 
 
 def _interpolation(old: int, new: int) -> np.ndarray:
@@ -113,19 +175,12 @@ def _interpolation(old: int, new: int) -> np.ndarray:
     return np.maximum(0, 1 - np.abs(places - np.arange(old))).astype(np.float32)
 
 
-def _square(length: int) -> Grid:
-    side = math.isqrt(length)
-    if side * side != length:
+def _require_grid(positions: int, grid: Grid) -> None:
+    if positions != math.prod(grid):
         raise UserError(
-            f"the weights hold {length} positions, which is not a square grid; "
-            "give the height and width, in patches, of the images they were trained on"
+            f"the weights hold {positions} positions, which is not a grid of {grid[0]}x{grid[1]}; "
+            "give the size of the images they were trained on"
         )
-    return side, side
-
-
-def _guess_grid(length: int, new_grid: Grid) -> Grid:
-    is_square = math.isqrt(length) ** 2 == length
-    return new_grid if length == math.prod(new_grid) and not is_square else _square(length)
 
 
 def _check_fit(flat: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
@@ -136,6 +191,8 @@ def _check_fit(flat: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
         )
         if name == "pos_embedding" and old and new:
             fits = len(old) == len(new) and (old[0], *old[2:]) == (new[0], *new[2:])
+        elif name == "embedding/kernel" and old and new:
+            fits = len(old) == len(new) and old[2:] == new[2:]
         else:
             fits = old == new
         if not fits:

@@ -1,0 +1,13 @@
+"""Values that several commands take."""
+
+
+def image_size(text: str) -> int | tuple[int, int]:
+    """`224` or `HEIGHTxWIDTH`, in pixels.
+
+    Raises:
+      ValueError: the text is neither.
+    """
+    sides = [int(side) for side in text.split("x")]
+    if len(sides) > 2:
+        raise ValueError(text)
+    return sides[0] if len(sides) == 1 else (sides[0], sides[1])

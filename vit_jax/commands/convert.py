@@ -1,0 +1,61 @@
+"""`convert`: a weight file in another layout, at another image size, or as a program to serve."""
+
+import argparse
+from pathlib import Path
+
+from vit_jax.commands.arguments import image_size
+from vit_jax.errors import UserError
+
+LAYOUTS = ("google", "timm", "huggingface", "stablehlo")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds this command's flags."""
+    parser.add_argument(
+        "--source",
+        required=True,
+        help="a file, the directory of a run that has ended, or the name of a released file",
+    )
+    parser.add_argument(
+        "--target",
+        required=True,
+        type=Path,
+        help="the new file: .npz for google, .safetensors for timm and huggingface (called "
+        "model.safetensors it gets the hub's config.json too), .stablehlo for stablehlo",
+    )
+    parser.add_argument("--layout", required=True, choices=LAYOUTS, help="names and format")
+    parser.add_argument(
+        "--image_size",
+        type=image_size,
+        help="pixels, or HEIGHTxWIDTH, to which positions are resized (that of the source)",
+    )
+
+
+def run(arguments: argparse.Namespace, overrides: list[str]) -> None:
+    """Runs the command; prints what was written."""
+    from vit_jax.models.functional import model_params
+    from vit_jax.weights.export import export_model
+    from vit_jax.weights.files import write_weights
+    from vit_jax.weights.load import load_model
+
+    del overrides  # It has no --config, so there are none.
+    target = arguments.target
+    if target.exists():
+        raise UserError(f"--target={target}: exists already; remove it or choose another name")
+    model = load_model(weights=arguments.source, image_size=arguments.image_size)
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if arguments.layout == "stablehlo":
+            export_model(model, target)
+        else:
+            write_weights(
+                target,
+                model_params(model),
+                model.config,
+                layout=arguments.layout,
+                class_names=model.class_names,
+            )
+    except OSError as error:
+        raise UserError(f"--target={target}: {error.strerror}; choose another place") from error
+    height, width = model.config.input_size
+    print(f"{target}: {model.config.name} at {height}x{width} pixels, layout {arguments.layout}")

@@ -1,0 +1,166 @@
+"""`predict`: the classes of images, by a weight file, a finished run or a released model."""
+
+import argparse
+import contextlib
+import csv
+import glob
+import json
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import IO, TYPE_CHECKING
+
+from vit_jax.commands.arguments import image_size
+from vit_jax.errors import UserError
+
+if TYPE_CHECKING:
+    from vit_jax.evaluation.prediction import Prediction
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds this command's flags."""
+    parser.add_argument(
+        "--weights",
+        required=True,
+        help="a file, the directory of a run that has ended, or the name of a released file",
+    )
+    parser.add_argument(
+        "--images", required=True, nargs="+", help="files, folders (at any depth) or patterns"
+    )
+    parser.add_argument("--top_k", type=int, default=5, help="classes an image (5)")
+    parser.add_argument("--batch_size", type=int, default=32, help="images at a time (32)")
+    parser.add_argument(
+        "--image_size", type=image_size, help="pixels, or HEIGHTxWIDTH (that of the weights)"
+    )
+    parser.add_argument(
+        "--class_names", type=Path, help="a text file, one name a line (those of the weights)"
+    )
+    parser.add_argument(
+        "--output", type=Path, help="FILE.csv or FILE.jsonl; without it, readable lines are printed"
+    )
+
+
+def run(arguments: argparse.Namespace, overrides: list[str]) -> None:
+    """Runs the command; unreadable images are counted and named at the end."""
+    from vit_jax.evaluation.prediction import predict
+    from vit_jax.weights.classes import read_class_names
+    from vit_jax.weights.load import load_model
+
+    del overrides  # It has no --config, so there are none.
+    if arguments.output is not None and arguments.output.suffix not in (".csv", ".jsonl"):
+        raise UserError(f"--output={arguments.output}: name a .csv or a .jsonl file")
+    files = list_files(arguments.images)
+    model = load_model(weights=arguments.weights, image_size=arguments.image_size)
+    names = model.class_names
+    if arguments.class_names is not None:
+        names = read_class_names(arguments.class_names, model.config.num_classes or 0)
+    predictions = predict(model, files, top_k=arguments.top_k, batch_size=arguments.batch_size)
+    unreadable = 0
+    with _writer(arguments.output) as file:
+        write = _FORMATS[arguments.output.suffix if arguments.output else None](file, names)
+        for prediction in _with_progress(predictions, len(files), arguments.output is not None):
+            write(prediction)
+            unreadable += prediction.error is not None
+    if unreadable:
+        print(f"{unreadable} of {len(files)} images could not be read", file=sys.stderr)
+
+
+def list_files(arguments: Sequence[str]) -> list[str]:
+    """The image files that files, folders and patterns stand for, in their order.
+
+    Raises:
+      UserError: one of them stands for none.
+    """
+    from vit_jax.data.folder import list_images
+
+    files: list[str] = []
+    for argument in arguments:
+        path = os.path.expanduser(argument)
+        if os.path.isdir(path):
+            found = list_images(path)
+        elif os.path.exists(path):
+            found = [path]
+        else:
+            found = sorted(p for p in glob.glob(path, recursive=True) if os.path.isfile(p))
+        if not found:
+            raise UserError(f"--images={argument}: no such image; check the path")
+        files += found
+    return files
+
+
+def _name(names: tuple[str, ...] | None, label: int) -> str:
+    return str(label) if names is None else names[label]
+
+
+def _csv(file: IO[str], names: tuple[str, ...] | None):
+    """A row for each class of each image; of an unreadable one a row with the error."""
+    writer = csv.writer(file, lineterminator="\n")
+    writer.writerow(["image", "rank", "class", "name", "probability", "error"])
+
+    def write(prediction: "Prediction") -> None:
+        if prediction.error is not None:
+            writer.writerow([prediction.image, "", "", "", "", prediction.error])
+        pairs = zip(prediction.classes, prediction.probabilities, strict=True)
+        for rank, (label, share) in enumerate(pairs, 1):
+            name = _name(names, label)
+            writer.writerow([prediction.image, rank, label, name, f"{share:.6f}", ""])
+
+    return write
+
+
+def _json_lines(file: IO[str], names: tuple[str, ...] | None):
+    def write(prediction: "Prediction") -> None:
+        line: dict[str, object] = {"image": prediction.image}
+        if prediction.error is not None:
+            line["error"] = prediction.error
+        else:
+            pairs = zip(prediction.classes, prediction.probabilities, strict=True)
+            line["predictions"] = [
+                {"class": label, "name": _name(names, label), "probability": round(share, 6)}
+                for label, share in pairs
+            ]
+        file.write(json.dumps(line, ensure_ascii=False) + "\n")
+
+    return write
+
+
+def _readable(file: IO[str], names: tuple[str, ...] | None):
+    def write(prediction: "Prediction") -> None:
+        file.write(f"{prediction.image}\n")
+        if prediction.error is not None:
+            file.write(f"  {prediction.error}\n")
+        pairs = zip(prediction.classes, prediction.probabilities, strict=True)
+        for label, share in pairs:
+            shown = f"  {names[label]}" if names else ""
+            file.write(f"  {share:7.2%}  {label:>5}{shown}\n")
+
+    return write
+
+
+_FORMATS = {".csv": _csv, ".jsonl": _json_lines, None: _readable}
+
+
+@contextlib.contextmanager
+def _writer(output: Path | None) -> Iterator[IO[str]]:
+    """The file, which appears when it is whole; or standard output."""
+    if output is None:
+        yield sys.stdout
+        return
+    partial = output.with_name(f".{output.name}.{os.getpid()}.tmp")
+    try:
+        with open(partial, "w", encoding="utf-8", newline="") as file:
+            yield file
+        os.replace(partial, output)
+    except OSError as error:
+        raise UserError(f"--output={output}: {error.strerror}; choose another file") from error
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def _with_progress(
+    predictions: "Iterator[Prediction]", total: int, shown: bool
+) -> "Iterator[Prediction]":
+    from tqdm import tqdm
+
+    return iter(tqdm(predictions, total=total, unit="img", disable=not shown or None))

@@ -1,0 +1,59 @@
+"""Images as a model's weights expect them."""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from vit_jax.data.images import EvalTransform, ImageError, decode, upright_rgb
+from vit_jax.errors import UserError
+from vit_jax.models.vit import ViT
+from vit_jax.preprocessing import PreprocessingConfig
+
+# An opened image, its pixels as uint8 [height, width, 3], or a file.
+AnyImage = Image.Image | np.ndarray | str | os.PathLike[str]
+
+
+def preprocess(images: Sequence[AnyImage], model: ViT) -> np.ndarray:
+    """Resizes, crops and normalises images as the model was trained to see them in evaluation.
+
+    Args:
+      images: opened ones, uint8 arrays [height, width, 3], or paths, of any sizes.
+
+    Returns:
+      float32 [batch, height, width, 3], ready for `model(images)`.
+
+    Raises:
+      UserError: a file cannot be read, or an array is not of this form.
+    """
+    config = model.config
+    assert config.preprocessing is not None
+    transform = EvalTransform(config.input_size, config.preprocessing)
+    fitted = np.stack([transform.fit(_open(image)) for image in images])
+    return _normalize(fitted, config.preprocessing)
+
+
+def _open(image: AnyImage) -> Image.Image:
+    if isinstance(image, Image.Image):
+        return upright_rgb(image)
+    if isinstance(image, np.ndarray):
+        if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
+            raise UserError(
+                f"an image array must be uint8 [height, width, 3], not {image.dtype} "
+                f"{list(image.shape)}"
+            )
+        return Image.fromarray(image)
+    try:
+        return decode(Path(image).expanduser().read_bytes())
+    except OSError as error:
+        raise UserError(f"{image}: {error.strerror}; check the path") from error
+    except ImageError as error:
+        raise UserError(f"{image}: {error}") from error
+
+
+def _normalize(images: np.ndarray, preprocessing: PreprocessingConfig) -> np.ndarray:
+    """As `device.normalize`, on the host."""
+    mean, std = (np.asarray(x, np.float32) for x in (preprocessing.mean, preprocessing.std))
+    return images.astype(np.float32) * (1 / (255 * std)) - mean / std

@@ -1,0 +1,164 @@
+"""The files of "How to train your ViT?" (Steiner et al., arXiv 2106.10270): names and choice.
+
+A name says how a model was pre-trained and, after `--`, fine-tuned; the storage's `index.csv`
+has the accuracies of all 50,000.
+"""
+
+from __future__ import annotations
+
+import csv
+import math
+import re
+from collections.abc import Sequence
+
+from vit_jax.errors import UserError
+from vit_jax.weights.download import STORAGE, fetch
+from vit_jax.weights.released import NUM_CLASSES, Release
+
+MODELS = (
+    *("Ti_16", "S_16", "S_32", "B_8", "B_16", "B_32", "L_16"),
+    *("R_Ti_16", "R26_S_32", "R26_B_32", "R50_L_32"),
+)
+
+_PRETRAINING_SETS = {"i1k": "imagenet2012", "i21k": "imagenet21k", "i21k_30": "imagenet21k"}
+_NUMBER = r"\d+(?:\.\d+)?(?:e-?\d+)?"
+_STEM = re.compile(
+    rf"(?P<model>{'|'.join(MODELS)})-(?P<ds>{'|'.join(_PRETRAINING_SETS)})-\d+ep-lr_{_NUMBER}"
+    r"-aug_(?:none|light[01]|medium[12]|strong[12])"
+    rf"-wd_{_NUMBER}-do_{_NUMBER}-sd_{_NUMBER}"
+    rf"(?:--(?P<adapt_ds>[\w-]+?)-steps_\d+k-lr_{_NUMBER}-res_(?P<res>\d+))?",
+    re.ASCII,
+)
+_CHOICE = re.compile(
+    rf"(?P<model>{'|'.join(MODELS)})(?:--(?P<adapt_ds>[\w-]+?)-res_(?P<res>\d+))?", re.ASCII
+)
+
+# Of index.csv, those that the choice needs.
+_COLUMNS = {
+    *("filename", "ds", "final_val"),
+    *("adapt_filename", "adapt_ds", "adapt_resolution", "adapt_final_val"),
+}
+
+# The files that the README of google-research's vision_transformer recommends: for each, the
+# learning rate of its fine-tuning on ImageNet at 384 pixels, and the top-1 (Table 3) after that.
+_RECOMMENDED = {
+    "Ti_16-i21k-300ep-lr_0.001-aug_none-wd_0.03-do_0.0-sd_0.0": ("0.03", 78.22),
+    "S_32-i21k-300ep-lr_0.001-aug_none-wd_0.1-do_0.0-sd_0.0": ("0.01", 79.58),
+    "S_16-i21k-300ep-lr_0.001-aug_light1-wd_0.03-do_0.0-sd_0.0": ("0.03", 83.73),
+    "B_32-i21k-300ep-lr_0.001-aug_light1-wd_0.1-do_0.0-sd_0.0": ("0.01", 83.59),
+    "B_16-i21k-300ep-lr_0.001-aug_medium1-wd_0.1-do_0.0-sd_0.0": ("0.03", 85.49),
+    "L_16-i21k-300ep-lr_0.001-aug_strong1-wd_0.1-do_0.0-sd_0.0": ("0.01", 85.59),
+    "R_Ti_16-i21k-300ep-lr_0.001-aug_none-wd_0.03-do_0.0-sd_0.0": ("0.03", 75.40),
+    "R26_S_32-i21k-300ep-lr_0.001-aug_light1-wd_0.1-do_0.0-sd_0.0": ("0.01", 83.85),
+    "R50_L_32-i21k-300ep-lr_0.001-aug_medium1-wd_0.1-do_0.1-sd_0.1": ("0.01", 85.99),
+}
+_PUBLISHED = {
+    **{
+        stem: (top1, "AugReg Table 3, once fine-tuned at 384")
+        for stem, (_, top1) in _RECOMMENDED.items()
+    },
+    **{
+        f"{stem}--imagenet2012-steps_20k-lr_{lr}-res_384": (top1, "AugReg Table 3")
+        for stem, (lr, top1) in _RECOMMENDED.items()
+    },
+}
+
+
+def recommended() -> list[Release]:
+    """The files that the authors recommend, before and after fine-tuning on ImageNet."""
+    return [release for stem in _PUBLISHED if (release := parse(stem)) is not None]
+
+
+def parse(stem: str) -> Release | None:
+    """Reads a file name without `.npz`; None if it is not in AugReg's grammar."""
+    match = _STEM.fullmatch(stem)
+    if match is None:
+        return None
+    datasets = [_PRETRAINING_SETS[match["ds"]]]
+    datasets += [match["adapt_ds"]] if match["adapt_ds"] else []
+    top1, source = _PUBLISHED.get(stem, (None, None))
+    return Release(
+        name=f"augreg/{stem}",
+        family="augreg",
+        model=_model_name(match["model"]),
+        dataset="+".join(datasets),
+        resolution=int(match["res"] or 224),
+        num_classes=NUM_CLASSES.get(datasets[-1]),
+        url=f"{STORAGE}/vit_models/augreg/{stem}.npz",
+        accuracy=top1,
+        accuracy_source=source,
+    )
+
+
+def choose(text: str) -> Release | None:
+    """The best file for `MODEL` or `MODEL--DATASET-res_PIXELS`; None for any other text.
+
+    For a model it is the one with the highest validation accuracy at the end of pre-training on
+    ImageNet-21k (section 4.5); with a data set, of what was fine-tuned from that one on these
+    images, the one with the highest validation accuracy. Needs `index.csv`, which is downloaded.
+
+    Raises:
+      UserError: the index has no such file, or cannot be had.
+    """
+    match = _CHOICE.fullmatch(text)
+    if match is None:
+        return None
+    prefix = f"{match['model']}-"
+    rows = [row for row in _read_index() if row["ds"] == "i21k"]
+    rows = [row for row in rows if row["filename"].startswith(prefix)]
+    stem = _highest(rows, "final_val", "filename", text)
+    if match["adapt_ds"] is not None:
+        rows = [row for row in rows if row["filename"] == stem]
+        kind = f"{match['adapt_ds']}-res_{match['res']}"
+        alike = [row for row in rows if _kind(row) == kind]
+        if not alike:
+            kinds = ", ".join(sorted({_kind(row) for row in rows}))
+            raise UserError(f"augreg/{text}: {stem} was not fine-tuned so; there are {kinds}")
+        stem = _highest(alike, "adapt_final_val", "adapt_filename", text)
+    release = parse(stem.removesuffix(".npz"))
+    if release is None:
+        raise UserError(
+            f"augreg/{text}: its index.csv names {stem!r}, which is no file of AugReg's; "
+            "remove index.csv from the cache and try again"
+        )
+    return release
+
+
+def _model_name(model: str) -> str:
+    *stem, size, patch = model.split("_")
+    return "+".join([*stem, f"ViT-{size}/{patch}"])
+
+
+def _kind(row: dict[str, str]) -> str:
+    return f"{row['adapt_ds']}-res_{row['adapt_resolution'].removesuffix('.0')}"
+
+
+def _highest(rows: Sequence[dict[str, str]], score: str, name: str, text: str) -> str:
+    scores = [_number(row[score]) for row in rows]
+    if not rows or max(scores) == -math.inf:
+        raise UserError(f"augreg/{text}: index.csv has no such file; give a file by its whole name")
+    return rows[scores.index(max(scores))][name]
+
+
+def _number(text: str) -> float:
+    try:
+        number = float(text)
+    except ValueError:
+        return -math.inf
+    return -math.inf if math.isnan(number) else number
+
+
+def _read_index() -> list[dict[str, str]]:
+    path = fetch(f"{STORAGE}/vit_models/augreg/index.csv")
+    try:
+        with open(path, newline="", encoding="utf-8") as file:
+            rows = list(csv.DictReader(file, restval=""))
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise UserError(f"{path} is no table ({error}); remove it and try again") from error
+    missing = _COLUMNS - (rows[0].keys() if rows else set())
+    if missing:
+        raise UserError(
+            f"{path} is not AugReg's index: it lacks {', '.join(sorted(missing))}; remove it and "
+            "try again"
+        )
+    return rows

@@ -1,0 +1,195 @@
+"""Hugging Face's names of a ViT, with its `config.json` and `preprocessor_config.json`.
+
+`ViTForImageClassification` has a class token and one linear head; `ViTModel`, without a head, may
+have a pooler, which is the representation layer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from vit_jax.errors import UserError
+from vit_jax.models.config import ModelConfig
+from vit_jax.preprocessing import PreprocessingConfig
+from vit_jax.weights.pytorch import Names, from_pytorch, module, to_pytorch
+from vit_jax.weights.stored import AnyArray
+
+_LAYER = "encoder.layer.{}"
+_ENCODER: Names = {
+    "embeddings.cls_token": ("cls", "plain"),
+    "embeddings.position_embeddings": ("pos_embedding", "plain"),
+    **module("embeddings.patch_embeddings.projection", "embedding", "conv"),
+    **module(f"{_LAYER}.layernorm_before", "blocks/norm1", "norm"),
+    **{
+        name: place
+        for part in ("query", "key", "value")
+        for name, place in module(
+            f"{_LAYER}.attention.attention.{part}",
+            f"blocks/attention/{part}",
+            "split",
+            "split_bias",
+        ).items()
+    },
+    **module(f"{_LAYER}.attention.output.dense", "blocks/attention/out", "merge"),
+    **module(f"{_LAYER}.layernorm_after", "blocks/norm2", "norm"),
+    **module(f"{_LAYER}.intermediate.dense", "blocks/mlp/dense1", "linear"),
+    **module(f"{_LAYER}.output.dense", "blocks/mlp/dense2", "linear"),
+    **module("layernorm", "norm", "norm"),
+}
+_MODEL: Names = {**_ENCODER, **module("pooler.dense", "pre_logits", "linear")}
+# Where there is a classifier, the library reads no pooler.
+_CLASSIFIER: Names = {
+    **{f"vit.{name}": place for name, place in _ENCODER.items()},
+    **module("classifier", "head", "linear"),
+}
+
+_GELUS = {"gelu": "exact", "gelu_pytorch_tanh": "tanh", "gelu_new": "tanh", "gelu_fast": "tanh"}
+_RESAMPLE = {"bilinear": 2, "bicubic": 3}
+
+
+def is_huggingface(names: set[str]) -> bool:
+    """Whether the names of a file are Hugging Face's."""
+    return any(name.removeprefix("vit.").startswith("embeddings.") for name in names)
+
+
+def from_huggingface(flat: Mapping[str, AnyArray], heads: int) -> dict[str, Any]:
+    """The model's nested parameters, to be read later.
+
+    Raises:
+      UserError: names that are not those of a plain ViT, all listed with their shapes.
+    """
+    has_prefix = any(name.startswith("vit.") for name in flat)
+    return from_pytorch(flat, _CLASSIFIER if has_prefix else _MODEL, heads)
+
+
+def to_huggingface(params: Mapping[str, Any], model: ModelConfig) -> dict[str, np.ndarray]:
+    """Flat parameters with Hugging Face's names; `from_huggingface`'s inverse.
+
+    Raises:
+      UserError: the model has a form that Hugging Face's ViT has not.
+    """
+    _require_expressible(model)
+    return to_pytorch(params, _CLASSIFIER if model.num_classes else _MODEL)
+
+
+def read_config(
+    config: Mapping[str, Any], preprocessor: Mapping[str, Any] | None
+) -> dict[str, Any]:
+    """What the two files say, as values of a `ModelConfig`, and `class_names` if known.
+
+    Raises:
+      UserError: an activation function that this package has not.
+    """
+    activation = config.get("hidden_act", "gelu")
+    if activation not in _GELUS:
+        raise UserError(
+            f"its config.json has hidden_act={activation!r}; known: {', '.join(_GELUS)}"
+        )
+    size = config.get("image_size", 224)
+    values: dict[str, Any] = {
+        "image_size": size if isinstance(size, int) else tuple(size),
+        "num_heads": config.get("num_attention_heads", 12),
+        "gelu": _GELUS[activation],
+        "norm_epsilon": config.get("layer_norm_eps", 1e-12),
+    }
+    if preprocessor is not None:
+        values["preprocessing"] = _read_preprocessing(preprocessor)
+    names = config.get("id2label", {})
+    if names and not all(name == f"LABEL_{key}" for key, name in names.items()):
+        values["class_names"] = tuple(names[key] for key in sorted(names, key=int))
+    return values
+
+
+def write_config(model: ModelConfig, class_names: tuple[str, ...] | None) -> dict[str, Any]:
+    """The `config.json` with which `from_pretrained` builds the model."""
+    size, (height, width) = model.size, model.input_size
+    names = class_names or tuple(f"LABEL_{i}" for i in range(model.num_classes or 0))
+    config = {
+        "architectures": ["ViTForImageClassification" if model.num_classes else "ViTModel"],
+        "model_type": "vit",
+        "image_size": height if height == width else [height, width],
+        "patch_size": model.patch_size,
+        "num_channels": 3,
+        "hidden_size": size.width,
+        "num_hidden_layers": size.depth,
+        "num_attention_heads": size.num_heads,
+        "intermediate_size": size.mlp_dim,
+        "hidden_act": "gelu" if model.gelu == "exact" else "gelu_pytorch_tanh",
+        "layer_norm_eps": model.norm_epsilon,
+        "hidden_dropout_prob": 0.0,
+        "attention_probs_dropout_prob": 0.0,
+        "qkv_bias": True,
+        "id2label": {str(i): name for i, name in enumerate(names)},
+        "label2id": {name: i for i, name in enumerate(names)},
+    }
+    if model.representation_size:
+        config |= {"pooler_output_size": model.representation_size, "pooler_act": "tanh"}
+    return config
+
+
+def write_preprocessor(model: ModelConfig) -> dict[str, Any]:
+    """The `preprocessor_config.json`; resizing is with antialiasing there, always."""
+    preprocessing = model.preprocessing
+    assert preprocessing is not None
+    height, width = model.input_size
+    config: dict[str, Any] = {
+        "do_normalize": True,
+        "do_rescale": True,
+        "do_resize": True,
+        "image_mean": list(preprocessing.mean),
+        "image_std": list(preprocessing.std),
+        "resample": _RESAMPLE[preprocessing.interpolation],
+        "rescale_factor": 1 / 255,
+    }
+    if preprocessing.resize == "squash":
+        size = {"height": height, "width": width}
+        return config | {"image_processor_type": "ViTImageProcessor", "size": size}
+    return config | {
+        # The one with a central crop.
+        "image_processor_type": "CLIPImageProcessor",
+        "do_convert_rgb": True,
+        "size": {"shortest_edge": preprocessing.short_side or min(height, width)},
+        "do_center_crop": True,
+        "crop_size": {"height": height, "width": width},
+    }
+
+
+def assumed() -> dict[str, Any]:
+    """Values for a file without its configs: the library's defaults."""
+    return {
+        "gelu": "exact",
+        "norm_epsilon": 1e-12,
+        "preprocessing": PreprocessingConfig(antialias=True),
+    }
+
+
+def _read_preprocessing(config: Mapping[str, Any]) -> PreprocessingConfig:
+    size = config.get("size", 224)
+    shortest = size.get("shortest_edge") if isinstance(size, Mapping) else None
+    return PreprocessingConfig(
+        mean=tuple(config.get("image_mean", (0.5, 0.5, 0.5))),
+        std=tuple(config.get("image_std", (0.5, 0.5, 0.5))),
+        resize="squash" if shortest is None else "short_side",
+        short_side=shortest,
+        interpolation="bicubic" if config.get("resample") == _RESAMPLE["bicubic"] else "bilinear",
+        antialias=True,
+    )
+
+
+def _require_expressible(model: ModelConfig) -> None:
+    problems = {
+        f"pooling={model.pooling}": model.pooling != "token",
+        f"positions={model.positions}": model.positions != "learned",
+        "registers": model.registers > 0,
+        "a representation layer before a head": bool(
+            model.representation_size and model.num_classes
+        ),
+    }
+    if found := [problem for problem, is_there in problems.items() if is_there]:
+        raise UserError(
+            f"Hugging Face's ViT has no {', no '.join(found)}; write this model with "
+            "--layout=google"
+        )

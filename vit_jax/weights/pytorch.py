@@ -1,0 +1,166 @@
+"""How PyTorch lays out the parameters of a ViT; `timm.py` and `huggingface.py` have the names.
+
+There a linear layer is (outputs, inputs) and a convolution (outputs, channels, height, width);
+attention heads lie side by side in one axis.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+from flax import traverse_util
+
+from vit_jax.errors import UserError
+from vit_jax.weights.stored import AnyArray, changed, stacked
+
+# A mapping from their names to where the parameter lives in ours, and what kind of array it is.
+# A `{}` stands for the number of the block.
+Names = Mapping[str, tuple[str, str]]
+
+
+class _Kind(NamedTuple):
+    """How one kind of array is turned, each way; given the number of heads."""
+
+    to_ours: Callable[[np.ndarray, int], np.ndarray]
+    to_theirs: Callable[[np.ndarray], np.ndarray]
+
+
+_KINDS = {
+    "plain": _Kind(lambda x, heads: x, lambda x: x),
+    "linear": _Kind(lambda x, heads: x.T, lambda x: x.T),
+    "conv": _Kind(lambda x, heads: x.transpose(2, 3, 1, 0), lambda x: x.transpose(3, 2, 0, 1)),
+    # Query, key and value: (width, heads, width of a head) in ours.
+    "split": _Kind(
+        lambda x, heads: x.T.reshape(x.shape[1], heads, -1),
+        lambda x: x.reshape(x.shape[0], -1).T,
+    ),
+    "split_bias": _Kind(lambda x, heads: x.reshape(heads, -1), lambda x: x.reshape(-1)),
+    # The projection after attention: (heads, width of a head, width) in ours.
+    "merge": _Kind(
+        lambda x, heads: x.T.reshape(heads, -1, x.shape[0]),
+        lambda x: x.reshape(-1, x.shape[-1]).T,
+    ),
+}
+
+
+def module(theirs: str, ours: str, kind: str, bias: str = "plain") -> dict[str, tuple[str, str]]:
+    """The two entries of a layer: `weight` and `bias` there, `kernel` (or `scale`) and `bias` here.
+
+    Args:
+      kind: of the weight; "norm" for a normalisation's.
+      bias: the kind of the bias.
+    """
+    leaf, kind = ("scale", "plain") if kind == "norm" else ("kernel", kind)
+    return {
+        f"{theirs}.weight": (f"{ours}/{leaf}", kind),
+        f"{theirs}.bias": (f"{ours}/bias", bias),
+    }
+
+
+def from_pytorch(flat: Mapping[str, AnyArray], names: Names, heads: int) -> dict[str, Any]:
+    """The model's nested parameters, to be read later; blocks are stacked on axis 0.
+
+    Raises:
+      UserError: names that are not understood, or shapes that cannot be turned, all listed with
+        their shapes; or blocks that are incomplete.
+    """
+    places = {_pattern(theirs): place for theirs, place in names.items()}
+    outside: dict[str, AnyArray] = {}
+    stacks: dict[str, dict[int, AnyArray]] = {}
+    unknown, mis_shaped = [], []
+    for name, array in flat.items():
+        found = next(((m, place) for p, place in places.items() if (m := p.fullmatch(name))), None)
+        if found is None:
+            unknown.append(f"{name} {tuple(array.shape)}")
+            continue
+        match, (path, kind) = found
+        ours = _turned(array, kind, heads)
+        if ours is None:
+            mis_shaped.append(f"{name} {tuple(array.shape)}")
+        elif match.groups():
+            stacks.setdefault(path, {})[int(match[1])] = ours
+        else:
+            outside[path] = ours
+    if unknown:
+        raise UserError(
+            f"{len(unknown)} names are not those of a ViT that this package has: "
+            f"{', '.join(sorted(unknown))}; give the file of a plain ViT"
+        )
+    if mis_shaped:
+        raise UserError(
+            f"shapes that are not those of a ViT with {heads} attention heads: "
+            f"{', '.join(sorted(mis_shaped))}; give the file of a plain ViT"
+        )
+    _check_blocks(stacks)
+    for path, arrays in stacks.items():
+        outside[path] = stacked([arrays[block] for block in sorted(arrays)])
+    return traverse_util.unflatten_dict(outside, sep="/")
+
+
+def to_pytorch(params: Mapping[str, Any], names: Names) -> dict[str, np.ndarray]:
+    """Flat parameters with their names and layout, the inverse of `from_pytorch`.
+
+    Raises:
+      UserError: parameters for which there is no name (all are listed).
+    """
+    places = {path: (theirs, kind) for theirs, (path, kind) in names.items()}
+    flat: dict[str, np.ndarray] = {}
+    unknown = []
+    for path, leaf in traverse_util.flatten_dict(params, sep="/").items():
+        if path not in places:
+            unknown.append(path)
+            continue
+        theirs, kind = places[path]
+        array, turn = np.asarray(leaf), _KINDS[kind].to_theirs
+        if "{}" in theirs:
+            flat |= {theirs.format(i): turn(block) for i, block in enumerate(array)}
+        else:
+            flat[theirs] = turn(array)
+    if unknown:
+        raise UserError(f"this layout has no name for {', '.join(sorted(unknown))}")
+    return {name: np.ascontiguousarray(array) for name, array in flat.items()}
+
+
+def _pattern(theirs: str) -> re.Pattern[str]:
+    return re.compile(re.escape(theirs).replace(r"\{\}", "(0|[1-9][0-9]{0,3})"))
+
+
+def _turned(array: AnyArray, kind: str, heads: int) -> AnyArray | None:
+    """The array as ours are, or None if it has no such shape; found by turning an empty one."""
+    turn = _KINDS[kind].to_ours
+    # Without memory: one byte, seen at every place.
+    template = np.broadcast_to(np.empty((), np.bool_), array.shape)
+    try:
+        shape = turn(template, heads).shape
+    except (ValueError, IndexError):
+        return None
+    return changed(array, lambda x: turn(x, heads), shape=shape)
+
+
+def _check_blocks(stacks: Mapping[str, Mapping[int, AnyArray]]) -> None:
+    blocks = {block for arrays in stacks.values() for block in arrays}
+    blocks |= set(range(max(blocks, default=-1) + 1))
+    absent = [
+        f"block {block}: {path}"
+        for path, arrays in sorted(stacks.items())
+        for block in sorted(blocks - arrays.keys())
+    ]
+    if absent:
+        raise UserError(
+            f"missing although other blocks have them: {', '.join(absent)}; the file is "
+            "incomplete, get it again"
+        )
+    for path, arrays in sorted(stacks.items()):
+        _require_one_shape(path, arrays.values())
+
+
+def _require_one_shape(path: str, arrays: Iterable[AnyArray]) -> None:
+    shapes = {tuple(array.shape) for array in arrays}
+    if len(shapes) > 1:
+        raise UserError(
+            f"{path} has different shapes in different blocks: "
+            f"{', '.join(map(str, sorted(shapes)))}; only blocks of equal shape can be stacked"
+        )

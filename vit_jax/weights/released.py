@@ -1,0 +1,163 @@
+"""Released weight files and published accuracies, as data; AugReg's are in `augreg.py`.
+
+Sources: Dosovitskiy et al., arXiv 2010.11929 ("ViT"); the README of google-research's
+vision_transformer; Chen et al., arXiv 2106.01548 (SAM); Zhuang et al., arXiv 2203.08065 (GSAM);
+Tolstikhin et al., arXiv 2105.01601 (Mixer); Kolesnikov et al., arXiv 1912.11370 (BiT).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from vit_jax.weights.download import STORAGE
+
+# Classes of a data set, by its TFDS name.
+NUM_CLASSES = {
+    "imagenet21k": 21_843,
+    "imagenet2012": 1000,
+    "cifar10": 10,
+    "cifar100": 100,
+    "oxford_iiit_pet": 37,
+    "resisc45": 45,
+}
+
+
+@dataclass(frozen=True)
+class Release:
+    """A released weight file."""
+
+    # PREFIX/STEM; the prefix is the folder in the storage, or `bit`.
+    name: str
+    family: Literal["vit", "augreg", "sam", "gsam", "mixer", "bit"]
+    # As `create_model` takes it, where this package has such models.
+    model: str
+    # What it was trained on, in this order: `imagenet21k+imagenet2012`.
+    dataset: str
+    # Side of its training images in pixels; None is not known.
+    resolution: int | None
+    # Of its head; None is not known.
+    num_classes: int | None
+    url: str
+    # Published top-1 on ImageNet in percent, of this model, data and resolution; that of a file
+    # with other classes was reached once fine-tuned, as the source then says.
+    accuracy: float | None = None
+    accuracy_source: str | None = None
+    pooling: Literal["token", "gap"] = "token"
+    # Whether the tanh layer of pre-training, `pre_logits`, is in the file.
+    has_pre_logits: bool = False
+
+
+_TABLE_5 = {
+    "ViT-B_16": 83.97,
+    "ViT-B_32": 81.28,
+    "ViT-L_16": 85.15,
+    "ViT-L_32": 80.99,
+    "ViT-H_14": 85.13,
+}
+_ONCE_FINE_TUNED = {
+    **{stem: (top1, "ViT Table 5, once fine-tuned at 384") for stem, top1 in _TABLE_5.items()},
+    "R50+ViT-B_16": (85.08, "vision_transformer README, once fine-tuned"),
+}
+
+
+def _imagenet21k(stem: str) -> Release:
+    top1, source = _ONCE_FINE_TUNED.get(stem, (None, None))
+    return Release(
+        name=f"imagenet21k/{stem}",
+        family="vit",
+        model=stem.replace("_", "/"),
+        dataset="imagenet21k",
+        resolution=224,
+        num_classes=NUM_CLASSES["imagenet21k"],
+        url=f"{STORAGE}/vit_models/imagenet21k/{stem}.npz",
+        accuracy=top1,
+        accuracy_source=source,
+        has_pre_logits=True,
+    )
+
+
+def _fine_tuned(stem: str) -> Release:
+    top1 = _TABLE_5.get(stem)
+    return Release(
+        name=f"imagenet21k+imagenet2012/{stem}",
+        family="vit",
+        model=stem.removesuffix("-224").replace("_", "/"),
+        dataset="imagenet21k+imagenet2012",
+        resolution=224 if stem.endswith("-224") else 384,
+        num_classes=NUM_CLASSES["imagenet2012"],
+        url=f"{STORAGE}/vit_models/imagenet21k+imagenet2012/{stem}.npz",
+        accuracy=top1,
+        accuracy_source=None if top1 is None else "ViT Table 5",
+    )
+
+
+def _sharpness_aware(family: Literal["sam", "gsam"], stem: str) -> Release:
+    return Release(
+        name=f"{family}/{stem}",
+        family=family,
+        model=stem.replace("_", "/"),
+        dataset="imagenet2012",
+        resolution=224,
+        num_classes=NUM_CLASSES["imagenet2012"],
+        url=f"{STORAGE}/vit_models/{family}/{stem}.npz",
+        pooling="gap" if family == "gsam" else "token",
+    )
+
+
+def _mixer(folder: str, stem: str) -> Release:
+    dataset = "imagenet21k" if folder == "imagenet21k" else "imagenet2012"
+    return Release(
+        name=f"{folder}/{stem}",
+        family="mixer",
+        model=stem.replace("_", "/"),
+        dataset=dataset,
+        resolution=224,
+        num_classes=NUM_CLASSES[dataset],
+        url=f"{STORAGE}/mixer_models/{folder}/{stem}.npz",
+    )
+
+
+def _bit(stem: str) -> Release:
+    kind, size, *fine_tuned = stem.removeprefix("BiT-").split("-")
+    datasets = ["imagenet2012" if kind == "S" else "imagenet21k"]
+    datasets += ["imagenet2012"] if fine_tuned else []
+    return Release(
+        name=f"bit/{stem}",
+        family="bit",
+        model=f"BiT-{size}",
+        dataset="+".join(datasets),
+        resolution=None if fine_tuned else 224,
+        num_classes=NUM_CLASSES[datasets[-1]],
+        url=f"{STORAGE}/bit_models/{stem}.npz",
+    )
+
+
+_VITS_21K = (
+    *("ViT-B_8", "ViT-B_16", "ViT-B_32", "ViT-L_16", "ViT-L_32", "ViT-H_14"),
+    *("R26+ViT-B_32", "R50+ViT-B_16", "R50+ViT-L_32"),
+)
+_VITS_FINE_TUNED = (
+    *("ViT-B_8", "ViT-B_16", "ViT-B_16-224", "ViT-B_32", "ViT-L_16", "ViT-L_16-224", "ViT-L_32"),
+    "R50+ViT-B_16",
+)
+_VITS_SAM = ("ViT-S_16", "ViT-B_16", "ViT-B_32", "ViT-L_16", "ViT-L_32")
+_VITS_GSAM = ("ViT-S_16", "ViT-S_32", "ViT-B_16", "ViT-B_32")
+_MIXERS = {
+    "imagenet1k": ("Mixer-B_16", "Mixer-L_16"),
+    "imagenet21k": ("Mixer-B_16", "Mixer-L_16"),
+    "sam": ("Mixer-B_16", "Mixer-B_32"),
+}
+_BIT_S = ("R50x1", "R50x3", "R101x1", "R101x3", "R152x4")
+_BIT_M = ("R50x1", "R50x3", "R101x1", "R101x3", "R152x2", "R152x4")
+
+RELEASES: tuple[Release, ...] = (
+    *(_imagenet21k(stem) for stem in _VITS_21K),
+    *(_fine_tuned(stem) for stem in _VITS_FINE_TUNED),
+    *(_sharpness_aware("sam", stem) for stem in _VITS_SAM),
+    *(_sharpness_aware("gsam", stem) for stem in _VITS_GSAM),
+    *(_mixer(folder, stem) for folder, stems in _MIXERS.items() for stem in stems),
+    *(_bit(f"BiT-S-{size}") for size in _BIT_S),
+    *(_bit(f"BiT-M-{size}") for size in _BIT_M),
+    *(_bit(f"BiT-M-{size}-ILSVRC2012") for size in _BIT_M),
+)

@@ -1,0 +1,64 @@
+"""Arrays of a file that are read when they are needed, so that a model is never there twice."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class StoredArray:
+    """An array that `np.asarray` reads; shape and type are known before.
+
+    Attributes:
+      read: gives the array; called anew each time.
+    """
+
+    shape: tuple[int, ...]
+    dtype: np.dtype
+    read: Callable[[], np.ndarray]
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        """The values."""
+        array = self.read()
+        return array if dtype is None else array.astype(dtype, copy=False)
+
+
+# What has a shape, a dtype and values.
+AnyArray = np.ndarray | StoredArray
+
+
+def changed(
+    array: AnyArray,
+    change: Callable[[np.ndarray], np.ndarray],
+    *,
+    shape: tuple[int, ...] | None = None,
+    dtype: Any = None,
+) -> StoredArray:
+    """The array after `change`, which is applied when it is read; `shape` is that of the result."""
+    return StoredArray(
+        tuple(array.shape) if shape is None else shape,
+        np.dtype(array.dtype if dtype is None else dtype),
+        lambda: change(np.asarray(array)),
+    )
+
+
+def stacked(arrays: Sequence[AnyArray]) -> StoredArray:
+    """Arrays of one shape along a new first axis; each is read into its place.
+
+    Arrays of different types meet in float32.
+    """
+    dtypes = {np.dtype(array.dtype) for array in arrays}
+    dtype = dtypes.pop() if len(dtypes) == 1 else np.dtype(np.float32)
+    shape = (len(arrays), *arrays[0].shape)
+
+    def read() -> np.ndarray:
+        out = np.empty(shape, dtype)
+        for place, array in zip(out, arrays, strict=True):
+            place[...] = np.asarray(array)
+        return out
+
+    return StoredArray(shape, dtype, read)
