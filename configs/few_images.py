@@ -27,6 +27,8 @@ def get_config(argument: str | None = None) -> ConfigDict:
                 "schedule": "cosine",
                 "warmup_steps": 5,
                 "clip_norm": 1.0,
+                # A head of zeros has further to go than a trained encoder.
+                "rates": (("head/.*", 100.0),),
             },
             "epochs": 14,
             "evals": {"test": {"split": "test"}},
@@ -35,6 +37,4 @@ def get_config(argument: str | None = None) -> ConfigDict:
     )
     if chosen.weights is not None:
         config.init_from = chosen.weights
-        # A head of zeros has further to go than the trained encoder.
-        config.optimizer.rates = (("head/.*", 100.0),)
     return config

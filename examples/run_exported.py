@@ -24,7 +24,9 @@ def prepare(path: str, model: dict) -> np.ndarray:
         return np.asarray(image.resize((width, height), resample))
     enlarge = (how["short_side"] or min(height, width)) / min(height, width)
     scale = enlarge * max(height / image.height, width / image.width)
-    image = image.resize((int(image.width * scale), int(image.height * scale)), resample)
+    # The small number undoes rounding noise, which could cost a pixel.
+    covering = int(image.width * scale + 1e-6), int(image.height * scale + 1e-6)
+    image = image.resize(covering, resample)
     left, top = round((image.width - width) / 2), round((image.height - height) / 2)
     return np.asarray(image.crop((left, top, left + width, top + height)))
 

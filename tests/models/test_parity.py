@@ -35,7 +35,7 @@ def _load(name):
 def _tree(file, prefix):
     """Google's names below `prefix/` as the model's parameters."""
     flat = {n.removeprefix(prefix): a for n, a in file.items() if n.startswith(prefix)}
-    return from_google(flat)
+    return jax.tree.map(np.asarray, from_google(flat))
 
 
 def _config(file, **options):

@@ -19,7 +19,8 @@ from vit_jax.models.vit import _skip
 
 def _config(**options):
     small = {"name": "ViT-B/8", "image_size": 16, "num_classes": 5, "depth": 2}
-    return ModelConfig(**small | {"width": 16, "mlp_dim": 32, "num_heads": 2} | options)
+    small |= {"width": 16, "mlp_dim": 32, "num_heads": 2}
+    return ModelConfig(**small | options).following()
 
 
 def _redrawn(shapes, seed=0):
@@ -402,7 +403,7 @@ def _traces(batch, tokens, **options):
     params["blocks"]["attention"]["out"]["bias"] = ones[::2]
     params["blocks"]["mlp"]["dense2"]["bias"] = ones[1::2]
     model = _module(config, params)
-    run = jax.jit(lambda x, key: model._encode(x, key, lambda x: x))
+    run = jax.jit(lambda x, key: model._encode(x, key, lambda x: x, ())[0])
     added = run(jnp.zeros((batch, tokens, 16)), jax.random.key(0))
     return np.asarray(added)[..., : 2 * DEPTH]
 

@@ -1,5 +1,12 @@
 """Values that several commands take."""
 
+from pathlib import Path
+
+
+def file_path(text: str) -> Path:
+    """A path, in which `~` is the home directory; shells leave it alone behind `--flag=`."""
+    return Path(text).expanduser()
+
 
 def image_size(text: str) -> int | tuple[int, int]:
     """`224` or `HEIGHTxWIDTH`, in pixels.

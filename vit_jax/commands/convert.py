@@ -1,9 +1,8 @@
 """`convert`: a weight file in another layout, at another image size, or as a program to serve."""
 
 import argparse
-from pathlib import Path
 
-from vit_jax.commands.arguments import image_size
+from vit_jax.commands.arguments import file_path, image_size
 from vit_jax.errors import UserError
 
 LAYOUTS = ("google", "timm", "huggingface", "stablehlo")
@@ -19,7 +18,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--target",
         required=True,
-        type=Path,
+        type=file_path,
         help="the new file: .npz for google, .safetensors for timm and huggingface (called "
         "model.safetensors it gets the hub's config.json too), .stablehlo for stablehlo",
     )
@@ -35,16 +34,16 @@ def run(arguments: argparse.Namespace, overrides: list[str]) -> None:
     """Runs the command; prints what was written."""
     from vit_jax.models.functional import model_params
     from vit_jax.weights.export import export_model
-    from vit_jax.weights.files import write_weights
+    from vit_jax.weights.files import descriptions_of, write_weights
     from vit_jax.weights.load import load_model
 
     del overrides  # It has no --config, so there are none.
     target = arguments.target
-    if target.exists():
-        raise UserError(f"--target={target}: exists already; remove it or choose another name")
+    for path in (target, *descriptions_of(target)):
+        if path.exists():
+            raise UserError(f"--target={target}: {path} exists already; choose another name")
     model = load_model(weights=arguments.source, image_size=arguments.image_size)
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
         if arguments.layout == "stablehlo":
             export_model(model, target)
         else:

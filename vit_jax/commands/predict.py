@@ -4,6 +4,7 @@ import argparse
 import contextlib
 import csv
 import glob
+import io
 import json
 import os
 import sys
@@ -11,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
-from vit_jax.commands.arguments import image_size
+from vit_jax.commands.arguments import file_path, image_size
 from vit_jax.errors import UserError
 
 if TYPE_CHECKING:
@@ -26,7 +27,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="a file, the directory of a run that has ended, or the name of a released file",
     )
     parser.add_argument(
-        "--images", required=True, nargs="+", help="files, folders (at any depth) or patterns"
+        "--images",
+        required=True,
+        nargs="+",
+        action="extend",
+        help="files, folders (at any depth) or patterns",
     )
     parser.add_argument("--top_k", type=int, default=5, help="classes an image (5)")
     parser.add_argument("--batch_size", type=int, default=32, help="images at a time (32)")
@@ -34,10 +39,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--image_size", type=image_size, help="pixels, or HEIGHTxWIDTH (that of the weights)"
     )
     parser.add_argument(
-        "--class_names", type=Path, help="a text file, one name a line (those of the weights)"
+        "--class_names", type=file_path, help="a text file, one name a line (those of the weights)"
     )
     parser.add_argument(
-        "--output", type=Path, help="FILE.csv or FILE.jsonl; without it, readable lines are printed"
+        "--output",
+        type=file_path,
+        help="FILE.csv or FILE.jsonl; without it, readable lines are printed",
     )
 
 
@@ -144,18 +151,23 @@ _FORMATS = {".csv": _csv, ".jsonl": _json_lines, None: _readable}
 @contextlib.contextmanager
 def _writer(output: Path | None) -> Iterator[IO[str]]:
     """The file, which appears when it is whole; or standard output."""
+    # Names of files need not be text; in JSON this is the escape that stands for them.
+    errors = "backslashreplace"
     if output is None:
+        if isinstance(sys.stdout, io.TextIOWrapper):
+            sys.stdout.reconfigure(errors=errors)
         yield sys.stdout
         return
     partial = output.with_name(f".{output.name}.{os.getpid()}.tmp")
     try:
-        with open(partial, "w", encoding="utf-8", newline="") as file:
+        with open(partial, "w", encoding="utf-8", errors=errors, newline="") as file:
             yield file
         os.replace(partial, output)
     except OSError as error:
         raise UserError(f"--output={output}: {error.strerror}; choose another file") from error
     finally:
-        partial.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # It may not even have been possible.
+            partial.unlink()
 
 
 def _with_progress(

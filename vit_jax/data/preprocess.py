@@ -39,7 +39,7 @@ def _open(image: AnyImage) -> Image.Image:
     if isinstance(image, Image.Image):
         return upright_rgb(image)
     if isinstance(image, np.ndarray):
-        if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
+        if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or not image.size:
             raise UserError(
                 f"an image array must be uint8 [height, width, 3], not {image.dtype} "
                 f"{list(image.shape)}"

@@ -143,7 +143,7 @@ def read_config(path: str | os.PathLike) -> dict[str, Any]:
     Raises:
       UserError: there is none, or it cannot be read.
     """
-    file = Path(path) / "config.json"
+    file = Path(path).expanduser() / "config.json"
     try:
         config = json.loads(file.read_bytes())
     except (FileNotFoundError, NotADirectoryError):

@@ -122,6 +122,11 @@ def _open_safetensors(path: Path) -> dict[str, StoredArray]:
             f"{path}: reading this needs the package safetensors; pip install "
             "'vit_jax[safetensors]'"
         ) from error
+
+    def read(name: str) -> np.ndarray:
+        # Opened anew each time, or all pages of the file that were read would stay in memory.
+        return _finite(path, name, safe_open(path, framework="numpy").get_tensor(name))
+
     try:
         file = safe_open(path, framework="numpy")
         slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118 (no dict)
@@ -133,14 +138,10 @@ def _open_safetensors(path: Path) -> dict[str, StoredArray]:
         name: StoredArray(
             tuple(slice_.get_shape()),
             _safetensors_dtype(path, name, slice_.get_dtype()),
-            functools.partial(_read_tensor, path, file, name),
+            functools.partial(read, name),
         )
         for name, slice_ in slices.items()
     }
-
-
-def _read_tensor(path: Path, file: Any, name: str) -> np.ndarray:
-    return _finite(path, name, file.get_tensor(name))
 
 
 def _safetensors_dtype(path: Path, name: str, code: str) -> np.dtype:

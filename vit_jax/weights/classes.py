@@ -21,7 +21,7 @@ def read_class_names(path: Path, num_classes: int) -> tuple[str, ...]:
       UserError: it cannot be read, or has another number of lines than there are classes.
     """
     try:
-        names = tuple(path.read_text(encoding="utf-8").splitlines())
+        names = tuple(path.read_text(encoding="utf-8-sig").splitlines())
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: {error}; give a text file of class names") from error
     if len(names) != num_classes:

@@ -50,6 +50,7 @@ def export_model(model: ViT, path: str | os.PathLike[str]) -> None:
         "class_names": None if model.class_names is None else list(model.class_names),
     }
     text = json.dumps(description, indent=2, allow_nan=False) + "\n"
+    path.parent.mkdir(parents=True, exist_ok=True)
     write_together(
         {
             path.with_suffix(".json"): lambda file: file.write(text.encode()),

@@ -127,12 +127,21 @@ def write_weights(
                 f"{path}: its config.json would replace the run's; choose another directory"
             )
         texts |= _own_configs(path, layout, model, class_names)
+    path.parent.mkdir(parents=True, exist_ok=True)
     write_together(
         {
             **{file: _json_writer(text) for file, text in texts.items()},
             path: _npz_writer(arrays) if layout == "google" else _safetensors_writer(path, arrays),
         }
     )
+
+
+def descriptions_of(path: Path) -> list[Path]:
+    """Where what describes a weight file is written, beside it."""
+    names = [_description_name(path)]
+    if path.name == _HUB_FILE:
+        names += [_OWN_CONFIG, _OWN_PREPROCESSOR]
+    return [path.with_name(name) for name in names]
 
 
 def _file(path: Path) -> Path:

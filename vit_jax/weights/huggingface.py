@@ -88,6 +88,9 @@ def read_config(
         raise UserError(
             f"its config.json has hidden_act={activation!r}; known: {', '.join(_GELUS)}"
         )
+    is_classifier = "ViTForImageClassification" in config.get("architectures", ())
+    if config.get("pooler_act", "tanh") != "tanh" and not is_classifier:  # which has no pooler
+        raise UserError(f"its config.json has pooler_act={config['pooler_act']!r}; known: tanh")
     size = config.get("image_size", 224)
     values: dict[str, Any] = {
         "image_size": size if isinstance(size, int) else tuple(size),
@@ -131,10 +134,19 @@ def write_config(model: ModelConfig, class_names: tuple[str, ...] | None) -> dic
 
 
 def write_preprocessor(model: ModelConfig) -> dict[str, Any]:
-    """The `preprocessor_config.json`; resizing is with antialiasing there, always."""
+    """The `preprocessor_config.json`; resizing is with antialiasing there, always.
+
+    Raises:
+      UserError: a crop that is not square.
+    """
     preprocessing = model.preprocessing
     assert preprocessing is not None
     height, width = model.input_size
+    if preprocessing.resize == "short_side" and height != width:
+        raise UserError(
+            f"Hugging Face's ViT has no crop of {height}x{width} pixels that is inside every "
+            "image; write this model with --layout=timm, or not as model.safetensors"
+        )
     config: dict[str, Any] = {
         "do_normalize": True,
         "do_rescale": True,
@@ -168,7 +180,11 @@ def assumed() -> dict[str, Any]:
 
 def _read_preprocessing(config: Mapping[str, Any]) -> PreprocessingConfig:
     size = config.get("size", 224)
-    shortest = size.get("shortest_edge") if isinstance(size, Mapping) else None
+    sides = size if isinstance(size, Mapping) else {"height": size, "width": size}
+    shortest = sides.get("shortest_edge")
+    if config.get("do_center_crop") and shortest is None:
+        # DeiT's files there squash to a square and then crop; DeiT itself keeps the aspect.
+        shortest = min(sides["height"], sides["width"])
     return PreprocessingConfig(
         mean=tuple(config.get("image_mean", (0.5, 0.5, 0.5))),
         std=tuple(config.get("image_std", (0.5, 0.5, 0.5))),

@@ -1,10 +1,11 @@
 """From a weight file to the parameters of a given model, or to a model."""
 
 import logging
+import math
 import os
 from typing import Any
 
-import jax.numpy as jnp
+import jax
 import numpy as np
 from flax import nnx, traverse_util
 
@@ -53,8 +54,8 @@ def load_model(
       UserError: the file cannot be had or read, is not of such a model, or an option is not one.
     """
     opened = open_weights(resolve(os.fspath(weights)), image_size)
-    # Preprocessing is left open, because it depends on the image size.
-    wanted = to_dict(opened.model) | {"preprocessing": None} | to_dict(options)
+    # Preprocessing depends on the image size, the kind of attention on the devices at hand.
+    wanted = to_dict(opened.model) | {"preprocessing": None, "attention": "xla"} | to_dict(options)
     if image_size is not None:
         wanted["image_size"] = image_size
     if num_classes is not None:
@@ -124,16 +125,15 @@ def fit(
 
 
 def read_params(params: Params) -> Params:
-    """Reads stored parameters into arrays on the default device.
+    """Reads stored parameters into arrays on the default device, one after the other.
 
-    The largest first, so that no more than one parameter is there twice, and never a large one
-    when nearly all are there.
+    The largest first, so that no large one is there twice when nearly all are there.
     """
     flat = traverse_util.flatten_dict(params, sep="/")
-    arrays = {
-        path: jnp.asarray(np.asarray(flat[path]))
-        for path in sorted(flat, key=lambda path: -int(np.prod(flat[path].shape)))
-    }
+    arrays = {}
+    for path in sorted(flat, key=lambda path: -math.prod(flat[path].shape)):
+        # Waited for, because the host's copy stays in memory until then.
+        arrays[path] = jax.device_put(np.asarray(flat[path])).block_until_ready()
     return traverse_util.unflatten_dict(arrays, sep="/")
 
 
@@ -142,6 +142,6 @@ def _require_size(weights: Weights, name: str) -> None:
     if SIZES[parse_name(name)[0]] != there:
         shape = ", ".join(f"{key}={value}" for key, value in there._asdict().items())
         raise UserError(
-            f"{weights.path}: holds {weights.model.name} ({shape}), not {name}; name that model, or "
-            "leave the name out"
+            f"{weights.path}: holds {weights.model.name} ({shape}), not {name}; name that model, "
+            "or leave the name out"
         )

@@ -56,6 +56,20 @@ _ARCHITECTURES = {
     **{"G/14": "vit_gigantic_patch14_224"},
 }
 
+_EPSILON = 1e-6
+_GELUS = {"gelu": "exact", "gelu_tanh": "tanh"}
+
+# What an architecture's code in timm says and neither the arrays nor the config repeat: a number of
+# heads that is not the usual one of the width, and tanh in the GELU.
+_GIANTS = tuple(f"vit_giantopt_patch16_siglip_gap_{side}" for side in (256, 384))
+_HEADS = {"test_vit": 2, "vit_base_patch16_gap_224": 16, **dict.fromkeys(_GIANTS, 16)}
+_WITH_TANH_GELU = (
+    "vit_base_patch32_siglip_gap_256",
+    "vit_large_patch16_siglip_gap_512",
+    *(f"vit_so400m_patch16_siglip_gap_{side}" for side in (256, 384, 512)),
+    *_GIANTS,
+)
+
 
 def is_timm(names: set[str]) -> bool:
     """Whether the names of a file are timm's."""
@@ -115,6 +129,12 @@ def to_timm(params: Mapping[str, Any], model: ModelConfig) -> dict[str, np.ndarr
             "timm's ViT has no attention pooling as here, no representation layer and no fixed "
             "positions; write this model with --layout=google"
         )
+    # A smaller epsilon is no other function but for rounding.
+    if model.norm_epsilon is not None and model.norm_epsilon > _EPSILON:
+        raise UserError(
+            f"timm's ViT has no norm_epsilon={model.norm_epsilon}, it is always {_EPSILON}; write "
+            "this model with --layout=google or --layout=huggingface"
+        )
     flat = to_pytorch(params, _NAMES)
     for part in ("weight", "bias"):
         for i in range(model.size.depth):
@@ -135,20 +155,21 @@ def to_timm(params: Mapping[str, Any], model: ModelConfig) -> dict[str, np.ndarr
 
 
 def read_config(config: Mapping[str, Any]) -> dict[str, Any]:
-    """What timm's `config.json` says, as values of a `ModelConfig`, and `class_names` if known."""
+    """What timm's `config.json` says, as values of a `ModelConfig`, and `class_names` if known.
+
+    Raises:
+      UserError: a pooling or an activation function that this package has not.
+    """
     arguments, data = config.get("model_args", {}), config.get("pretrained_cfg", config)
-    is_mean_after_norm = config.get("global_pool") == "avg" and arguments.get("fc_norm") is False
-    if is_mean_after_norm and arguments.get("class_token", True):
-        raise UserError(
-            "its config.json has global_pool=avg with fc_norm=false and a class token, a form "
-            "that this package has not"
-        )
+    architecture = config.get("architecture", "")
+    _require_known_form(config.get("global_pool", "token"), arguments)
     size = arguments.get("img_size") or data.get("input_size", (3, 224, 224))[1:]
     height, width = (size, size) if isinstance(size, int) else size
     values: dict[str, Any] = {"image_size": height if height == width else (height, width)}
-    if "num_heads" in arguments:
-        values["num_heads"] = arguments["num_heads"]
-    values["gelu"] = "tanh" if "tanh" in str(arguments.get("act_layer", "gelu")) else "exact"
+    if heads := arguments.get("num_heads", _HEADS.get(architecture)):
+        values["num_heads"] = heads
+    activation = "gelu_tanh" if architecture in _WITH_TANH_GELU else "gelu"
+    values["gelu"] = _GELUS[arguments.get("act_layer", activation)]
     squash = data.get("crop_mode") == "squash"
     values["preprocessing"] = PreprocessingConfig(
         mean=tuple(data.get("mean", (0.5, 0.5, 0.5))),
@@ -222,7 +243,24 @@ def assumed(file_name: str, side: int) -> dict[str, Any]:
         interpolation="bicubic",
         antialias=True,
     )
-    return {"gelu": "exact", "norm_epsilon": 1e-6, "preprocessing": preprocessing}
+    return {"gelu": "exact", "norm_epsilon": _EPSILON, "preprocessing": preprocessing}
+
+
+def _require_known_form(pool: str, arguments: Mapping[str, Any]) -> None:
+    has_class_token = arguments.get("class_token", True)
+    problems = {
+        f"global_pool={pool}": pool not in ("token", "avg"),
+        "global_pool=avg with fc_norm=false and a class token": (
+            pool == "avg" and arguments.get("fc_norm") is False and has_class_token
+        ),
+        "pool_include_prefix": arguments.get("pool_include_prefix", False),
+        f"act_layer={arguments.get('act_layer')}": arguments.get("act_layer", "gelu") not in _GELUS,
+    }
+    if found := [problem for problem, is_there in problems.items() if is_there]:
+        raise UserError(
+            f"its config.json has {', '.join(found)}, which this package has not; give the file "
+            "of a plain ViT"
+        )
 
 
 def _crop_share(side: int, short_side: int | None) -> float:

@@ -1,0 +1,44 @@
+"""Small models whose parameters all differ, and how weights and refusals are compared."""
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+import pytest
+from flax import traverse_util
+
+from vit_jax.errors import UserError
+from vit_jax.models.config import ModelConfig
+from vit_jax.models.functional import abstract_params
+
+# Two blocks, so that their order shows; heads as `weights` assumes them for a width of 32.
+SMALL = ModelConfig("ViT-mu/8", image_size=16, num_classes=5, depth=2).following()
+
+_shapes = functools.cache(abstract_params)
+
+
+def random_params(model: ModelConfig, seed: int = 0) -> dict[str, Any]:
+    """Nested parameters of a model, normally distributed, in float32."""
+    rng = np.random.default_rng(seed)
+    return jax.tree.map(lambda x: rng.normal(size=x.shape).astype(np.float32), _shapes(model))
+
+
+def assert_same(actual: dict[str, Any], expected: dict[str, Any]) -> None:
+    """Compares names, types and values, bit for bit; stored arrays are read."""
+    actual, expected = (traverse_util.flatten_dict(p, sep="/") for p in (actual, expected))
+    assert actual.keys() == expected.keys()
+    for path, leaf in expected.items():
+        read = np.asarray(actual[path])
+        assert (read.dtype, read.shape) == (leaf.dtype, leaf.shape), path
+        assert (actual[path].dtype, tuple(actual[path].shape)) == (leaf.dtype, leaf.shape), path
+        np.testing.assert_array_equal(read, leaf, err_msg=path)
+
+
+def refusal(call: Callable[..., object], *args: Any, **options: Any) -> str:
+    """The one line with which a call refuses what the user gave it."""
+    with pytest.raises(UserError) as error:
+        call(*args, **options)
+    assert "\n" not in str(error.value)
+    return str(error.value)

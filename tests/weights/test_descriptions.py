@@ -1,0 +1,172 @@
+"""What lies beside a weight file, and what is assumed where nothing does."""
+
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+
+from tests.small_models import SMALL, assert_same, random_params, refusal
+from vit_jax.preprocessing import PreprocessingConfig
+from vit_jax.schema import to_dict
+from vit_jax.weights.files import open_weights, write_weights
+
+PREPROCESSING = PreprocessingConfig(
+    mean=(0.485, 0.456, 0.406),
+    std=(0.229, 0.224, 0.225),
+    resize="short_side",
+    short_side=20,
+    interpolation="bicubic",
+    antialias=True,
+)
+OTHER = dataclasses.replace(
+    SMALL, preprocessing=PREPROCESSING, gelu="exact", norm_epsilon=1e-12, pooling="gap_timm"
+)
+
+
+def _model(**changes):
+    return dataclasses.replace(SMALL, **changes)
+
+
+def _write(directory, model=SMALL, layout="google", text=None, **options):
+    """Writes a file and, in the place of its description, `text`; none if that is empty."""
+    path = directory / ("w.npz" if layout == "google" else "w.safetensors")
+    write_weights(path, random_params(model), model, layout=layout, **options)
+    if text is not None:
+        path.with_suffix(".json").write_text(text)
+    if text == "":
+        path.with_suffix(".json").unlink()
+    return path
+
+
+@pytest.mark.parametrize("layout", ["google", "timm"])
+def test_a_description_says_what_no_array_shows(tmp_path, layout):
+    weights = open_weights(_write(tmp_path, OTHER, layout))
+    assert (weights.model, weights.assumed) == (OTHER, "")
+
+
+@pytest.mark.parametrize("layout", ["google", "timm", "huggingface"])
+@pytest.mark.parametrize("image_size", [(32, 72), (16, 32), (32, 40)])
+def test_a_grid_that_is_no_square(tmp_path, layout, image_size):
+    # 4 x 9 patches could be 6 x 6; 2 x 4 and the class token could be 3 x 3.
+    model = _model(image_size=image_size)
+    weights = open_weights(_write(tmp_path, model, layout))
+    assert weights.model == model
+    assert_same(weights.params, random_params(model))
+
+
+@pytest.mark.parametrize("layout", ["timm", "huggingface"])
+def test_heads_that_the_layout_does_not_show(tmp_path, layout):
+    # 384 wide would be S with 6 heads; the other's 4 are its own.
+    for changes in ({"name": "ViT-B/8", "width": 384, "mlp_dim": 32}, {"num_heads": 4}):
+        model = _model(**changes)
+        weights = open_weights(_write(tmp_path, model, layout))
+        assert weights.model == model
+        assert_same(weights.params, random_params(model))
+
+
+# Nothing beside it.
+
+
+def test_google_s_customs_are_assumed_and_said(tmp_path):
+    model = _model(pooling="gap", registers=2, representation_size=24)
+    weights = open_weights(_write(tmp_path, model, text=""))
+    assert weights.model == model
+    assert_same(weights.params, random_params(model))
+    assert weights.class_names is None
+    assert weights.assumed == (
+        "gelu=tanh, norm_epsilon=1e-06, mean=[0.5, 0.5, 0.5], std=[0.5, 0.5, 0.5], resize=squash, "
+        "interpolation=bilinear, antialias=False"
+    )
+
+
+def test_the_images_of_a_grid_that_is_no_square_must_be_told(tmp_path):
+    model = _model(image_size=(32, 40))
+    path = _write(tmp_path, model, text="")
+    assert "20 positions, which is not a square grid" in refusal(open_weights, path)
+    assert open_weights(path, (32, 40)).model == model
+    # Not so where a square fits: released files are square.
+    model = _model(image_size=48)
+    path = _write(tmp_path, model, text="")
+    assert open_weights(path, (32, 72)).model == model
+
+
+def test_a_thousand_classes_are_imagenets(tmp_path):
+    model = _model(num_classes=1000)
+    weights = open_weights(_write(tmp_path, model, text=""))
+    assert len(weights.class_names) == 1000
+    assert "tabby" in weights.class_names[281]
+    assert weights.assumed.endswith("antialias=False, the classes of ImageNet-1k")
+    own = tuple(map(str, range(1000)))
+    weights = open_weights(_write(tmp_path, model, class_names=own))
+    assert (weights.class_names, weights.assumed) == (own, "")
+    assert open_weights(_write(tmp_path, model)).class_names is None  # others, that have no names
+
+
+# Something else beside it.
+
+
+def test_what_a_description_leaves_out_is_assumed_and_said(tmp_path):
+    text = json.dumps({"class_names": ["a", "b", "c", "d", "e"], "model": {"gelu": "exact"}})
+    weights = open_weights(_write(tmp_path, text=text))
+    assert weights.model == _model(gelu="exact")
+    assert weights.class_names == ("a", "b", "c", "d", "e")
+    assert weights.assumed.startswith("norm_epsilon=1e-06, mean=[0.5, 0.5, 0.5]")
+
+
+@pytest.mark.parametrize("text", ['{"model": ', "[1]", "\x00\x01", '"google"'])
+def test_a_broken_description_is_an_error(tmp_path, text):
+    assert "w.json" in refusal(open_weights, _write(tmp_path, text=text))
+
+
+@pytest.mark.parametrize(
+    "description", [{"model": 3}, {"model": ["gelu"]}, {"class_names": "cat"}, {"class_names": 5}]
+)
+def test_a_description_of_other_types_is_an_error(tmp_path, description):
+    message = refusal(open_weights, _write(tmp_path, text=json.dumps(description)))
+    assert "w.json the model must be an object and the class names a list" in message
+
+
+@pytest.mark.parametrize(
+    ("changes", "problem"),
+    [
+        ({"preprocessing": {"mean": [0.5] * 3, "deviation": [1] * 3}}, "preprocessing.deviation"),
+        ({"preprocessing": {"mean": [0.5] * 2}}, "model.preprocessing.mean"),
+        ({"gelu": "relu"}, "model.gelu"),
+        ({"image_size": "large"}, "model.image_size"),
+        ({"num_classes": 4}, "num_classes=4, its arrays 5"),
+        ({"num_classes": None}, "num_classes=None, its arrays 5"),
+        ({"representation_size": 24}, "representation_size=24, its arrays None"),
+    ],
+)
+@pytest.mark.parametrize("layout", ["google", "timm"])
+def test_wrong_values_are_named(tmp_path, layout, changes, problem):
+    text = json.dumps({"model": to_dict(SMALL) | changes})
+    path = _write(tmp_path, layout=layout, text=text)
+    message = refusal(open_weights, path)
+    assert problem in message and str(path) in message
+
+
+@pytest.mark.parametrize("number", [0, 4, 6])
+def test_too_few_or_too_many_class_names(tmp_path, number):
+    text = json.dumps({"model": to_dict(SMALL), "class_names": ["name"] * number})
+    message = refusal(open_weights, _write(tmp_path, text=text))
+    assert f"{number} class names" in message and "5 classes" in message
+
+
+def test_without_a_head_there_are_no_classes(tmp_path):
+    model = _model(num_classes=0)
+    text = json.dumps({"model": to_dict(model), "class_names": ["name"] * 7})
+    weights = open_weights(_write(tmp_path, model, text=text))
+    assert (weights.model, weights.class_names) == (model, None)
+    assert "head" not in weights.params
+
+
+def test_parameters_are_read_only_when_they_are_asked_for(tmp_path):
+    params = random_params(SMALL)
+    params["norm"]["bias"][3] = np.nan
+    write_weights(tmp_path / "w.npz", params, SMALL)
+    weights = open_weights(tmp_path / "w.npz")
+    np.asarray(weights.params["norm"]["scale"])
+    message = refusal(np.asarray, weights.params["norm"]["bias"])
+    assert "NaN or infinite values in Transformer/encoder_norm/bias" in message

@@ -1,0 +1,311 @@
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file, save_file
+
+from tests.small_models import SMALL, assert_same, random_params, refusal
+from vit_jax.preprocessing import PreprocessingConfig
+from vit_jax.weights.files import open_weights, write_weights
+from vit_jax.weights.huggingface import (
+    from_huggingface,
+    is_huggingface,
+    read_config,
+    to_huggingface,
+    write_config,
+    write_preprocessor,
+)
+
+# Names and shapes of ViTModel with hidden_size=32, num_hidden_layers=2, intermediate_size=128,
+# image_size=16, patch_size=8.
+ENCODER = {
+    "embeddings.cls_token": (1, 1, 32),
+    "embeddings.patch_embeddings.projection.weight": (32, 3, 8, 8),
+    "embeddings.patch_embeddings.projection.bias": (32,),
+    "embeddings.position_embeddings": (1, 5, 32),
+    **{
+        f"encoder.layer.{i}.{name}.{leaf}": (*outputs, *inputs) if leaf == "weight" else outputs
+        for i in range(2)
+        for name, outputs, inputs in (
+            ("attention.attention.query", (32,), (32,)),
+            ("attention.attention.key", (32,), (32,)),
+            ("attention.attention.value", (32,), (32,)),
+            ("attention.output.dense", (32,), (32,)),
+            ("intermediate.dense", (128,), (32,)),
+            ("output.dense", (32,), (128,)),
+            ("layernorm_before", (32,), ()),
+            ("layernorm_after", (32,), ()),
+        )
+        for leaf in ("weight", "bias")
+    },
+    "layernorm.weight": (32,),
+    "layernorm.bias": (32,),
+}
+POOLER = {"pooler.dense.weight": (32, 32), "pooler.dense.bias": (32,)}
+# Those of ViTForImageClassification with 5 labels.
+CLASSIFIER = {
+    **{f"vit.{name}": shape for name, shape in ENCODER.items()},
+    "classifier.weight": (5, 32),
+    "classifier.bias": (5,),
+}
+NAMES = ("a", "b", "c", "d", "e")
+
+
+def _file(shapes=CLASSIFIER):
+    rng = np.random.default_rng(0)
+    return {name: rng.normal(size=shape).astype(np.float32) for name, shape in shapes.items()}
+
+
+def _model(**changes):
+    return dataclasses.replace(SMALL, **changes)
+
+
+# Names and places.
+
+
+def test_each_value_has_its_place():
+    file = _file()
+    params = from_huggingface(file, heads=2)
+    blocks = params["blocks"]
+    for block in range(2):
+        layer = f"vit.encoder.layer.{block}"
+        for part in ("query", "key", "value"):
+            kernel, bias = (np.asarray(blocks["attention"][part][k]) for k in ("kernel", "bias"))
+            assert (kernel.shape, bias.shape) == ((2, 32, 2, 16), (2, 2, 16))
+            theirs = f"{layer}.attention.attention.{part}"
+            for head in range(2):
+                rows = slice(head * 16, head * 16 + 16)
+                weight = file[f"{theirs}.weight"]
+                np.testing.assert_array_equal(kernel[block, :, head], weight[rows].T)
+                np.testing.assert_array_equal(bias[block, head], file[f"{theirs}.bias"][rows])
+        out = np.asarray(blocks["attention"]["out"]["kernel"])
+        assert out[block, 1, 3, 7] == file[f"{layer}.attention.output.dense.weight"][7, 19]
+        for ours, theirs in (("dense1", "intermediate.dense"), ("dense2", "output.dense")):
+            kernel = np.asarray(blocks["mlp"][ours]["kernel"])
+            np.testing.assert_array_equal(kernel[block], file[f"{layer}.{theirs}.weight"].T)
+        for ours, theirs in (("norm1", "layernorm_before"), ("norm2", "layernorm_after")):
+            scale = np.asarray(blocks[ours]["scale"])
+            np.testing.assert_array_equal(scale[block], file[f"{layer}.{theirs}.weight"])
+    kernel = np.asarray(params["embedding"]["kernel"])
+    projection = file["vit.embeddings.patch_embeddings.projection.weight"]
+    assert kernel[2, 5, 1, 30] == projection[30, 1, 2, 5]
+    assert np.asarray(params["head"]["kernel"])[9, 4] == file["classifier.weight"][4, 9]
+    np.testing.assert_array_equal(
+        params["pos_embedding"], file["vit.embeddings.position_embeddings"]
+    )
+
+
+def test_the_names_of_a_file_tell_the_layout():
+    assert is_huggingface(set(CLASSIFIER)) and is_huggingface(set(ENCODER))
+    assert not is_huggingface({"embedding/kernel", "patch_embed.proj.weight", "conv1.weight"})
+
+
+@pytest.mark.parametrize(
+    ("shapes", "changes"),
+    [
+        (CLASSIFIER, {}),
+        (ENCODER, {"num_classes": 0}),
+        (ENCODER | POOLER, {"num_classes": 0, "representation_size": 32}),
+    ],
+    ids=["classifier", "encoder", "encoder with pooler"],
+)
+def test_file_to_ours_and_back_bit_for_bit(shapes, changes):
+    file, model = _file(shapes), _model(**changes)
+    assert_same(to_huggingface(from_huggingface(file, 2), model), file)
+    params = random_params(model)
+    assert_same(from_huggingface(to_huggingface(params, model), 2), params)
+
+
+# Refusals.
+
+
+def test_names_that_are_not_a_vits_are_listed_with_shapes():
+    strange = {"vit.embeddings.mask_token": (1, 1, 32), "vit.encoder.layer.0.lambda1": (32,)}
+    message = refusal(from_huggingface, _file(CLASSIFIER | strange), 2)
+    assert message.startswith("2 names ")
+    assert all(f"{name} {shape}" in message for name, shape in strange.items())
+
+
+def test_a_pooler_that_the_classifier_takes_no_notice_of():
+    pooler = {f"vit.{name}": shape for name, shape in POOLER.items()}
+    message = refusal(from_huggingface, _file(CLASSIFIER | pooler), 2)
+    assert "vit.pooler.dense.weight (32, 32)" in message
+
+
+@pytest.mark.parametrize(
+    ("changes", "form"),
+    [
+        ({"pooling": "gap"}, "pooling=gap"),
+        ({"pooling": "gap_timm"}, "pooling=gap_timm"),
+        ({"pooling": "attention"}, "pooling=attention"),
+        ({"positions": "sincos2d"}, "positions=sincos2d"),
+        ({"registers": 2}, "registers"),
+        ({"representation_size": 8}, "representation layer before a head"),
+    ],
+)
+def test_forms_that_hugging_face_has_not(tmp_path, changes, form):
+    model = _model(**changes)
+    path = tmp_path / "w.safetensors"
+    message = refusal(write_weights, path, random_params(model), model, layout="huggingface")
+    assert form in message and "--layout=google" in message
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("without", ["embeddings.patch_embeddings.projection.weight", "embeddings"])
+def test_a_file_of_another_transformer(tmp_path, without):
+    file = {name: array for name, array in _file(ENCODER).items() if without not in name}
+    file["embeddings.word_embeddings.weight"] = np.zeros((7, 32), np.float32)  # as of BERT
+    save_file(file, tmp_path / "model.safetensors")
+    message = refusal(open_weights, tmp_path)
+    assert "embeddings.word_embeddings.weight (7, 32)" in message
+    del file["embeddings.word_embeddings.weight"]
+    save_file(file | _file(POOLER), tmp_path / "model.safetensors")
+    refusal(open_weights, tmp_path)
+
+
+# config.json and preprocessor_config.json.
+
+
+def test_what_a_config_says():
+    # As transformers writes it.
+    config = {
+        "architectures": ["ViTForImageClassification"],
+        "hidden_act": "gelu",
+        "hidden_size": 192,
+        "id2label": {"10": "k", "2": "c", "0": "a"},
+        "image_size": 224,
+        "intermediate_size": 768,
+        "layer_norm_eps": 1e-12,
+        "model_type": "vit",
+        "num_attention_heads": 3,
+        "num_hidden_layers": 12,
+        "patch_size": 16,
+        "qkv_bias": True,
+    }
+    assert read_config(config, None) == {
+        "image_size": 224,
+        "num_heads": 3,
+        "gelu": "exact",
+        "norm_epsilon": 1e-12,
+        "class_names": ("a", "c", "k"),  # by number
+    }
+    default = {"id2label": {"0": "LABEL_0", "1": "LABEL_1"}}
+    assert "class_names" not in read_config(config | default, None)
+    assert read_config(config | {"image_size": [224, 320]}, None)["image_size"] == (224, 320)
+    assert read_config(config | {"hidden_act": "gelu_pytorch_tanh"}, None)["gelu"] == "tanh"
+    # The library's defaults.
+    del config["layer_norm_eps"], config["num_attention_heads"], config["hidden_act"]
+    values = read_config(config, None)
+    assert (values["norm_epsilon"], values["num_heads"], values["gelu"]) == (1e-12, 12, "exact")
+    assert "hidden_act='relu'" in refusal(read_config, config | {"hidden_act": "relu"}, None)
+
+
+@pytest.mark.parametrize(
+    ("preprocessor", "expected"),
+    [
+        (
+            # google/vit-base-patch16-224
+            {
+                "do_normalize": True,
+                "do_resize": True,
+                "image_mean": [0.5, 0.5, 0.5],
+                "image_std": [0.5, 0.5, 0.5],
+                "resample": 2,
+                "size": {"height": 224, "width": 224},
+            },
+            PreprocessingConfig(antialias=True),
+        ),
+        (
+            {"size": 224, "resample": 3, "image_mean": [0.1, 0.2, 0.3]},
+            PreprocessingConfig(mean=(0.1, 0.2, 0.3), interpolation="bicubic", antialias=True),
+        ),
+        (
+            {
+                "size": {"shortest_edge": 256},
+                "do_center_crop": True,
+                "crop_size": {"height": 224, "width": 224},
+                "image_std": [0.1, 0.2, 0.3],
+            },
+            PreprocessingConfig(
+                std=(0.1, 0.2, 0.3), resize="short_side", short_side=256, antialias=True
+            ),
+        ),
+    ],
+)
+def test_what_a_preprocessor_says(preprocessor, expected):
+    assert read_config({"model_type": "vit"}, preprocessor)["preprocessing"] == expected
+
+
+def test_what_is_written_for_transformers():
+    preprocessing = PreprocessingConfig(interpolation="bicubic", antialias=True)
+    model = _model(preprocessing=preprocessing, gelu="exact")
+    config = write_config(model, NAMES)
+    expected = {
+        "architectures": ["ViTForImageClassification"],
+        "model_type": "vit",
+        "image_size": 16,
+        "patch_size": 8,
+        "hidden_size": 32,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "intermediate_size": 128,
+        "hidden_act": "gelu",
+        "layer_norm_eps": 1e-6,
+        "id2label": dict(zip("01234", NAMES, strict=True)),
+        "label2id": dict(zip(NAMES, range(5), strict=True)),
+    }
+    assert {key: config[key] for key in expected} == expected
+    # Their number is the head's width.
+    assert write_config(model, None)["id2label"] == {str(i): f"LABEL_{i}" for i in range(5)}
+    assert write_config(_model(num_classes=0), None)["architectures"] == ["ViTModel"]
+    written = write_preprocessor(model)
+    assert written["resample"] == 3  # PIL.Image.BICUBIC
+    assert written["size"] == {"height": 16, "width": 16}
+    json.dumps([config, written], allow_nan=False)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"gelu": "exact", "norm_epsilon": 1e-12, "image_size": (16, 40), "num_heads": 4},
+        {"num_classes": 0},
+        {"num_classes": 0, "representation_size": 24},
+        {
+            "preprocessing": PreprocessingConfig(
+                mean=(0.485, 0.456, 0.406),
+                std=(0.229, 0.224, 0.225),
+                resize="short_side",
+                short_side=23,
+                interpolation="bicubic",
+                antialias=True,
+            )
+        },
+    ],
+)
+def test_a_file_for_the_hub_needs_its_configs_only(tmp_path, changes):
+    # Resizing is with antialiasing there, always.
+    model = _model(**{"preprocessing": PreprocessingConfig(antialias=True), **changes})
+    names = NAMES if model.num_classes else None
+    params = random_params(model)
+    path = tmp_path / "model.safetensors"
+    write_weights(path, params, model, layout="huggingface", class_names=names)
+    (tmp_path / "model.json").unlink()
+    assert load_file(path).keys() == to_huggingface(params, model).keys()
+    for source in (path, tmp_path):
+        weights = open_weights(source)
+        assert (weights.layout, weights.class_names, weights.assumed) == ("huggingface", names, "")
+        assert weights.model == dataclasses.replace(model, num_heads=model.size.num_heads)
+        assert_same(weights.params, params)
+
+
+def test_without_configs_the_librarys_defaults_are_assumed_and_said(tmp_path):
+    save_file(_file(), tmp_path / "vit.safetensors")
+    weights = open_weights(tmp_path / "vit.safetensors")
+    model = weights.model
+    assert (model.gelu, model.norm_epsilon, model.num_classes) == ("exact", 1e-12, 5)
+    assert (model.size, model.pooling, model.positions) == (SMALL.size, "token", "learned")
+    assert model.preprocessing == PreprocessingConfig(antialias=True)
+    for words in ("gelu=exact", "norm_epsilon=1e-12", "mean=[0.5, 0.5, 0.5]", "antialias=True"):
+        assert words in weights.assumed
