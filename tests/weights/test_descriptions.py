@@ -42,7 +42,7 @@ def _write(directory, model=SMALL, layout="google", text=None, **options):
 @pytest.mark.parametrize("layout", ["google", "timm"])
 def test_a_description_says_what_no_array_shows(tmp_path, layout):
     weights = open_weights(_write(tmp_path, OTHER, layout))
-    assert (weights.model, weights.assumed) == (OTHER, "")
+    assert (weights.model, weights.assumed) == (OTHER, {})
 
 
 @pytest.mark.parametrize("layout", ["google", "timm", "huggingface"])
@@ -74,7 +74,7 @@ def test_google_s_customs_are_assumed_and_said(tmp_path):
     assert weights.model == model
     assert_same(weights.params, random_params(model))
     assert weights.class_names is None
-    assert weights.assumed == (
+    assert ", ".join(weights.assumed.values()) == (
         "gelu=tanh, norm_epsilon=1e-06, mean=[0.5, 0.5, 0.5], std=[0.5, 0.5, 0.5], resize=squash, "
         "interpolation=bilinear, antialias=False"
     )
@@ -96,10 +96,10 @@ def test_a_thousand_classes_are_imagenets(tmp_path):
     weights = open_weights(_write(tmp_path, model, text=""))
     assert len(weights.class_names) == 1000
     assert "tabby" in weights.class_names[281]
-    assert weights.assumed.endswith("antialias=False, the classes of ImageNet-1k")
+    assert weights.assumed["class_names"] == "the classes of ImageNet-1k"
     own = tuple(map(str, range(1000)))
     weights = open_weights(_write(tmp_path, model, class_names=own))
-    assert (weights.class_names, weights.assumed) == (own, "")
+    assert (weights.class_names, weights.assumed) == (own, {})
     assert open_weights(_write(tmp_path, model)).class_names is None  # others, that have no names
 
 
@@ -111,7 +111,7 @@ def test_what_a_description_leaves_out_is_assumed_and_said(tmp_path):
     weights = open_weights(_write(tmp_path, text=text))
     assert weights.model == _model(gelu="exact")
     assert weights.class_names == ("a", "b", "c", "d", "e")
-    assert weights.assumed.startswith("norm_epsilon=1e-06, mean=[0.5, 0.5, 0.5]")
+    assert list(weights.assumed) == ["norm_epsilon", "preprocessing"]
 
 
 @pytest.mark.parametrize("text", ['{"model": ', "[1]", "\x00\x01", '"google"'])

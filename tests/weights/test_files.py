@@ -41,7 +41,7 @@ def test_what_is_written_is_read(tmp_path, params, layout):
     weights = open_weights(str(path))
     assert_same(weights.params, params)
     assert (weights.path, weights.layout, weights.model) == (path, layout, SMALL)
-    assert (weights.class_names, weights.assumed) == (NAMES, "")
+    assert (weights.class_names, weights.assumed) == (NAMES, {})
 
 
 def test_what_lies_beside_a_file(tmp_path, params):

@@ -97,6 +97,8 @@ def test_only_what_is_assumed_and_used_is_said(tmp_path, caplog):
     weights = open_weights(tmp_path / "w.npz")
     assert fit(weights, OPEN)[1] == model
     assert fit(weights, _changed(preprocessing=PreprocessingConfig()))[1] == model
-    first, second = caplog.messages
-    assert "assumed, for nothing says so: gelu=tanh" in first
-    assert second == f"weights of {weights.path}"
+    read, first, again, second = caplog.messages
+    assert read == again == f"weights of {weights.path}"
+    said = "assumed, for nothing beside the weights says so: gelu=tanh, norm_epsilon=1e-06"
+    assert first.startswith(f"{said}, mean=[0.5, 0.5, 0.5]")
+    assert second == said

@@ -180,7 +180,7 @@ def test_as_many_patches_elsewhere(tmp_path, caplog):
     )
     positions = np.asarray(model_params(model)["pos_embedding"])
     np.testing.assert_allclose(positions[0, 1:], expected.reshape(36, -1), atol=1e-6)
-    assert "positions 6x6 -> 4x9" in _logged(caplog)[-1]
+    assert "positions 6x6 -> 4x9" in _logged(caplog)[0]
     # Of a described one they are what it says.
     path, params = _write(tmp_path, _changed(image_size=(64, 144)))
     assert_same(model_params(load_model(weights=path, image_size=(64, 144))), params)
@@ -286,10 +286,10 @@ def test_what_is_assumed_is_said_once(tmp_path, caplog):
     model = load_model(weights=path)
     assert_same(model_params(model), params)
     assert model.config.preprocessing == PreprocessingConfig()
-    (message,) = _logged(caplog)
-    assumed = open_weights(path).assumed
-    assert assumed.startswith("gelu=tanh, norm_epsilon=1e-06, mean=[0.5, 0.5, 0.5]")
-    assert message == f"weights of {path}; assumed, for nothing says so: {assumed}"
+    read, said = _logged(caplog)
+    assert read == f"weights of {path}"
+    assumed = "gelu=tanh, norm_epsilon=1e-06, mean=[0.5, 0.5, 0.5]"
+    assert said.startswith(f"assumed, for nothing beside the weights says so: {assumed}")
 
 
 def test_nan_never_comes_in(tmp_path):

@@ -43,7 +43,7 @@ class Weights:
       params: nested by our names, each a `StoredArray` that is still to be read, or an array.
       model: what they are the parameters of; without a head, `num_classes` is 0.
       class_names: of the head's classes, if known.
-      assumed: what was neither in the file nor beside it, in words; empty if nothing.
+      assumed: what was neither in the file nor beside it, in words, by the model's key.
     """
 
     path: Path
@@ -51,7 +51,7 @@ class Weights:
     params: dict[str, Any]
     model: ModelConfig
     class_names: tuple[str, ...] | None
-    assumed: str
+    assumed: dict[str, str]
 
 
 def open_weights(
@@ -196,10 +196,10 @@ def _open(path: Path, arrays: dict[str, Any], image_size: Any) -> Weights:
     }[layout]
     missing = {key: value for key, value in customs.items() if key not in said}
     model = build(ModelConfig, {**_plain(missing), **shown, **_plain(said)}, "model").following()
-    words = _in_words(missing, model)
+    assumed = _in_words(missing, model)
     if class_names is None and description is None and model.num_classes == 1000:
         class_names = imagenet_classes()
-        words.append("the classes of ImageNet-1k")
+        assumed["class_names"] = "the classes of ImageNet-1k"
     if not model.num_classes:
         class_names = None
     if class_names is not None and len(class_names) != model.num_classes:
@@ -207,7 +207,7 @@ def _open(path: Path, arrays: dict[str, Any], image_size: Any) -> Weights:
             f"{len(class_names)} class names lie beside it, but its head has {model.num_classes} "
             "classes; mend the description"
         )
-    return Weights(path, layout, params, model, class_names, ", ".join(words))
+    return Weights(path, layout, params, model, class_names, assumed)
 
 
 def _said(path: Path, layout: Layout, description: dict[str, Any] | None) -> dict[str, Any]:
@@ -256,10 +256,11 @@ def _plain(values: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _in_words(missing: Mapping[str, Any], model: ModelConfig) -> list[str]:
-    words = [f"{key}={getattr(model, key)}" for key in missing if key != "preprocessing"]
+def _in_words(missing: Mapping[str, Any], model: ModelConfig) -> dict[str, str]:
+    words = {key: f"{key}={getattr(model, key)}" for key in missing}
     if "preprocessing" in missing:
-        words += [f"{k}={v}" for k, v in to_dict(model.preprocessing).items() if v is not None]
+        values = to_dict(model.preprocessing).items()
+        words["preprocessing"] = ", ".join(f"{k}={v}" for k, v in values if v is not None)
     return words
 
 

@@ -54,8 +54,10 @@ def load_model(
       UserError: the file cannot be had or read, is not of such a model, or an option is not one.
     """
     opened = open_weights(resolve(os.fspath(weights)), image_size)
-    # Preprocessing depends on the image size, the kind of attention on the devices at hand.
-    wanted = to_dict(opened.model) | {"preprocessing": None, "attention": "xla"} | to_dict(options)
+    # Left open, to be followed: preprocessing depends on the image size. The kind of attention
+    # depends on the devices at hand.
+    left_open = dict.fromkeys((*FOLLOWED, "preprocessing"))
+    wanted = to_dict(opened.model) | left_open | {"attention": "xla"} | to_dict(options)
     if image_size is not None:
         wanted["image_size"] = image_size
     if num_classes is not None:
@@ -106,7 +108,7 @@ def fit(
                 f"{weights.path}: the weights' head has {key}={own}, the model's {other}; use "
                 f"--config.model.{key}={own}"
             )
-    assumed = weights.assumed if model.preprocessing is None else ""
+    assumed = [words for key, words in weights.assumed.items() if getattr(model, key, None) is None]
     model = model.following(weights.model)
     try:
         params, notes = adapt(
@@ -119,8 +121,9 @@ def fit(
         )
     except UserError as error:
         raise UserError(f"{weights.path}: {error}") from error
-    notes += [f"assumed, for nothing says so: {assumed}"] if assumed else []
     _log.info("weights of %s%s", weights.path, "".join(f"; {note}" for note in notes))
+    if assumed:
+        _log.warning("assumed, for nothing beside the weights says so: %s", ", ".join(assumed))
     return params, model
 
 
