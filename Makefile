@@ -16,7 +16,7 @@ demo: .venv/installed
 	@$(BIN)/python -m vit_jax evaluate --weights=runs/demo/digits16
 
 test: .venv/installed-for-test
-	$(BIN)/python -m pytest -n 2
+	$(BIN)/python -m pytest -n 2 --ignore=tests/peers
 
 parity: .venv/installed-for-parity
 	$(BIN)/python -m pytest -n 2 tests/peers

@@ -197,6 +197,8 @@ def _open(path: Path, arrays: dict[str, Any], image_size: Any) -> Weights:
     missing = {key: value for key, value in customs.items() if key not in said}
     model = build(ModelConfig, {**_plain(missing), **shown, **_plain(said)}, "model").following()
     assumed = _in_words(missing, model)
+    if layout != "google" and "name" not in said and "num_heads" not in said:
+        assumed["num_heads"] = f"num_heads={model.size.num_heads}"
     if class_names is None and description is None and model.num_classes == 1000:
         class_names = imagenet_classes()
         assumed["class_names"] = "the classes of ImageNet-1k"

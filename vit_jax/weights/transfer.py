@@ -145,11 +145,12 @@ def resize_patch_embedding(kernel: np.ndarray, new_patch: int) -> np.ndarray:
 
     By the pseudo-inverse of FlexiViT (arXiv 2212.08013, section 3.4, eq. 3): of all kernels the
     one whose answers to bilinearly resized patches are nearest to those of the old kernel to the
-    patches themselves; exactly the same if patches grow.
+    patches themselves; exactly the same if patches grow. Without antialiasing, as in its authors'
+    code, which matters if they shrink.
     """
     old_patch = kernel.shape[0]
     basis = np.eye(old_patch**2, dtype=np.float32).reshape(old_patch, old_patch, -1)
-    resize = _resize(basis, (new_patch, new_patch, old_patch**2), "bilinear", antialias=True)
+    resize = _resize(basis, (new_patch, new_patch, old_patch**2), "bilinear", antialias=False)
     # Of a flat patch: (new pixels, old pixels).
     matrix = resize.reshape(new_patch**2, old_patch**2).astype(np.float64)
     flat = np.asarray(kernel, np.float64).reshape(old_patch**2, -1)

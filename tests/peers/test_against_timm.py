@@ -1,0 +1,321 @@
+"""timm's models and files against ours, both ways."""
+
+import math
+
+import numpy as np
+import pytest
+import timm
+import torch
+from safetensors.torch import save_file
+from timm.data import create_transform, resolve_data_config
+from timm.models import save_for_hf
+
+import vit_jax
+from tests.peers.drawn import (
+    assert_close,
+    images_for,
+    module_outputs,
+    outputs,
+    photograph,
+    redrawn_model,
+    redrawn_module,
+)
+from vit_jax.__main__ import main
+from vit_jax.models.config import ModelConfig
+from vit_jax.models.functional import model_params
+from vit_jax.preprocessing import PreprocessingConfig
+from vit_jax.weights.files import write_weights
+from vit_jax.weights.timm import write_config
+
+SIZES = {"Ti": "vit_tiny_patch16_224", "S": "vit_small_patch16_224", "B": "vit_base_patch16_224"}
+SMALL = {"embed_dim": 48, "depth": 2, "num_heads": 3, "img_size": 64, "num_classes": 7}
+MEAN = {"global_pool": "avg"}
+GOOGLES_GAP = {"global_pool": "avg", "class_token": False, "fc_norm": False}
+
+
+def _made(**arguments):
+    return redrawn_module(timm.create_model(SIZES["Ti"], **SMALL | arguments))
+
+
+def _assert_equal(model, module, batch=2):
+    images = images_for(model, batch)
+    assert_close(outputs(model, images), module_outputs(module, images))
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_a_bare_file_of_each_size(tmp_path, size):
+    module = redrawn_module(timm.create_model(SIZES[size]))
+    save_file(module.state_dict(), tmp_path / "vit.safetensors")
+    model = vit_jax.load_model(f"ViT-{size}/16", weights=tmp_path / "vit.safetensors")
+    assert model.config.pooling == "token" and model.config.num_classes == 1000
+    _assert_equal(model, module, batch=1)
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_mean_pooling_of_each_size(tmp_path, size):
+    module = redrawn_module(timm.create_model(SIZES[size], img_size=96, **MEAN))
+    save_file(module.state_dict(), tmp_path / "vit.safetensors")
+    model = vit_jax.load_model(f"ViT-{size}/16", weights=tmp_path / "vit.safetensors")
+    assert model.config.pooling == "gap_timm"
+    _assert_equal(model, module, batch=1)
+
+
+REGISTERS = {"reg_tokens": 4}
+PATCHES_ONLY = {"no_embed_class": True}
+NOT_SQUARE = {"img_size": (48, 96)}
+FORMS = {
+    "class token": ({}, "token"),
+    "no head": ({"num_classes": 0}, "token"),
+    "mean": (MEAN, "gap_timm"),
+    "Google's mean": (GOOGLES_GAP, "gap"),
+    "registers": (REGISTERS, "token"),
+    "registers without positions": (REGISTERS | PATCHES_ONLY, "token"),
+    "nine registers, as many as a square": ({"reg_tokens": 9}, "token"),
+    "three registers, a square with the token": ({"reg_tokens": 3} | PATCHES_ONLY, "token"),
+    "class token without position": (PATCHES_ONLY, "token"),
+    "registers, mean": (REGISTERS | MEAN, "gap_timm"),
+    "registers without positions, mean": (REGISTERS | PATCHES_ONLY | MEAN, "gap_timm"),
+    "registers, Google's mean": (REGISTERS | GOOGLES_GAP, "gap"),
+    "registers without positions, Google's mean": (REGISTERS | PATCHES_ONLY | GOOGLES_GAP, "gap"),
+    "not square": (NOT_SQUARE, "token"),
+    "not square, mean": (NOT_SQUARE | MEAN, "gap_timm"),
+    "not square, Google's mean": (NOT_SQUARE | GOOGLES_GAP, "gap"),
+    "not square, registers": (NOT_SQUARE | REGISTERS, "token"),
+    "not square, registers without positions": (NOT_SQUARE | REGISTERS | PATCHES_ONLY, "token"),
+    "not square, class token without position": (NOT_SQUARE | PATCHES_ONLY, "token"),
+    "not a whole number of patches": ({"img_size": (50, 99)}, "token"),
+    "another patch": ({"patch_size": 8, "img_size": 40}, "token"),
+    "another shape": ({"embed_dim": 40, "num_heads": 5, "mlp_ratio": 2.7, "depth": 3}, "token"),
+    "tanh GELU": ({"act_layer": "gelu_tanh"}, "token"),
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_a_saved_directory_of_each_form(tmp_path, form):
+    arguments, pooling = FORMS[form]
+    module = _made(**arguments)
+    save_for_hf(module, tmp_path, safe_serialization=True)
+    model = vit_jax.load_model(weights=tmp_path)
+    assert model.config.pooling == pooling
+    assert model.config.registers == arguments.get("reg_tokens", 0)
+    _assert_equal(model, module)
+
+
+@pytest.mark.parametrize(
+    ("architecture", "image_size"),
+    [
+        ("test_vit", 64),
+        ("vit_base_patch16_gap_224", 32),
+        ("vit_so150m_patch16_reg4_gap_256", 32),
+        ("vit_giantopt_patch16_siglip_gap_256", 32),
+        ("vit_base_patch32_siglip_gap_256", 64),
+        ("vit_base_patch16_siglip_gap_224", 32),
+        ("deit_tiny_patch16_224", 64),
+    ],
+)
+def test_what_only_an_architectures_name_says(tmp_path, architecture, image_size):
+    module = timm.create_model(architecture, img_size=image_size, depth=2, num_classes=5)
+    save_for_hf(redrawn_module(module), tmp_path, safe_serialization=True)
+    _assert_equal(vit_jax.load_model(weights=tmp_path), module)
+
+
+def test_an_epsilon_that_matters(tmp_path):
+    module = _made()
+    with torch.no_grad():  # Tokens as small as the root of the epsilon, 1e-6.
+        for parameter in (*module.patch_embed.parameters(), module.pos_embed, module.cls_token):
+            parameter *= 1e-3
+    save_for_hf(module, tmp_path, safe_serialization=True)
+    _assert_equal(vit_jax.load_model(weights=tmp_path), module)
+
+
+def test_the_saved_config_gives_preprocessing_and_classes(tmp_path):
+    names = ["a", "b", "c", "d", "e", "f", "g"]
+    data = {"crop_pct": 0.95, "mean": (0.1, 0.2, 0.3), "std": (0.4, 0.5, 0.6)}
+    save_for_hf(
+        _made(),
+        tmp_path,
+        {"labels": names, "label_names": names},
+        safe_serialization=True,
+        data_config=data,
+    )
+    model = vit_jax.load_model(weights=tmp_path)
+    assert model.class_names == tuple(names)
+    module = timm.create_model(f"local-dir:{tmp_path}", pretrained=True)
+    _assert_equal_preprocessing(model, module)
+    assert model.config.preprocessing.short_side == 67  # 64 / 0.95 = 67.4
+
+
+def _written(directory, model, **options):
+    directory.mkdir(exist_ok=True)
+    write_weights(
+        directory / "model.safetensors",
+        model_params(model),
+        model.config,
+        layout="timm",
+        **options,
+    )
+    return timm.create_model(f"local-dir:{directory}", pretrained=True).eval()
+
+
+@pytest.mark.parametrize("pooling", ["token", "gap_timm"])
+@pytest.mark.parametrize("size", SIZES)
+def test_timm_builds_each_size_from_what_we_write(tmp_path, size, pooling):
+    image_size = 224 if pooling == "token" else 96
+    options = {"image_size": image_size, "num_classes": 10, "pooling": pooling}
+    model = redrawn_model(f"ViT-{size}/16", **options)
+    module = _written(tmp_path, model)
+    assert module.default_cfg["architecture"] == SIZES[size]
+    assert module.num_features == model.config.size.width
+    _assert_equal(model, module, batch=1)
+
+
+OUR_FORMS = {
+    "no head": {"num_classes": 0},
+    "Google's mean": {"pooling": "gap"},
+    "registers": {"registers": 4},
+    "registers, mean": {"registers": 3, "pooling": "gap_timm"},
+    "registers, Google's mean": {"registers": 3, "pooling": "gap"},
+    "not square": {"image_size": (48, 96)},
+    "not square, registers": {"image_size": (48, 96), "registers": 4},
+    "not a whole number of patches": {"image_size": (50, 99)},
+    "exact GELU": {"gelu": "exact"},
+    "a smaller epsilon": {"norm_epsilon": 1e-12},
+    "a size that timm has not": {"name": "ViT-mu/8"},
+    "another shape": {"width": 88, "num_heads": 11, "mlp_dim": 95, "depth": 3},
+}
+
+
+@pytest.mark.parametrize("form", OUR_FORMS)
+def test_timm_builds_each_form_from_what_we_write(tmp_path, form):
+    options = {"name": "ViT-Ti/16", "image_size": 64, "num_classes": 7, "depth": 2}
+    model = redrawn_model(**options | OUR_FORMS[form])
+    module = _written(tmp_path, model)
+    _assert_equal(model, module)
+    (tmp_path / "model.json").unlink()
+    _assert_equal(vit_jax.load_model(weights=tmp_path), module)
+
+
+def test_timms_wrong_kinds_would_show():
+    """What the tests above compare does depend on GELU and epsilon."""
+    images = np.random.default_rng(1).uniform(-1, 1, (2, 64, 64, 3)).astype(np.float32)
+    exact = module_outputs(_made(), images)
+    assert (module_outputs(_made(act_layer="gelu_tanh"), images) - exact).abs().max() > 2e-4
+
+
+PREPROCESSINGS = {
+    "squash": {"resize": "squash", "antialias": True},
+    "squash, bicubic": {"resize": "squash", "interpolation": "bicubic", "antialias": True},
+    "crop": {"resize": "short_side", "short_side": 72, "antialias": True},
+    "whole crop, bicubic": {
+        "resize": "short_side",
+        "interpolation": "bicubic",
+        "antialias": True,
+        "mean": (0.485, 0.456, 0.406),
+        "std": (0.229, 0.224, 0.225),
+    },
+}
+
+
+def _assert_equal_preprocessing(model, module):
+    transform = create_transform(**resolve_data_config(model=module))
+    for image in (photograph(150, 100), photograph(60, 120)):
+        theirs = transform(image).permute(1, 2, 0)
+        (ours,) = vit_jax.preprocess([image], model)
+        np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("image_size", [64, (48, 80)])
+@pytest.mark.parametrize("form", PREPROCESSINGS)
+def test_timm_prepares_images_as_what_we_write_says(tmp_path, form, image_size):
+    model = redrawn_model(
+        "ViT-Ti/16",
+        image_size=image_size,
+        num_classes=3,
+        depth=1,
+        preprocessing=PREPROCESSINGS[form],
+    )
+    module = _written(tmp_path, model, class_names=("cat", "dog", "newt"))
+    assert module.pretrained_cfg["label_names"] == ["cat", "dog", "newt"]
+    _assert_equal_preprocessing(model, module)
+    (tmp_path / "model.json").unlink()
+    again = vit_jax.load_model(weights=tmp_path)
+    assert again.class_names == ("cat", "dog", "newt")
+    _assert_equal_preprocessing(again, module)
+
+
+@pytest.mark.parametrize("side", [32, 96, 224, 384, 518])
+def test_the_written_crop_is_what_timm_resizes_to(side):
+
+    for short_side in range(side, 2 * side):
+        config = ModelConfig(
+            image_size=side,
+            num_classes=1,
+            preprocessing=PreprocessingConfig(resize="short_side", short_side=short_side),
+        )
+        share = write_config(config.following(), None)["pretrained_cfg"]["crop_pct"]
+        assert math.floor(side / share) == short_side
+
+
+@pytest.mark.parametrize(("old", "new"), [(64, 96), (96, 48), ((48, 96), (80, 64))])
+def test_another_resolution(tmp_path, old, new):
+    """timm resizes positions bicubically with antialiasing."""
+    save_for_hf(_made(img_size=old), tmp_path, safe_serialization=True)
+    module = timm.create_model(f"local-dir:{tmp_path}", pretrained=True, img_size=new).eval()
+    model = vit_jax.load_model(
+        weights=tmp_path, image_size=new, position_resize="bicubic_antialiased"
+    )
+    _assert_equal(model, module)
+
+
+def test_convert_to_timm(tmp_path, capsys):
+    model = redrawn_model("ViT-Ti/16", image_size=64, num_classes=5, pooling="gap_timm")
+    write_weights(tmp_path / "google.npz", model_params(model), model.config)
+    source, target = tmp_path / "google.npz", tmp_path / "hub" / "model.safetensors"
+    command = ["convert", f"--source={source}", f"--target={target}", "--layout=timm"]
+    assert main(command) == 0
+    assert str(target) in capsys.readouterr().out
+    _assert_equal(model, timm.create_model(f"local-dir:{target.parent}", pretrained=True).eval())
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"pooling": "attention"}, "attention pooling"),
+        ({"representation_size": 9}, "representation layer"),
+        ({"positions": "sincos2d"}, "fixed positions"),
+        ({"positions": "none", "pooling": "gap"}, "positions"),
+        ({"norm_epsilon": 1e-3}, "norm_epsilon"),
+    ],
+)
+def test_a_form_that_timm_has_not_is_refused(tmp_path, options, words, capsys):
+    model = redrawn_model("ViT-Ti/16", image_size=32, num_classes=5, depth=1, **options)
+    write_weights(tmp_path / "google.npz", model_params(model), model.config)
+    source, target = tmp_path / "google.npz", tmp_path / "vit.safetensors"
+    command = ["convert", f"--source={source}", f"--target={target}", "--layout=timm"]
+    assert main(command) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: timm's ViT has no") and words in line
+    assert not target.exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ({"global_pool": "avg", "class_token": False}, "fc_norm"),
+        ({"global_pool": "avg", "fc_norm": False}, "fc_norm"),
+        ({"global_pool": "max"}, "global_pool=max"),
+        ({"global_pool": "map"}, "global_pool=map"),
+        ({"act_layer": "relu"}, "relu"),
+        ({"pool_include_prefix": True} | MEAN, "pool_include_prefix"),
+        ({"init_values": 1.0}, "ls1.gamma"),
+        ({"qk_norm": True}, "attn.q_norm.weight"),
+        ({"pre_norm": True}, "norm_pre.weight"),
+        ({"qkv_bias": False}, "blocks/attention/query/bias"),
+    ],
+)
+def test_a_form_of_timm_that_we_have_not_is_refused(tmp_path, arguments, words, capsys):
+    save_for_hf(_made(**arguments), tmp_path / "timm", safe_serialization=True)
+    source, target = tmp_path / "timm", tmp_path / "google.npz"
+    assert main(["convert", f"--source={source}", f"--target={target}", "--layout=google"]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert words in line

@@ -1,0 +1,347 @@
+"""Hugging Face's models, configs and image processors against ours, both ways."""
+
+import jax
+import numpy as np
+import pytest
+import timm
+import torch
+from timm.models import save_for_hf
+from transformers import (
+    AutoImageProcessor,
+    AutoModelForImageClassification,
+    CLIPImageProcessor,
+    DeiTImageProcessor,
+    ViTConfig,
+    ViTForImageClassification,
+    ViTImageProcessor,
+    ViTModel,
+)
+
+import vit_jax
+from tests.peers.drawn import (
+    assert_close,
+    images_for,
+    module_outputs,
+    outputs,
+    photograph,
+    redrawn_model,
+    redrawn_module,
+)
+from vit_jax.__main__ import main
+from vit_jax.errors import UserError
+from vit_jax.models.functional import model_params
+from vit_jax.weights.files import write_weights
+
+SIZES = {
+    "Ti": {"hidden_size": 192, "num_attention_heads": 3, "intermediate_size": 768},
+    "S": {"hidden_size": 384, "num_attention_heads": 6, "intermediate_size": 1536},
+    "B": {},
+}
+SMALL = {
+    "hidden_size": 48,
+    "num_attention_heads": 4,
+    "intermediate_size": 100,
+    "num_hidden_layers": 2,
+    "image_size": 64,
+    "num_labels": 7,
+}
+
+
+def _made(**arguments):
+    return redrawn_module(ViTForImageClassification(ViTConfig(**SMALL | arguments)))
+
+
+def _assert_equal(model, module, batch=2):
+    images = images_for(model, batch)
+    assert_close(outputs(model, images), module_outputs(module, images).logits)
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_each_size(tmp_path, size):
+    module = redrawn_module(ViTForImageClassification(ViTConfig(num_labels=1000, **SIZES[size])))
+    module.save_pretrained(tmp_path)
+    model = vit_jax.load_model(f"ViT-{size}/16", weights=tmp_path)
+    assert (model.config.gelu, model.config.norm_epsilon) == ("exact", 1e-12)
+    _assert_equal(model, module, batch=1)
+
+
+FORMS = {
+    "defaults": {},
+    "not square": {"image_size": [48, 96]},
+    "not a whole number of patches": {"image_size": [50, 99]},
+    "another patch": {"patch_size": 8, "image_size": 40},
+    "tanh GELU": {"hidden_act": "gelu_pytorch_tanh"},
+    "tanh GELU, as it was called": {"hidden_act": "gelu_new"},
+    "a large epsilon": {"layer_norm_eps": 0.1},
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_a_saved_directory_of_each_form(tmp_path, form):
+    module = _made(**FORMS[form])
+    module.save_pretrained(tmp_path)
+    _assert_equal(vit_jax.load_model(weights=tmp_path), module)
+
+
+def test_a_bare_file(tmp_path):
+    module = _made(hidden_size=192, num_attention_heads=3)
+    module.save_pretrained(tmp_path)
+    (tmp_path / "model.safetensors").rename(tmp_path / "vit.safetensors")
+    (tmp_path / "config.json").unlink()
+    _assert_equal(vit_jax.load_model(weights=tmp_path / "vit.safetensors"), module)
+
+
+def test_an_epsilon_that_matters(tmp_path):
+    module = _made()
+    embeddings = module.vit.embeddings
+    with torch.no_grad():  # Tokens as small as the root of 1e-12, the epsilon.
+        for parameter in embeddings.parameters():
+            parameter *= 1e-6
+    module.save_pretrained(tmp_path)
+    _assert_equal(vit_jax.load_model(weights=tmp_path), module)
+
+
+@pytest.mark.parametrize("size", ["Ti", "B"])
+def test_the_pooler_is_the_representation_layer(tmp_path, size):
+    width = SIZES[size].get("hidden_size", 768)
+    config = ViTConfig(image_size=96, num_hidden_layers=3, pooler_output_size=80, **SIZES[size])
+    module = redrawn_module(ViTModel(config))
+    module.save_pretrained(tmp_path)
+    model = vit_jax.load_model(weights=tmp_path)
+    assert (model.config.representation_size, model.config.num_classes) == (80, 0)
+    images = images_for(model)
+    theirs = module_outputs(module, images)
+    assert_close(outputs(model, images), theirs.pooler_output)
+    tokens = model(images, capture=["tokens"])[1]["tokens"]
+    assert tokens.shape == (2, 37, width)
+
+
+def test_all_tokens_without_a_pooler(tmp_path):
+    config = ViTConfig(**SMALL)
+    module = redrawn_module(ViTModel(config, add_pooling_layer=False))
+    module.save_pretrained(tmp_path)
+    model = vit_jax.load_model(weights=tmp_path)
+    images = images_for(model)
+    theirs = module_outputs(module, images).last_hidden_state
+    assert_close(outputs(model, images), theirs[:, 0])
+    with jax.default_matmul_precision("highest"):
+        assert_close(model(images, capture=["tokens"])[1]["tokens"], theirs)
+
+
+def _written(directory, model, **options):
+    write_weights(
+        directory / "model.safetensors",
+        model_params(model),
+        model.config,
+        layout="huggingface",
+        **options,
+    )
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_transformers_builds_each_size_from_what_we_write(tmp_path, size):
+    model = redrawn_model(f"ViT-{size}/16", num_classes=10)
+    _written(tmp_path, model)
+    module = ViTForImageClassification.from_pretrained(tmp_path)
+    assert module.config.num_labels == 10
+    assert module.config.num_hidden_layers == 12
+    assert module.config.num_attention_heads == model.config.size.num_heads
+    _assert_equal(model, module, batch=1)
+
+
+OUR_FORMS = {
+    "not square": {"image_size": (48, 96)},
+    "not a whole number of patches": {"image_size": (50, 99)},
+    "exact GELU": {"gelu": "exact"},
+    "a large epsilon": {"norm_epsilon": 0.1},
+    "a small size": {"name": "ViT-mu/8"},
+    "another shape": {"width": 88, "num_heads": 11, "mlp_dim": 95, "depth": 3},
+}
+
+
+@pytest.mark.parametrize("form", OUR_FORMS)
+def test_transformers_builds_each_form_from_what_we_write(tmp_path, form):
+    options = {"name": "ViT-Ti/16", "image_size": 64, "num_classes": 7, "depth": 2}
+    model = redrawn_model(**options | OUR_FORMS[form])
+    _written(tmp_path, model)
+    module, report = ViTForImageClassification.from_pretrained(tmp_path, output_loading_info=True)
+    assert not any(report.values())
+    _assert_equal(model, module)
+    (tmp_path / "model.json").unlink()
+    _assert_equal(vit_jax.load_model(weights=tmp_path), module)
+
+
+def test_transformers_has_a_pooler_from_our_representation_layer(tmp_path):
+    model = redrawn_model(
+        "ViT-Ti/16", image_size=64, num_classes=0, depth=2, representation_size=80
+    )
+    _written(tmp_path, model)
+    module, report = ViTModel.from_pretrained(tmp_path, output_loading_info=True)
+    assert not any(report.values())
+    images = images_for(model)
+    assert_close(outputs(model, images), module_outputs(module, images).pooler_output)
+
+
+def test_transformers_has_no_head_where_we_have_none(tmp_path):
+    model = redrawn_model("ViT-Ti/16", image_size=64, num_classes=0, depth=2)
+    _written(tmp_path, model)
+    module = ViTModel.from_pretrained(tmp_path, add_pooling_layer=False)
+    images = images_for(model)
+    theirs = module_outputs(module, images).last_hidden_state
+    assert_close(outputs(model, images), theirs[:, 0])
+
+
+def test_what_only_a_config_says_does_matter():
+    """The forms above would fail with another GELU or epsilon."""
+    images = np.random.default_rng(1).uniform(-1, 1, (2, 64, 64, 3)).astype(np.float32)
+    plain = module_outputs(_made(), images).logits
+    for arguments in (FORMS["tanh GELU"], FORMS["a large epsilon"]):
+        changed = module_outputs(_made(**arguments), images).logits
+        assert (changed - plain).abs().max() > 2e-4
+
+
+def test_class_names_both_ways(tmp_path):
+    names = ("chat", "żółw", "newt")
+    model = redrawn_model("ViT-Ti/16", image_size=32, num_classes=3, depth=1)
+    _written(tmp_path, model, class_names=names)
+    module = AutoModelForImageClassification.from_pretrained(tmp_path)
+    assert module.config.id2label == dict(enumerate(names))
+    assert module.config.label2id == {name: i for i, name in enumerate(names)}
+    module.save_pretrained(tmp_path / "again")
+    assert vit_jax.load_model(weights=tmp_path / "again").class_names == names
+
+
+PHOTOGRAPHS = (photograph(150, 100), photograph(60, 120))
+IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
+PREPROCESSINGS = {
+    "squash": {"antialias": True},
+    "squash, bicubic": {"interpolation": "bicubic", "antialias": True, **IMAGENET},
+    "crop": {"resize": "short_side", "short_side": 72, "antialias": True, **IMAGENET},
+    "whole crop, bicubic": {
+        "resize": "short_side",
+        "interpolation": "bicubic",
+        "antialias": True,
+    },
+}
+
+
+def _assert_equal_preprocessing(model, directory, images=PHOTOGRAPHS):
+    """To one level of 255 where torchvision resizes in the place of Pillow.
+
+    The margins of these crops are even; of an odd one Hugging Face leaves off the smaller half at
+    the top and the left, torchvision and we round it to even.
+    """
+    level = 1 / (255 * np.asarray(model.config.preprocessing.std))
+    for backend, bar in (("pil", 1e-5), ("torchvision", level + 1e-5)):
+        processor = AutoImageProcessor.from_pretrained(directory, backend=backend)
+        for image in images:
+            (theirs,) = processor(images=image, return_tensors="np")["pixel_values"]
+            (ours,) = vit_jax.preprocess([image], model)
+            difference = np.abs(ours - theirs.transpose(1, 2, 0))
+            assert difference.shape == ours.shape and (difference <= bar).all()
+
+
+@pytest.mark.parametrize("form", PREPROCESSINGS)
+def test_transformers_prepares_images_as_what_we_write_says(tmp_path, form):
+    model = redrawn_model(
+        "ViT-Ti/16",
+        image_size=(48, 80) if form == "squash" else 64,
+        num_classes=3,
+        depth=1,
+        preprocessing=PREPROCESSINGS[form],
+    )
+    _written(tmp_path, model)
+    _assert_equal_preprocessing(model, tmp_path)
+    (tmp_path / "model.json").unlink()
+    again = vit_jax.load_model(weights=tmp_path)
+    _assert_equal_preprocessing(again, tmp_path)
+
+
+@pytest.mark.parametrize(
+    "processor",
+    [
+        ViTImageProcessor(size={"height": 64, "width": 64}),
+        ViTImageProcessor(size={"height": 64, "width": 64}, resample=3, image_mean=[0.1, 0.2, 0.3]),
+        CLIPImageProcessor(size={"shortest_edge": 72}, crop_size={"height": 64, "width": 64}),
+    ],
+    ids=["squash", "squash, bicubic", "crop"],
+)
+def test_we_prepare_images_as_a_saved_processor(tmp_path, processor):
+    _made().save_pretrained(tmp_path)
+    processor.save_pretrained(tmp_path)
+    _assert_equal_preprocessing(vit_jax.load_model(weights=tmp_path), tmp_path)
+
+
+def test_a_square_that_is_cropped(tmp_path):
+    """DeiT's form there; other aspects than a square we keep, as DeiT itself did."""
+    _made().save_pretrained(tmp_path)
+    DeiTImageProcessor(size={"height": 72, "width": 72}, crop_size=64).save_pretrained(tmp_path)
+    model = vit_jax.load_model(weights=tmp_path)
+    assert model.config.preprocessing.short_side == 72
+    _assert_equal_preprocessing(model, tmp_path, [photograph(100, 100)])
+
+
+def test_convert_from_timm_to_transformers(tmp_path, capsys):
+    module = redrawn_module(timm.create_model("vit_tiny_patch16_224", img_size=64, num_classes=5))
+    save_for_hf(module, tmp_path / "timm", safe_serialization=True)
+    source, target = tmp_path / "timm", tmp_path / "hub" / "model.safetensors"
+    command = ["convert", f"--source={source}", f"--target={target}", "--layout=huggingface"]
+    assert main(command) == 0
+    assert str(target) in capsys.readouterr().out
+    converted = ViTForImageClassification.from_pretrained(target.parent)
+    images = images_for(vit_jax.load_model(weights=source))
+    assert_close(module_outputs(converted, images).logits, module_outputs(module, images))
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"pooling": "gap"}, "pooling=gap"),
+        ({"pooling": "gap_timm"}, "pooling=gap_timm"),
+        ({"pooling": "attention"}, "pooling=attention"),
+        ({"representation_size": 9}, "representation layer before a head"),
+        ({"positions": "sincos2d"}, "positions=sincos2d"),
+        ({"registers": 2}, "registers"),
+    ],
+)
+def test_a_form_that_transformers_has_not_is_refused(tmp_path, options, words, capsys):
+    model = redrawn_model("ViT-Ti/16", image_size=32, num_classes=5, depth=1, **options)
+    write_weights(tmp_path / "google.npz", model_params(model), model.config)
+    source, target = tmp_path / "google.npz", tmp_path / "vit.safetensors"
+    command = ["convert", f"--source={source}", f"--target={target}", "--layout=huggingface"]
+    assert main(command) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: Hugging Face's ViT has no") and words in line
+    assert not target.exists()
+
+
+def test_a_crop_that_would_be_padded_is_refused(tmp_path):
+    model = redrawn_model(
+        "ViT-Ti/16",
+        image_size=(48, 80),
+        num_classes=3,
+        depth=1,
+        preprocessing=PREPROCESSINGS["crop"] | {"short_side": 48},
+    )
+    with pytest.raises(UserError, match="no crop of 48x80 pixels"):
+        _written(tmp_path, model)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("module", "words"),
+    [
+        (lambda: _made(hidden_act="relu"), "relu"),
+        (lambda: _made(qkv_bias=False), "blocks/attention/query/bias"),
+        (lambda: ViTModel(ViTConfig(**SMALL), use_mask_token=True), "embeddings.mask_token"),
+        (lambda: ViTModel(ViTConfig(**SMALL, pooler_act="relu")), "pooler_act"),
+    ],
+    ids=["relu", "no biases", "mask token", "relu in the pooler"],
+)
+def test_a_form_of_transformers_that_we_have_not_is_refused(tmp_path, module, words, capsys):
+    module().save_pretrained(tmp_path / "hub")
+    capsys.readouterr()
+    source, target = tmp_path / "hub", tmp_path / "google.npz"
+    assert main(["convert", f"--source={source}", f"--target={target}", "--layout=google"]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert words in line
