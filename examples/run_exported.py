@@ -1,7 +1,7 @@
 """Runs a model that was exported for serving; needs jax, numpy and Pillow, but not vit_jax.
 
-python -m vit_jax convert --source=WEIGHTS --target=model.stablehlo --layout=stablehlo
-python examples/run_exported.py model.stablehlo photo.jpg
+python -m vit_jax convert --source=WEIGHTS --target=served.stablehlo --layout=stablehlo
+python examples/run_exported.py served.stablehlo photo.jpg
 """
 
 import json

@@ -1,6 +1,7 @@
 """`convert`: a weight file in another layout, at another image size, or as a program to serve."""
 
 import argparse
+import os
 
 from vit_jax.commands.arguments import file_path, image_size
 from vit_jax.errors import UserError
@@ -40,7 +41,7 @@ def run(arguments: argparse.Namespace, overrides: list[str]) -> None:
     del overrides  # It has no --config, so there are none.
     target = arguments.target
     for path in (target, *descriptions_of(target)):
-        if path.exists():
+        if os.path.exists(path):
             raise UserError(f"--target={target}: {path} exists already; choose another name")
     model = load_model(weights=arguments.source, image_size=arguments.image_size)
     try:

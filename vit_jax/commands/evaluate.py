@@ -29,10 +29,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace, overrides: list[str]) -> None:
     """Runs the command; prints a line of JSON for each evaluation."""
-    from vit_jax.runs.directory import read_config
+    from vit_jax.runs.directory import is_run, read_config
 
     join_processes(arguments.coordinator_address, arguments.num_processes, arguments.process_id)
     with ending_together():
+        if arguments.config is None and not is_run(arguments.weights):
+            raise UserError(
+                f"--weights={arguments.weights} is not the directory of a run, which would say "
+                "what to evaluate on: give --config too"
+            )
         if arguments.config is None:
             values = apply_overrides(read_config(arguments.weights), overrides)
         else:

@@ -9,14 +9,14 @@ from PIL import Image
 
 from vit_jax.data.images import EvalTransform, ImageError, decode, upright_rgb
 from vit_jax.errors import UserError
-from vit_jax.models.vit import ViT
+from vit_jax.models.model import Model
 from vit_jax.preprocessing import PreprocessingConfig
 
 # An opened image, its pixels as uint8 [height, width, 3], or a file.
 AnyImage = Image.Image | np.ndarray | str | os.PathLike[str]
 
 
-def preprocess(images: Sequence[AnyImage], model: ViT) -> np.ndarray:
+def preprocess(images: Sequence[AnyImage], model: Model) -> np.ndarray:
     """Resizes, crops and normalises images as the model was trained to see them in evaluation.
 
     Args:
@@ -28,6 +28,8 @@ def preprocess(images: Sequence[AnyImage], model: ViT) -> np.ndarray:
     Raises:
       UserError: a file cannot be read, or an array is not of this form.
     """
+    if isinstance(images, str | os.PathLike | Image.Image):
+        raise UserError("preprocess takes a list of images; write [image]")
     config = model.config
     assert config.preprocessing is not None
     transform = EvalTransform(config.input_size, config.preprocessing)
@@ -37,7 +39,10 @@ def preprocess(images: Sequence[AnyImage], model: ViT) -> np.ndarray:
 
 def _open(image: AnyImage) -> Image.Image:
     if isinstance(image, Image.Image):
-        return upright_rgb(image)
+        try:
+            return upright_rgb(image)
+        except OSError as error:  # Pillow reads pixels late.
+            raise UserError(f"cannot read the image ({error}); get it again") from error
     if isinstance(image, np.ndarray):
         if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or not image.size:
             raise UserError(

@@ -131,10 +131,15 @@ class RunDirectory:
         write_json(self.path / "versions.json", _versions())
 
 
+def is_run(path: str | os.PathLike) -> bool:
+    """Whether the directory is that of a run; those of hubs have a `config.json` too."""
+    path = Path(path).expanduser()
+    return all((path / name).exists() for name in ("config.json", "versions.json"))
+
+
 def has_checkpoint(path: str | os.PathLike) -> bool:
     """Whether the directory is of a run that has saved its state at least once."""
-    path = Path(path).expanduser()
-    return (path / "config.json").exists() and any((path / "checkpoints").glob("[0-9]*"))
+    return is_run(path) and any((Path(path).expanduser() / "checkpoints").glob("[0-9]*"))
 
 
 def read_config(path: str | os.PathLike) -> dict[str, Any]:
