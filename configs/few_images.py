@@ -1,8 +1,12 @@
-"""Fine-tuning on a folder with few images a class.
+"""Fine-tuning on a folder with few images a class, on a CPU.
 
-    python -m benchmarks.few_images cifar10_jpeg.tar.xz data/few --train=10 --test=100
-    python -m vit_jax train --config=configs/few_images.py:ti16,./data/few,WEIGHTS \\
-        --workdir=runs/few
+    python -m vit_jax train --config=configs/few_images.py:ti16,./photos,WEIGHTS --workdir=runs/few
+
+WEIGHTS is a weight file, the directory of a run that has ended, or the name of a released file;
+without it the same recipe trains from scratch. The folder is as in configs/pretrain.py.
+
+Expected with DeiT-Ti on ten images a class of CIFAR-10-JPEG: 70.4 % test top-1, from scratch
+24.9 %; within ten minutes on 2 CPU cores (benchmarks/results/few_images.md).
 """
 
 from ml_collections import ConfigDict
