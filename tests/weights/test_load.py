@@ -13,7 +13,7 @@ from tests.small_models import assert_same, random_params, refusal
 from vit_jax.models.config import ModelConfig
 from vit_jax.models.functional import apply_model, model_params
 from vit_jax.preprocessing import PreprocessingConfig
-from vit_jax.weights.files import open_weights, write_weights
+from vit_jax.weights.files import write_weights
 from vit_jax.weights.load import load_model
 
 PREPROCESSING = PreprocessingConfig(
