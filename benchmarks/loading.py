@@ -60,7 +60,9 @@ def main(model: str, repeats: int) -> None:
     made = vit_jax.create_model(model)
     params = model_params(made)
     size = sum(leaf.nbytes for leaf in jax.tree.leaves(params))
-    print(f"{model}: parameters of {size / 1e6:.0f} MB; jax {jax.__version__}, numpy {np.__version__}")
+    print(
+        f"{model}: parameters of {size / 1e6:.0f} MB; jax {jax.__version__}, numpy {np.__version__}"
+    )
     layouts: tuple[tuple[Layout, str], ...] = (("google", "w.npz"), ("timm", "w.safetensors"))
     with tempfile.TemporaryDirectory() as directory:
         for layout, file in layouts:
