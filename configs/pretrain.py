@@ -16,7 +16,7 @@ are DATA/{train,test}/CLASS/*.jpg, or DATA/CLASS/*.jpg, of which a tenth becomes
 from ml_collections import ConfigDict
 
 from vit_jax.config import parse_argument
-from vit_jax.models.sizes import SIZES, parse_name
+from vit_jax.models.config import ModelConfig
 
 # Table 3. The paper clips the gradient in its ImageNet runs only.
 _IMAGENET = {
@@ -54,9 +54,12 @@ def get_config(argument: str | None = None) -> ConfigDict:
         }
     )
     config.update(recipe)
-    if chosen.data in _RECIPES:
+    model = ModelConfig(chosen.model)
+    if model.family not in ("vit", "hybrid"):
+        del config.model.dropout
+    elif chosen.data in _RECIPES:
         # The paper pre-trains with a hidden tanh layer before the head, as wide as the encoder.
-        config.model.representation_size = SIZES[parse_name(chosen.model)[0]].width
+        config.model.representation_size = model.size.width
     return config
 
 

@@ -18,6 +18,7 @@ COMMANDS = {
     "convert": "write weights in another layout, or as a program to serve",
     "describe": "show a config's or a model's parameters, MACs, schedule and a batch",
     "models": "list the models and the released weight files, with published accuracies",
+    "paper": "show a table of the paper beside what this package counts",
     "prepare": "download a TFDS data set and store it as ArrayRecord",
 }
 

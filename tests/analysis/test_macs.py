@@ -1,3 +1,5 @@
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import pytest
@@ -46,6 +48,68 @@ def test_agrees_with_xla(options):
     lowered = jax.jit(apply_model(config)).lower(abstract_params(config), images)
     flops = 2 * 2 * sum(count_macs(config).values())
     assert lowered.cost_analysis()["flops"] == pytest.approx(flops, rel=0.01)
+
+
+# Table 6: exaFLOPs of 303M images an epoch, as 6 times the multiply-adds of one.
+@pytest.mark.parametrize(
+    ("name", "epochs", "exaflops"),
+    [
+        ("R50x1", 7, 50),
+        ("R50x2", 7, 199),
+        ("R101x1", 7, 96),
+        ("R152x1", 7, 141),
+        ("R152x2", 7, 563),
+        ("R152x2", 14, 1126),
+        ("R200x3", 14, 3306),
+        ("R50+ViT-B/32", 7, 106),
+        ("R50+ViT-B/16", 7, 274),
+        ("R50+ViT-L/32", 7, 246),
+        ("R50+ViT-L/16", 14, 1668),
+    ],
+)
+def test_exaflops_of_table_6(name, epochs, exaflops):
+    macs = sum(count_macs(ModelConfig(name)).values())
+    assert 6 * macs * 303e6 * epochs / 1e18 == pytest.approx(exaflops, rel=0.015)
+
+
+def test_both_orders_of_units_cost_the_same():
+    for size in ({}, {"image_size": (100, 65)}):
+        post, pre = (count_macs(ModelConfig(f"{p}R50x1", **size)) for p in ("", "BiT-"))
+        assert sum(post.values()) == pytest.approx(sum(pre.values()), rel=0.01)
+
+
+# Wide, and with more images than positions, for the standardisation of kernels counts once a batch.
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("R50x1", {"stages": (1, 2), "width_factor": 6.0, "image_size": (64, 47)}),
+        ("BiT-R50x1", {"stages": (1, 2), "width_factor": 6.0, "image_size": (64, 47)}),
+        ("R50+ViT-B/8", {"stages": (1, 1), "width_factor": 6.0, "image_size": 40, "depth": 1}),
+        ("R+ViT-B/8", {"width_factor": 8.0, "image_size": 64, "depth": 2, "num_heads": 6}),
+        ("Mixer-B/8", {"image_size": (64, 96), "depth": 2}),
+    ],
+)
+def test_other_families_agree_with_xla(name, options):
+    config = ModelConfig(name, num_classes=2000, **options)
+    if config.family != "resnet":
+        config = dataclasses.replace(config, scan=False)
+    images = jax.ShapeDtypeStruct((256, *config.input_size, 3), jnp.float32)
+    lowered = jax.jit(apply_model(config)).lower(abstract_params(config), images)
+    flops = 2 * 256 * sum(count_macs(config).values())
+    assert lowered.cost_analysis()["flops"] == pytest.approx(flops, rel=0.01)
+
+
+def test_parameters_of_a_backbone_by_part():
+    counts = count_params(ModelConfig("R50+ViT-B/16", num_classes=1000))
+    assert counts["backbone/root"] == 7 * 7 * 3 * 64
+    # Three units of convolutions 1x1, 3x3 and 1x1, their norms, and the first one's projection.
+    unit = 9 * 64**2 + 64 * 256 + 4 * 64 + 2 * 256
+    projection = 64 * 256 + 2 * 256
+    assert counts["backbone/stage1"] == 3 * unit + 64 * 64 + 2 * 256 * 64 + projection
+    assert sum(counts.values()) == 98_659_112
+    macs = count_macs(ModelConfig("R50+ViT-B/16", num_classes=1000))
+    assert macs.keys() <= counts.keys()
+    assert macs["embedding"] == 14 * 14 * 1024 * 768
 
 
 def test_parameters_by_part():

@@ -9,8 +9,9 @@ import pytest
 
 from tests.small_models import SMALL, random_params, refusal
 from vit_jax.models.functional import apply_model
-from vit_jax.models.vit import CAPTURED
+from vit_jax.models.vit import ViT
 
+CAPTURED = ViT.captured
 # 2 x 3 patches, so that rows, columns, heads and blocks have different lengths.
 MODEL = dataclasses.replace(SMALL, image_size=(16, 24), depth=3, num_heads=4)
 IMAGES = np.random.default_rng(1).normal(size=(2, 16, 24, 3)).astype(np.float32)

@@ -12,9 +12,10 @@ from vit_jax import create_model
 from vit_jax.errors import UserError
 from vit_jax.models import ModelConfig, ViT
 from vit_jax.models.attention import AttentionPooling, Mlp
+from vit_jax.models.blocks import run as run_blocks
+from vit_jax.models.blocks import skip
 from vit_jax.models.functional import abstract_params, apply_model, init_params
 from vit_jax.models.positions import sincos2d
-from vit_jax.models.vit import _skip
 
 
 def _config(**options):
@@ -51,6 +52,10 @@ def _logits(config, images=None, key=None):
 
 def _features(model, images, **options):
     return model(images, capture=["features"], **options)[1]["features"]
+
+
+def _encode(model, tokens, key):
+    return run_blocks(model.blocks, tokens, model.config, key, lambda x: x, ())[0]
 
 
 def _layer_norm(x, norm, epsilon):
@@ -255,7 +260,7 @@ def test_pooling_leaves_registers_out(pooling):
     def run(params, images):
         model = _module(config, params)
         embedded = model._embed(images, None)
-        return embedded, model._encode(embedded, None, lambda x: x, ())[0], _features(model, images)
+        return embedded, _encode(model, embedded, None), _features(model, images)
 
     embedded, tokens, features = map(np.asarray, run(params, _images(config)))
     assert embedded.shape == (2, 4 + has_class_token + 3, 16)
@@ -379,13 +384,13 @@ def test_a_key_decides_scanned_and_unrolled_alike():
 
 def test_skip_keeps_the_mean():
     branch = jnp.ones((4000, 2, 3)) * jnp.arange(1.0, 4.0)
-    skipped = np.asarray(_skip(branch, jax.random.key(0), jnp.float32(0.25)))
+    skipped = np.asarray(skip(branch, jax.random.key(0), jnp.float32(0.25)))
     kept = skipped[:, 0, 0] > 0
     expected = np.where(kept[:, None, None], branch / 0.75, 0)
     np.testing.assert_allclose(skipped, expected, rtol=1e-6)  # whole examples only
     assert kept.mean() == pytest.approx(0.75, abs=0.03)
-    np.testing.assert_array_equal(_skip(branch, None, jnp.float32(0.25)), branch)
-    np.testing.assert_array_equal(_skip(branch, jax.random.key(0), None), branch)
+    np.testing.assert_array_equal(skip(branch, None, jnp.float32(0.25)), branch)
+    np.testing.assert_array_equal(skip(branch, jax.random.key(0), None), branch)
 
 
 DEPTH = 5
@@ -403,7 +408,7 @@ def _traces(batch, tokens, **options):
     params["blocks"]["attention"]["out"]["bias"] = ones[::2]
     params["blocks"]["mlp"]["dense2"]["bias"] = ones[1::2]
     model = _module(config, params)
-    run = jax.jit(lambda x, key: model._encode(x, key, lambda x: x, ())[0])
+    run = jax.jit(lambda x, key: _encode(model, x, key))
     added = run(jnp.zeros((batch, tokens, 16)), jax.random.key(0))
     return np.asarray(added)[..., : 2 * DEPTH]
 

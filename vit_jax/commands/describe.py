@@ -50,31 +50,48 @@ def run(arguments: argparse.Namespace, overrides: list[str]) -> None:
 
 
 def _print_model(model: "ModelConfig") -> None:
+    from vit_jax.analysis.activations import block_bytes
     from vit_jax.analysis.macs import count_macs, count_params
 
-    params, macs = count_params(model), count_macs(model)
-    depth, width, mlp_dim, heads = model.size
-    (height, image_width), (rows, columns) = model.input_size, model.grid
-    tokens = [f"{rows * columns} patches"]
+    _print_table(f"model {model.name}", _shape(model))
+    params, macs, kept = count_params(model), count_macs(model), block_bytes(model)
+    parts = [
+        (part, f"{params[part]:>14,} {macs.get(part, 0) / 1e9:>14.4f} G {_mib(kept.get(part)):>18}")
+        for part in params
+    ]
+    total = f"{sum(params.values()):>14,} {sum(macs.values()) / 1e9:>14.4f} G"
+    heads = f"{'parameters':>14} {'multiply-adds':>16} {'activations':>18}"
+    _print_table(
+        "of an image; activations are those that one block keeps for the backward pass",
+        [("", heads), *parts, ("total", total)],
+    )
+
+
+def _mib(number: int | None) -> str:
+    return "" if number is None else f"{number / 2**20:.2f} MiB a block"
+
+
+def _shape(model: "ModelConfig") -> list[tuple[str, str]]:
+    (height, width), (rows, columns) = model.input_size, model.grid
+    places = "positions" if model.family == "resnet" else "patches"
+    lines = [("image", f"{height}x{width} pixels, {rows}x{columns} {places}")]
+    if model.resnet is not None:
+        stages, factor = model.resnet
+        units = "+".join(map(str, stages)) or "no"
+        order = f"{model.unit_order}-activation"
+        lines.append(("backbone", f"{units} units, width factor {factor:g}, {order}"))
+    if model.family == "mixer":
+        depth, size, mlp_dim, token_mlp_dim = model.mixer_size
+        mlps = f"MLP of channels {mlp_dim}, of tokens {token_mlp_dim}"
+        lines.append(("blocks", f"{depth} of width {size}, {mlps}"))
+    elif model.family != "resnet":
+        depth, size, mlp_dim, heads = model.size
+        lines.append(("encoder", f"{depth} blocks, width {size}, MLP {mlp_dim}, {heads} heads"))
+    tokens = [f"{rows * columns} {places}"]
     tokens += ["class token"] if model.has_class_token else []
     tokens += [f"{model.registers} registers"] if model.registers else []
-    _print_table(
-        f"model {model.name}",
-        [
-            ("encoder", f"{depth} blocks, width {width}, MLP {mlp_dim}, {heads} heads"),
-            ("image", f"{height}x{image_width} pixels, {rows}x{columns} patches"),
-            ("sequence length", f"{model.sequence_length} ({' + '.join(tokens)})"),
-            ("classes", f"{model.num_classes}"),
-        ],
-    )
-    _print_table(
-        "parameters, multiply-adds of an image",
-        [
-            (part, f"{params.get(part, 0):>14,} {macs.get(part, 0) / 1e9:>12.4f} G")
-            for part in params
-        ]
-        + [("total", f"{sum(params.values()):>14,} {sum(macs.values()) / 1e9:>12.4f} G")],
-    )
+    lines.append(("sequence length", f"{model.sequence_length} ({' + '.join(tokens)})"))
+    return [*lines, ("classes", f"{model.num_classes}")]
 
 
 def _print_run(setup: "Setup") -> None:

@@ -3,7 +3,7 @@
 import argparse
 import dataclasses
 import textwrap
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from vit_jax.errors import UserError
 
@@ -68,7 +68,7 @@ def _number(value: int | None) -> str:
 
 
 def _row(parameters: str, pixels: str, classes: str, top1: str, source: str, name: str) -> str:
-    return f"  {parameters:>11} {pixels:>7} {classes:>8} {top1:>6}  {source:<44} {name}"
+    return f"  {parameters:>13} {pixels:>7} {classes:>8} {top1:>6}  {source:<44} {name}"
 
 
 def _count_params(release: "Release") -> int | None:
@@ -76,16 +76,16 @@ def _count_params(release: "Release") -> int | None:
     from vit_jax.analysis.macs import count_params
     from vit_jax.models import ModelConfig
 
-    if release.resolution is None or release.num_classes is None:
+    if release.num_classes is None:
         return None
+    # A ResNet's parameters do not depend on the resolution, which is not known of all files.
+    options: dict[str, Any] = {"image_size": release.resolution} if release.resolution else {}
+    options |= {"pooling": release.pooling} if release.pooling != "token" else {}
     try:
-        config = ModelConfig(
-            name=release.model,
-            image_size=release.resolution,
-            num_classes=release.num_classes,
-            pooling=release.pooling,
-        )
+        config = ModelConfig(name=release.model, num_classes=release.num_classes, **options)
     except UserError:
+        return None
+    if release.resolution is None and config.family != "resnet":
         return None
     if release.has_pre_logits:
         config = dataclasses.replace(config, representation_size=config.size.width)

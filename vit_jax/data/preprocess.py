@@ -9,14 +9,14 @@ from PIL import Image
 
 from vit_jax.data.images import EvalTransform, ImageError, decode, upright_rgb
 from vit_jax.errors import UserError
-from vit_jax.models.vit import ViT
+from vit_jax.models.model import Model
 from vit_jax.preprocessing import PreprocessingConfig
 
 # An opened image, its pixels as uint8 [height, width, 3], or a file.
 AnyImage = Image.Image | np.ndarray | str | os.PathLike[str]
 
 
-def preprocess(images: Sequence[AnyImage], model: ViT) -> np.ndarray:
+def preprocess(images: Sequence[AnyImage], model: Model) -> np.ndarray:
     """Resizes, crops and normalises images as the model was trained to see them in evaluation.
 
     Args:

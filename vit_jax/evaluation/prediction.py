@@ -13,7 +13,7 @@ from jax import Array
 from vit_jax.data.device import normalize
 from vit_jax.data.images import EvalTransform, ImageError
 from vit_jax.errors import UserError
-from vit_jax.models.vit import ViT
+from vit_jax.models.model import Model
 from vit_jax.parallel.mesh import MeshConfig, make_mesh
 from vit_jax.parallel.sharding import batch_sharding, replicated
 
@@ -32,7 +32,7 @@ class Prediction(NamedTuple):
 
 
 def predict(
-    model: ViT, files: Sequence[str], *, top_k: int = 5, batch_size: int = 32
+    model: Model, files: Sequence[str], *, top_k: int = 5, batch_size: int = 32
 ) -> Iterator[Prediction]:
     """The best classes of image files, in their order; softmax probabilities.
 
@@ -54,10 +54,11 @@ def predict(
 
 
 def _predictions(
-    model: ViT, files: Sequence[str], top_k: int, batch_size: int
+    model: Model, files: Sequence[str], top_k: int, batch_size: int
 ) -> Iterator[Prediction]:
     mesh = make_mesh(MeshConfig(), jax.local_devices())
-    batch_size = -(-batch_size // mesh.size) * mesh.size
+    # A few images need no larger batch.
+    batch_size = -(-min(batch_size, len(files) or 1) // mesh.size) * mesh.size
     preprocessing = model.config.preprocessing
     assert preprocessing is not None
     graphdef, params = nnx.split(model)

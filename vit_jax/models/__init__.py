@@ -1,16 +1,16 @@
 """Models: from a name and options to a callable module. They know no data, mesh or optimizer."""
 
-from flax import nnx
-
 from vit_jax.models.config import ModelConfig
+from vit_jax.models.functional import make_model
+from vit_jax.models.model import Model
 from vit_jax.models.sizes import list_models
 from vit_jax.models.vit import ViT
 from vit_jax.schema import build
 
-__all__ = ["ModelConfig", "ViT", "create_model", "list_models"]
+__all__ = ["Model", "ModelConfig", "ViT", "create_model", "list_models"]
 
 
-def create_model(name: str, *, seed: int = 0, **options) -> ViT:
+def create_model(name: str, *, seed: int = 0, **options) -> Model:
     """Makes a model with freshly drawn parameters.
 
     Args:
@@ -25,4 +25,4 @@ def create_model(name: str, *, seed: int = 0, **options) -> ViT:
       UserError: an unknown name, or options that do not fit together.
     """
     config = build(ModelConfig, {"num_classes": 1000, **options, "name": name}, where="model")
-    return ViT(config, rngs=nnx.Rngs(seed))
+    return make_model(config, seed)

@@ -12,6 +12,18 @@ from vit_jax.models.config import ModelConfig
 _xavier = nnx.initializers.xavier_uniform()
 
 
+def _gelu_tanh(x: Array) -> Array:
+    return jax.nn.gelu(x, approximate=True)
+
+
+def _gelu_exact(x: Array) -> Array:
+    return jax.nn.gelu(x, approximate=False)
+
+
+# By their name in a config; one with nothing left open has one.
+GELUS: dict[str | None, Callable[[Array], Array]] = {"tanh": _gelu_tanh, "exact": _gelu_exact}
+
+
 class Attention(nnx.Module):
     """Multi-head scaled dot-product attention (section 3.1, eqs. 5 to 8).
 
@@ -73,7 +85,7 @@ class Mlp(nnx.Module):
         self.dense1 = dense(width, hidden)
         self.dense2 = dense(hidden, width)
         self.dropout = nnx.Dropout(config.dropout)
-        self.gelu: Callable[[Array], Array] = _gelu_tanh if config.gelu == "tanh" else _gelu_exact
+        self.gelu = GELUS[config.gelu]
 
     def __call__(self, x: Array, key: Array | None) -> Array:
         """[..., width] -> [..., width]; dropout is on when a key is given."""
@@ -93,7 +105,7 @@ class AttentionPooling(nnx.Module):
         width = config.size.width
         self.probe = nnx.Param(_xavier(rngs.params(), (1, 1, width), jnp.float32))
         self.attention = Attention(config, rngs=rngs)
-        self.norm = layer_norm(config, rngs=rngs)
+        self.norm = layer_norm(config, width, rngs=rngs)
         self.mlp = Mlp(config, rngs=rngs)
 
     def __call__(self, tokens: Array, key: Array | None) -> Array:
@@ -103,17 +115,7 @@ class AttentionPooling(nnx.Module):
         return (pooled + self.mlp(self.norm(pooled), key))[:, 0]
 
 
-def layer_norm(config: ModelConfig, *, rngs: nnx.Rngs) -> nnx.LayerNorm:
-    """A normalisation over the width; `config` has nothing left open."""
+def layer_norm(config: ModelConfig, width: int, *, rngs: nnx.Rngs) -> nnx.LayerNorm:
+    """A normalisation over `width` channels; `config` has nothing left open."""
     assert config.norm_epsilon is not None
-    return nnx.LayerNorm(
-        config.size.width, epsilon=config.norm_epsilon, dtype=config.dtype, rngs=rngs
-    )
-
-
-def _gelu_tanh(x: Array) -> Array:
-    return jax.nn.gelu(x, approximate=True)
-
-
-def _gelu_exact(x: Array) -> Array:
-    return jax.nn.gelu(x, approximate=False)
+    return nnx.LayerNorm(width, epsilon=config.norm_epsilon, dtype=config.dtype, rngs=rngs)

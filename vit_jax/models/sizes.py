@@ -1,9 +1,16 @@
-"""Named sizes of the plain Vision Transformer and the spellings in use for them."""
+"""Named sizes of all families of models, and the spellings in use for them."""
 
+import functools
 import re
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from vit_jax.errors import UserError
+
+# vit: the plain Vision Transformer. hybrid: one on the features of a ResNet (section 3.1). resnet:
+# the paper's baseline, after BiT (arXiv 1912.11370). mixer: MLP-Mixer (arXiv 2105.01601).
+Family = Literal["vit", "hybrid", "resnet", "mixer"]
+# Whether a residual unit normalises after its convolutions (ResNet, v1) or before (ResNet v2).
+UnitOrder = Literal["post", "pre"]
 
 
 class Size(NamedTuple):
@@ -13,6 +20,56 @@ class Size(NamedTuple):
     width: int
     mlp_dim: int
     num_heads: int
+
+
+class MixerSize(NamedTuple):
+    """Shape of a Mixer: number of blocks and widths in units; `mlp_dim` mixes channels."""
+
+    depth: int
+    width: int
+    mlp_dim: int
+    token_mlp_dim: int
+
+
+class ResNetSize(NamedTuple):
+    """Shape of a ResNet: units in each stage, and the factor of all widths, 64 at the root."""
+
+    stages: tuple[int, ...]
+    width_factor: float
+
+    @property
+    def root_width(self) -> int:
+        """Channels of the root."""
+        return int(64 * self.width_factor)
+
+    @property
+    def channels(self) -> int:
+        """Channels of the last stage's output; the root's if there are no stages."""
+        stages = len(self.stages)
+        return self.root_width * 4 * 2 ** (stages - 1) if stages else self.root_width
+
+    @property
+    def stride(self) -> int:
+        """Pixels a side of the image for a position of the output."""
+        return 4 * 2 ** max(len(self.stages) - 1, 0)
+
+
+class Name(NamedTuple):
+    """What a name says of a model.
+
+    Attributes:
+      size: key into `SIZES`, of Mixer into `MIXER_SIZES`; empty for a ResNet.
+      patch_size: pixels a side that become one token; 0 for a ResNet.
+      stages: of the ResNet; None if there is none, or if the name does not tell them.
+      width_factor: of the ResNet.
+    """
+
+    family: Family
+    size: str = ""
+    patch_size: int = 0
+    stages: tuple[int, ...] | None = None
+    width_factor: float = 1.0
+    order: UnitOrder = "post"
 
 
 # B, L and H: Table 1 of the paper. Ti and S: released with the paper's code. mu, M, So400m, g, G
@@ -32,12 +89,56 @@ SIZES: dict[str, Size] = {
 }
 PATCHES = (8, 14, 16, 32)
 
-_NAME = re.compile(rf"(?:vit[-_])?({'|'.join(SIZES)})[-_/]?([1-9][0-9]*)", re.IGNORECASE | re.ASCII)
+# Table 1 of MLP-Mixer.
+MIXER_SIZES: dict[str, MixerSize] = {
+    "S": MixerSize(8, 512, 2048, 256),
+    "B": MixerSize(12, 768, 3072, 384),
+    "L": MixerSize(24, 1024, 4096, 512),
+    "H": MixerSize(32, 1280, 5120, 640),
+}
+# Units in each stage, by the number of layers.
+RESNET_STAGES: dict[int, tuple[int, ...]] = {
+    26: (2, 2, 2, 2),
+    50: (3, 4, 6, 3),
+    101: (3, 4, 23, 3),
+    152: (3, 8, 36, 3),
+    200: (3, 24, 36, 3),
+}
+
+# Those of the paper and those that were released.
+_HYBRIDS = (
+    *("R+ViT-Ti/16", "R26+ViT-S/32", "R26+ViT-B/32"),
+    *("R50+ViT-B/16", "R50+ViT-B/32", "R50+ViT-L/16", "R50+ViT-L/32"),
+)
+_RESNETS = (
+    *("R26x1", "R50x1", "R50x2", "R50x3", "R101x1", "R101x3"),
+    *("R152x1", "R152x2", "R152x4", "R200x3"),
+)
+_MIXERS = ("S/32", "S/16", "B/32", "B/16", "L/32", "L/16", "H/14")
+
+
+def _compile(pattern: str) -> re.Pattern[str]:
+    return re.compile(pattern, re.IGNORECASE | re.ASCII)
+
+
+_PATCH = r"(?P<patch>[1-9][0-9]*)"
+_ENCODER = rf"(?P<size>{'|'.join(SIZES)})[-_/]?{_PATCH}"
+_LAYERS = rf"(?P<layers>{'|'.join(map(str, RESNET_STAGES))})"
+_FACTOR = r"x(?P<factor>[0-9]+(?:\.[0-9]+)?)"
+_NAMES: dict[Family, re.Pattern[str]] = {
+    "vit": _compile(rf"(?:vit[-_])?{_ENCODER}"),
+    "hybrid": _compile(rf"r(?:{_LAYERS}(?:{_FACTOR})?)?[+_](?:vit[-_])?{_ENCODER}"),
+    "resnet": _compile(rf"(?P<bit>bit[-_])?r{_LAYERS}{_FACTOR}"),
+    "mixer": _compile(rf"mixer[-_](?P<size>{'|'.join(MIXER_SIZES)})[-_/]?{_PATCH}"),
+}
+_BY_LOWER_CASE = {size.lower(): size for size in SIZES}
 
 
 def list_models() -> list[str]:
     """Names of all models, in the spelling of the paper, such as `ViT-B/16`."""
-    return [f"ViT-{size}/{patch}" for size in SIZES for patch in PATCHES]
+    vits = [f"ViT-{size}/{patch}" for size in SIZES for patch in PATCHES]
+    bits = [f"BiT-{name}" for name in _RESNETS]
+    return [*vits, *_HYBRIDS, *_RESNETS, *bits, *(f"Mixer-{size}" for size in _MIXERS)]
 
 
 def heads_of_width(width: int) -> int:
@@ -46,28 +147,43 @@ def heads_of_width(width: int) -> int:
     return next(named, max(width // 64, 1))
 
 
-def parse_name(name: str) -> tuple[str, int]:
-    """Reads a model's name: `ViT-B/16`, `ViT-B_16`, `B/16` or `b16`.
+@functools.cache
+def parse_name(name: str) -> Name:
+    """Reads a model's name.
 
-    Any patch side is a name: `ViT-Ti/4` is the tiny encoder on patches of 4 x 4 pixels.
-
-    Returns:
-      The key into `SIZES` and the side of a patch in pixels.
+    - `ViT-B/16`, `ViT-B_16`, `B/16` or `b16`. Any patch side is a name: `ViT-Ti/4` is the tiny
+      encoder on patches of 4 x 4 pixels.
+    - `R50+ViT-B/16`, `R50_B_16` or `R50x1+ViT-B/16`: a hybrid, whose number is the pixels a side
+      that become a token. With /32 the ResNet has its four stages; with /16 the fourth one's units
+      are in the third. `R+ViT-Ti/16` has a ResNet's root only and, as it was released, twice the
+      pixels that its name says (8 x 8 patches of the root's output).
+    - `R50x1`: a ResNet, the number after the x being the factor of its widths, with units as in the
+      hybrids; `BiT-R50x1` has those of BiT, which normalise before they convolve.
+    - `Mixer-B/16`.
 
     Raises:
       UserError: the name is not one of a model.
     """
-    match = _NAME.fullmatch(name)
+    matches = ((family, pattern.fullmatch(name)) for family, pattern in _NAMES.items())
+    family, match = next((pair for pair in matches if pair[1] is not None), ("vit", None))
     if match is None:
         known = ", ".join(SIZES)
         raise UserError(
-            f"model {name!r}: no such model; write ViT-SIZE/PATCH, such as ViT-B/16, "
-            f"where SIZE is one of {known}"
+            f"model {name!r}: no such model; write ViT-SIZE/PATCH, such as ViT-B/16, where SIZE is "
+            f"one of {known}; or as in R50+ViT-B/16, R50x1, BiT-R50x1, Mixer-B/16"
         )
-    spelling, patch = match.groups()
+    said = match.groupdict()
+    factor = float(said.get("factor") or 1)
+    if family == "resnet":
+        stages = RESNET_STAGES[int(said["layers"])]
+        return Name("resnet", "", 0, stages, factor, "pre" if said["bit"] else "post")
+    spelling, patch = said["size"], int(said["patch"])
     # Only g and G differ in their case alone.
     size = spelling if spelling in SIZES else _BY_LOWER_CASE[spelling.lower()]
-    return size, int(patch)
-
-
-_BY_LOWER_CASE = {size.lower(): size for size in SIZES}
+    if family != "hybrid":
+        return Name(family, size, patch)
+    if said["layers"] is None:
+        return Name("hybrid", size, 2 * patch, (), factor)
+    stages = RESNET_STAGES[int(said["layers"])]
+    folded = (*stages[:2], stages[2] + stages[3])
+    return Name("hybrid", size, patch, {16: folded, 32: stages}.get(patch), factor)

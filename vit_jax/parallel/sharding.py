@@ -16,12 +16,13 @@ BATCH_AXES = ("data", "fsdp")
 _SMALL = 2**14
 
 # The axis, counted from the last, that `tensor` splits: heads, hidden units and classes. Paths
-# are searched, so that they fit optimizer moments and averaged weights as well.
+# are searched, so that they fit optimizer moments and averaged weights as well. Convolutions stay
+# whole.
 _TENSOR_RULES: tuple[tuple[re.Pattern[str], int], ...] = (
     (re.compile(r"attention/(query|key|value)/(kernel|bias)$"), -2),
     (re.compile(r"attention/out/kernel$"), -3),
-    (re.compile(r"mlp/dense1/(kernel|bias)$"), -1),
-    (re.compile(r"mlp/dense2/kernel$"), -2),
+    (re.compile(r"(mlp|_mixing)/dense1/(kernel|bias)$"), -1),
+    (re.compile(r"(mlp|_mixing)/dense2/kernel$"), -2),
     (re.compile(r"head/(kernel|bias)$"), -1),
 )
 # The first axis of these is the block's number, which a scan runs over.
@@ -46,6 +47,8 @@ def partition_spec(path: str, shape: tuple[int, ...], mesh: Mesh) -> P:
         first = 1 if _STACKED.search(path) else 0
         free = [i for i in range(first, len(shape)) if spec[i] is None and shape[i] % fsdp == 0]
         if free:
+            # Of a convolution too. Splitting all by their filters, which are standardised one by
+            # one, makes XLA split activations by channels as well, and gather them whole again.
             spec[max(free, key=lambda i: shape[i])] = "fsdp"
     return P(*spec)
 

@@ -3,15 +3,27 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
 from typing import Any
 
 from flax import traverse_util
 
 from vit_jax.errors import UserError
-from vit_jax.models.sizes import SIZES, Size
+from vit_jax.models.sizes import (
+    MIXER_SIZES,
+    RESNET_STAGES,
+    SIZES,
+    MixerSize,
+    ResNetSize,
+    Size,
+    parse_name,
+)
 
 ImageSize = int | tuple[int, int]
+_Shapes = Mapping[str, tuple[int, ...]]
+
+_UNIT = re.compile(r"backbone/stage(\d+)/unit(\d+)/", re.ASCII)
 
 
 def read_off(params: Mapping[str, Any], image_size: ImageSize | None = None) -> dict[str, Any]:
@@ -23,65 +35,146 @@ def read_off(params: Mapping[str, Any], image_size: ImageSize | None = None) -> 
     Args:
       params: nested, of arrays or anything with shapes.
       image_size: pixels, of the images that the positions belong to; asked for only where these
-        are not a square grid.
+        are not a square grid. Of ResNets, which show none, 224 if it is None.
 
     Raises:
-      UserError: the parameters are not those of a plain ViT, or their positions are no square and
-        `image_size` does not fit them.
+      UserError: the parameters are not those of a model that this package has, or their positions
+        are no square and `image_size` does not fit them.
     """
     flat = {k: tuple(v.shape) for k, v in traverse_util.flatten_dict(params, sep="/").items()}
-    patch, _, channels, width = _shape(flat, "embedding/kernel", 4)
-    if flat["embedding/kernel"][1] != patch or channels != 3:
-        raise UserError(
-            f"embedding/kernel has the shape {flat['embedding/kernel']}, which is not that of "
-            "square patches of RGB images; give the file of a plain ViT"
-        )
+    classes = _shape(flat, "head/kernel", 2)[1] if "head/kernel" in flat else 0
+    has_backbone = any(name.startswith("backbone/") for name in flat)
+    if has_backbone and "embedding/kernel" not in flat:
+        values = _resnet(flat) | {"image_size": image_size or 224}
+    elif any(name.startswith("blocks/token_mixing/") for name in flat):
+        values = _mixer(flat, image_size)
+    else:
+        values = _encoder(flat, image_size)
+    return values | {"num_classes": classes}
+
+
+def _resnet(flat: _Shapes) -> dict[str, Any]:
+    size = _backbone(flat)
+    prefix = "BiT-" if "backbone/norm/scale" in flat else ""
+    layers, changes = _named_stages(size.stages)
+    return {"name": f"{prefix}R{layers}x{size.width_factor:g}", **changes}
+
+
+def _mixer(flat: _Shapes, image_size: ImageSize | None) -> dict[str, Any]:
+    patch, width = _embedding(flat, 3)
+    depth, tokens, token_mlp_dim = _shape(flat, "blocks/token_mixing/dense1/kernel", 3)
+    mlp_dim = _shape(flat, "blocks/channel_mixing/dense1/kernel", 3)[2]
+    size, changes = _named(MixerSize(depth, width, mlp_dim, token_mlp_dim), MIXER_SIZES)
+    return {
+        "name": f"Mixer-{size}/{patch}",
+        **changes,
+        "image_size": _image_size(tokens, patch, image_size),
+    }
+
+
+def _encoder(flat: _Shapes, image_size: ImageSize | None) -> dict[str, Any]:
+    """Of a ViT or hybrid."""
+    backbone = _backbone(flat) if "backbone/root/kernel" in flat else None
+    patch, width = _embedding(flat, backbone.channels if backbone else 3)
+    patch *= backbone.stride if backbone else 1
     depth, _, heads, _ = _shape(flat, "blocks/attention/query/kernel", 4)
-    size = Size(depth, width, _shape(flat, "blocks/mlp/dense1/kernel", 3)[2], heads)
+    size, changes = _named(
+        Size(depth, width, _shape(flat, "blocks/mlp/dense1/kernel", 3)[2], heads), SIZES
+    )
     pooling = "token" if "cls" in flat else "gap"
     values: dict[str, Any] = {
-        **_named(size, patch),
+        **(_named_hybrid(backbone, size, patch) if backbone else {"name": f"ViT-{size}/{patch}"}),
+        **changes,
         "pooling": "attention" if "pooling/probe" in flat else pooling,
         "positions": "learned" if "pos_embedding" in flat else "sincos2d",
         "registers": _shape(flat, "registers", 3)[1] if "registers" in flat else 0,
-        "num_classes": _shape(flat, "head/kernel", 2)[1] if "head/kernel" in flat else 0,
     }
     if "pre_logits/kernel" in flat:
         values["representation_size"] = _shape(flat, "pre_logits/kernel", 2)[1]
     if "pos_embedding" in flat:
         positions = _shape(flat, "pos_embedding", 3)[1] - ("cls" in flat)
-        values["image_size"] = _image_size(positions, patch, image_size)
+        stride = backbone.stride if backbone else 1
+        values["image_size"] = _image_size(positions, patch, image_size, stride)
     else:
         values["image_size"] = image_size or 224
     return values
 
 
-def _named(size: Size, patch: int) -> dict[str, Any]:
-    """The name of a size, or the nearest name with what differs from it."""
-    for name, known in SIZES.items():
+def _named(size: Size | MixerSize, sizes: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+    """The name of a size, or the nearest one and what differs from it."""
+    for name, known in sizes.items():
         if known == size:
-            return {"name": f"ViT-{name}/{patch}"}
-    name = min(SIZES, key=lambda name: abs(math.log(SIZES[name].width / size.width)))
-    known = SIZES[name]
-    changes = {k: v for k, v in size._asdict().items() if v != getattr(known, k)}
-    return {"name": f"ViT-{name}/{patch}", **changes}
+            return name, {}
+    name = min(sizes, key=lambda name: abs(math.log(sizes[name].width / size.width)))
+    known = sizes[name]
+    return name, {k: v for k, v in size._asdict().items() if v != getattr(known, k)}
 
 
-def _shape(flat: Mapping[str, tuple[int, ...]], name: str, ndim: int) -> tuple[int, ...]:
+def _named_stages(stages: tuple[int, ...]) -> tuple[int, dict[str, Any]]:
+    """The number of layers in the name, and the stages if they are not those of this number."""
+    for layers, known in RESNET_STAGES.items():
+        if known == stages:
+            return layers, {}
+    return 50, {"stages": stages}
+
+
+def _named_hybrid(backbone: ResNetSize, size: str, patch: int) -> dict[str, Any]:
+    factor = "" if backbone.width_factor == 1 else f"x{backbone.width_factor:g}"
+    # The form without layers has no factor in its name.
+    if not backbone.stages:
+        changes = {"width_factor": backbone.width_factor} if factor else {}
+        return {"name": f"R+ViT-{size}/{patch // 2}", **changes}
+    layers, _ = _named_stages(backbone.stages)
+    for known in RESNET_STAGES:
+        name = f"R{known}{factor}+ViT-{size}/{patch}"
+        if parse_name(name).stages == backbone.stages:
+            return {"name": name}
+    return {"name": f"R{layers}{factor}+ViT-{size}/{patch}", "stages": backbone.stages}
+
+
+def _backbone(flat: _Shapes) -> ResNetSize:
+    root = _shape(flat, "backbone/root/kernel", 4)
+    units: dict[int, int] = {}
+    for match in filter(None, map(_UNIT.match, flat)):
+        stage, unit = map(int, match.groups())
+        units[stage] = max(units.get(stage, 0), unit)
+    stages = tuple(units.get(stage, 0) for stage in range(1, max(units, default=0) + 1))
+    if 0 in stages:
+        raise UserError(
+            f"backbone/stage{stages.index(0) + 1} is missing; the file is incomplete, get it again"
+        )
+    return ResNetSize(stages, root[3] / 64)
+
+
+def _embedding(flat: _Shapes, inputs: int) -> tuple[int, int]:
+    """Side of a patch and width; of a hybrid in positions of the backbone."""
+    patch, _, channels, width = _shape(flat, "embedding/kernel", 4)
+    if flat["embedding/kernel"][1] != patch or channels != inputs:
+        of = "RGB images" if inputs == 3 else f"{inputs} channels"
+        raise UserError(
+            f"embedding/kernel has the shape {flat['embedding/kernel']}, which is not that of "
+            f"square patches of {of}; give the file of a ViT, a hybrid or a Mixer"
+        )
+    return patch, width
+
+
+def _shape(flat: _Shapes, name: str, ndim: int) -> tuple[int, ...]:
     shape = flat.get(name)
     if shape is None or len(shape) != ndim:
         there = "is missing" if shape is None else f"has the shape {shape}"
-        raise UserError(f"{name} {there}: not the file of a plain ViT; give one")
+        raise UserError(f"{name} {there}: not the file of a model that this package has")
     return shape
 
 
-def _image_size(positions: int, patch: int, wanted: ImageSize | None) -> ImageSize:
+def _image_size(positions: int, patch: int, wanted: ImageSize | None, stride: int = 1) -> ImageSize:
+    """Pixels; a ResNet of this stride before the patches pads, so that it rounds up."""
     side = math.isqrt(positions)
     if side * side == positions:
         return side * patch
     if wanted is not None:
-        height, width = (wanted, wanted) if isinstance(wanted, int) else wanted
-        if (height // patch) * (width // patch) == positions:
+        sides = (wanted, wanted) if isinstance(wanted, int) else wanted
+        rows, columns = (-(-side // stride) // (patch // stride) for side in sides)
+        if rows * columns == positions:
             return wanted
     raise UserError(
         f"the weights hold {positions} positions, which is not a square grid; "

@@ -15,13 +15,13 @@ from jax import Array, export
 from vit_jax.atomic import write_together
 from vit_jax.data.device import normalize
 from vit_jax.errors import UserError
-from vit_jax.models.vit import ViT
+from vit_jax.models.model import Model
 from vit_jax.schema import to_dict
 
 PLATFORMS = ("cpu", "cuda", "tpu")
 
 
-def export_model(model: ViT, path: str | os.PathLike[str]) -> None:
+def export_model(model: Model, path: str | os.PathLike[str]) -> None:
     """Writes a function from images to logits, with its parameters inside.
 
     It maps uint8 [batch, height, width, 3], resized and cropped but not normalised, to float32

@@ -190,7 +190,7 @@ def _open(path: Path, arrays: dict[str, Any], image_size: Any) -> Weights:
     side = shown["image_size"]
     side = side if isinstance(side, int) else min(side)
     customs = {
-        "google": {"gelu": "tanh", "norm_epsilon": 1e-6, "preprocessing": None},
+        "google": dict.fromkeys(("gelu", "norm_epsilon", "preprocessing")),
         "timm": timm.assumed(path.name, side),
         "huggingface": huggingface.assumed(),
     }[layout]
@@ -246,7 +246,10 @@ def _own_configs(
 def _heads(said: Mapping[str, Any], arrays: Mapping[str, Any]) -> int:
     """Of attention; neither of these layouts shows it."""
     if "name" in said:
-        return build(ModelConfig, said, "model").size.num_heads
+        model = build(ModelConfig, said, "model")
+        if model.family != "vit":
+            raise UserError(f"its arrays are a plain ViT's, but its description says {model.name}")
+        return model.size.num_heads
     ends = ("patch_embed.proj.weight", "patch_embeddings.projection.weight")
     widths = (a.shape[0] for name, a in arrays.items() if name.endswith(ends) and a.shape)
     return said.get("num_heads") or heads_of_width(next(widths, 0))
@@ -259,10 +262,12 @@ def _plain(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _in_words(missing: Mapping[str, Any], model: ModelConfig) -> dict[str, str]:
-    words = {key: f"{key}={getattr(model, key)}" for key in missing}
+    # What is None here, the model's family has not.
+    values = {key: getattr(model, key) for key in missing if getattr(model, key) is not None}
+    words = {key: f"{key}={value}" for key, value in values.items()}
     if "preprocessing" in missing:
-        values = to_dict(model.preprocessing).items()
-        words["preprocessing"] = ", ".join(f"{k}={v}" for k, v in values if v is not None)
+        parts = to_dict(model.preprocessing).items()
+        words["preprocessing"] = ", ".join(f"{k}={v}" for k, v in parts if v is not None)
     return words
 
 

@@ -1,23 +1,25 @@
-"""Google's names for the parameters of a ViT, and the model's own paths.
+"""Google's names for a model's parameters, and the model's own paths.
 
 Released files number the modules of an encoder block in one sequence (`LayerNorm_0`,
 `MultiHeadDotProductAttention_1`, `LayerNorm_2`, `MlpBlock_3`), newer Linen files for each class
 (`LayerNorm_0`, `MultiHeadDotProductAttention_0`, `LayerNorm_1`, `MlpBlock_0`). Both are read, the
 released numbering is written. big_vision also stores the blocks stacked, without a number
 (`Transformer/encoderblock/…`). Attention pooling and registers are not in the released files:
-pooling is named as in big_vision (`MAPHead_0`), registers are `registers`.
+pooling is named as in big_vision (`MAPHead_0`), registers are `registers`. Mixer's blocks are
+`MixerBlock_{i}`; for ResNets and the backbones of hybrids see `google_resnet.py`.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import numpy as np
 from flax import traverse_util
 
 from vit_jax.errors import UserError
+from vit_jax.weights import google_resnet
 from vit_jax.weights.stored import AnyArray, stacked
 
 _NORM = ("scale", "bias")
@@ -51,11 +53,18 @@ def _block(norm1: str, attention: str, norm2: str, mlp: str) -> dict[str, str]:
     }
 
 
-# Our path -> Google's name; those of a block without their `Transformer/encoderblock_{i}/`.
+# Our path -> Google's name; those of a block without their `Transformer/encoderblock_{i}/`, of
+# Mixer without `MixerBlock_{i}/`.
 _RELEASED_BLOCK = _block(
     "LayerNorm_0", "MultiHeadDotProductAttention_1", "LayerNorm_2", "MlpBlock_3"
 )
 _LINEN_BLOCK = _block("LayerNorm_0", "MultiHeadDotProductAttention_0", "LayerNorm_1", "MlpBlock_0")
+_MIXER_BLOCK = {
+    **_module("blocks/norm1", "LayerNorm_0", _NORM),
+    **_mlp("blocks/token_mixing", "token_mixing"),
+    **_module("blocks/norm2", "LayerNorm_1", _NORM),
+    **_mlp("blocks/channel_mixing", "channel_mixing"),
+}
 _OUTSIDE_BLOCKS = {
     "cls": "cls",
     "registers": "registers",
@@ -70,15 +79,23 @@ _OUTSIDE_BLOCKS = {
     **_module("head", "head", _DENSE),
 }
 
+_MIXER_OUTSIDE_BLOCKS = {
+    **_module("embedding", "stem", _DENSE),
+    **_module("norm", "pre_head_layer_norm", _NORM),
+    **_module("head", "head", _DENSE),
+}
+
 # Google's name -> our path. big_vision keeps the positions at the top level.
 _PATH_OUTSIDE_BLOCKS = {
     "pos_embedding": "pos_embedding",
     **{name: path for path, name in _OUTSIDE_BLOCKS.items()},
+    **{name: path for path, name in _MIXER_OUTSIDE_BLOCKS.items()},
 }
 _PATH_IN_BLOCK = {
     name: path for names in (_RELEASED_BLOCK, _LINEN_BLOCK) for path, name in names.items()
 }
-_BLOCK_NAME = re.compile(r"Transformer/encoderblock_(0|[1-9][0-9]{0,3})/(.+)")
+_PATH_IN_MIXER_BLOCK = {name: path for path, name in _MIXER_BLOCK.items()}
+_BLOCK_NAME = re.compile(r"(Transformer/encoderblock|MixerBlock)_(0|[1-9][0-9]{0,3})/(.+)")
 _STACKED_NAME = re.compile(r"Transformer/encoderblock/(.+)")
 # Where a training run was saved whole: the parameters' prefix, and what else there is by design.
 _PREFIXES = {"opt/target/": ("opt/",), "params/": ("opt/", "extra/", "chrono/")}
@@ -101,7 +118,7 @@ def from_google(flat: Mapping[str, AnyArray]) -> dict[str, Any]:
     unknown: list[str] = []
     for name, short_name in _short_names(flat):
         path, block = _place(short_name)
-        if path is None:
+        if short_name is None or path is None:
             unknown.append(f"{name} {tuple(flat[name].shape)}")
         elif (path in outside) if block is None else (block in stacks.get(path, {})):
             raise UserError(
@@ -109,13 +126,13 @@ def from_google(flat: Mapping[str, AnyArray]) -> dict[str, Any]:
                 "remove one of the two from the file"
             )
         elif block is None:
-            outside[path] = flat[name]
+            outside[path] = google_resnet.as_ours(short_name, path, flat[name])
         else:
             stacks.setdefault(path, {})[block] = flat[name]
     if unknown:
         raise UserError(
-            f"{len(unknown)} names are not those of a ViT in Google's layout: "
-            f"{', '.join(sorted(unknown))}; give a ViT's .npz file in that layout"
+            f"{len(unknown)} names are not those of a model in Google's layout: "
+            f"{', '.join(sorted(unknown))}; give a model's .npz file in that layout"
         )
     _check_blocks(stacks)
     for path, arrays in stacks.items():
@@ -133,18 +150,26 @@ def to_google(params: Mapping[str, Any]) -> dict[str, np.ndarray]:
     """
     flat: dict[str, np.ndarray] = {}
     unknown: list[str] = []
-    for path, leaf in traverse_util.flatten_dict(params, sep="/").items():
-        if path in _OUTSIDE_BLOCKS:
-            flat[_OUTSIDE_BLOCKS[path]] = np.asarray(leaf)
-        elif path in _RELEASED_BLOCK:
+    ours = traverse_util.flatten_dict(params, sep="/")
+    is_mixer = _is_mixer(ours)
+    is_bit, is_hybrid = google_resnet.is_bit(ours), "embedding/kernel" in ours
+    outside = _MIXER_OUTSIDE_BLOCKS if is_mixer else {} if is_bit else _OUTSIDE_BLOCKS
+    in_block = _MIXER_BLOCK if is_mixer else _RELEASED_BLOCK
+    block_name = "MixerBlock" if is_mixer else "Transformer/encoderblock"
+    for path, leaf in ours.items():
+        name = outside.get(path) or google_resnet.name_of(path, bit=is_bit)
+        if name is not None:
+            array = np.asarray(leaf)
+            flat[name] = google_resnet.as_theirs(path, array, bit=is_bit, hybrid=is_hybrid)
+        elif path in in_block:
             for block, array in enumerate(np.asarray(leaf)):
-                flat[f"Transformer/encoderblock_{block}/{_RELEASED_BLOCK[path]}"] = array
+                flat[f"{block_name}_{block}/{in_block[path]}"] = array
         else:
             unknown.append(path)
     if unknown:
         raise UserError(
             f"Google's layout has no name for {', '.join(sorted(unknown))}; "
-            "it holds plain ViTs only"
+            "it holds ViTs, hybrids, ResNets and Mixers only"
         )
     return flat
 
@@ -165,22 +190,28 @@ def _place(short_name: str | None) -> tuple[str | None, int | None]:
     if short_name is None:
         return None, None
     if in_block := _BLOCK_NAME.fullmatch(short_name):
-        return _PATH_IN_BLOCK.get(in_block[2]), int(in_block[1])
+        paths = _PATH_IN_MIXER_BLOCK if in_block[1] == "MixerBlock" else _PATH_IN_BLOCK
+        return paths.get(in_block[3]), int(in_block[2])
     if in_stack := _STACKED_NAME.fullmatch(short_name):
         return _PATH_IN_BLOCK.get(in_stack[1]), None
-    return _PATH_OUTSIDE_BLOCKS.get(short_name), None
+    return _PATH_OUTSIDE_BLOCKS.get(short_name) or google_resnet.path_of(short_name), None
+
+
+def _is_mixer(paths: Collection[str]) -> bool:
+    return any(path.startswith("blocks/token_mixing/") for path in paths)
 
 
 def _check_blocks(stacks: Mapping[str, Mapping[int, AnyArray]]) -> None:
     blocks = {block for arrays in stacks.values() for block in arrays}
     depth = max(blocks, default=-1) + 1
+    name = "MixerBlock" if _is_mixer(stacks) else "encoderblock"
     if absent := sorted(set(range(depth)) - blocks):
         raise UserError(
-            f"encoderblock_{absent[0]} is missing although there is an encoderblock_{depth - 1}; "
+            f"{name}_{absent[0]} is missing although there is an {name}_{depth - 1}; "
             "the file is incomplete, get it again"
         )
     if incomplete := [
-        f"encoderblock_{block}: {path.removeprefix('blocks/')}"
+        f"{name}_{block}: {path.removeprefix('blocks/')}"
         for path, arrays in sorted(stacks.items())
         for block in sorted(blocks - arrays.keys())
     ]:

@@ -197,6 +197,7 @@ def _read_preprocessing(config: Mapping[str, Any]) -> PreprocessingConfig:
 
 def _require_expressible(model: ModelConfig) -> None:
     problems = {
+        f"form of {model.name}": model.family != "vit",
         f"pooling={model.pooling}": model.pooling != "token",
         f"positions={model.positions}": model.positions != "learned",
         "registers": model.registers > 0,

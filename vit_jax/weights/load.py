@@ -11,9 +11,8 @@ from flax import nnx, traverse_util
 
 from vit_jax.errors import UserError
 from vit_jax.models.config import FOLLOWED, ModelConfig
-from vit_jax.models.functional import Params, abstract_params
-from vit_jax.models.sizes import SIZES, parse_name
-from vit_jax.models.vit import ViT
+from vit_jax.models.functional import Params, abstract_model, abstract_params
+from vit_jax.models.model import Model
 from vit_jax.schema import build, to_dict
 from vit_jax.weights.catalogue import resolve
 from vit_jax.weights.files import Weights, open_weights
@@ -30,7 +29,7 @@ def load_model(
     num_classes: int | None = None,
     position_resize: PositionResize = "aligned",
     **options: Any,
-) -> ViT:
+) -> Model:
     """A model with the parameters of a file.
 
     Args:
@@ -68,8 +67,7 @@ def load_model(
         _require_size(opened, name)
         wanted["name"] = name
     params, config = fit(opened, build(ModelConfig, wanted, "load_model"), position_resize)
-    model = nnx.eval_shape(lambda: ViT(config, rngs=nnx.Rngs(0)))
-    model = nnx.merge(nnx.graphdef(model), read_params(params))
+    model = nnx.merge(nnx.graphdef(abstract_model(config)), read_params(params))
     if config.num_classes == opened.model.num_classes:
         model.class_names = opened.class_names
     return model
@@ -94,6 +92,7 @@ def fit(
     Raises:
       UserError: the weights are not of such a model.
     """
+    _require_kind(weights, model)
     for key in FOLLOWED:
         own, other = getattr(weights.model, key), getattr(model, key)
         if other is not None and own != other:
@@ -141,10 +140,26 @@ def read_params(params: Params) -> Params:
 
 
 def _require_size(weights: Weights, name: str) -> None:
-    there = weights.model.size
-    if SIZES[parse_name(name)[0]] != there:
-        shape = ", ".join(f"{key}={value}" for key, value in there._asdict().items())
+    there, named = (model.shape for model in (weights.model, ModelConfig(name)))
+    if there != named:
+        shape = ", ".join(f"{key}={value}" for key, value in there.items())
         raise UserError(
             f"{weights.path}: holds {weights.model.name} ({shape}), not {name}; name that model, "
             "or leave the name out"
+        )
+
+
+def _require_kind(weights: Weights, model: ModelConfig) -> None:
+    """What no message about single parameters would say as well."""
+    there = weights.model
+    if (there.family, there.unit_order) != (model.family, model.unit_order):
+        raise UserError(
+            f"{weights.path}: the weights are of {there.name}, the model is {model.name}; choose "
+            "the model that they were made for"
+        )
+    if model.family == "mixer" and there.grid != model.grid:
+        (rows, columns), (wanted_rows, wanted_columns) = there.grid, model.grid
+        raise UserError(
+            f"{weights.path}: a Mixer's weights are for one number of patches, {rows}x{columns}, "
+            f"and the model has {wanted_rows}x{wanted_columns}; use image_size={there.image_size}"
         )

@@ -124,6 +124,11 @@ def to_timm(params: Mapping[str, Any], model: ModelConfig) -> dict[str, np.ndarr
     Raises:
       UserError: the model has a form that timm's ViT has not.
     """
+    if model.family != "vit":
+        raise UserError(
+            f"the layout timm is written of plain ViTs only, not of {model.name}; write this model "
+            "with --layout=google"
+        )
     if model.pooling == "attention" or model.representation_size or model.positions != "learned":
         raise UserError(
             "timm's ViT has no attention pooling as here, no representation layer and no fixed "
@@ -188,7 +193,7 @@ def write_config(model: ModelConfig, class_names: tuple[str, ...] | None) -> dic
     """What timm needs to build the model, `timm.create_model("local-dir:DIRECTORY")`."""
     size, preprocessing = model.size, model.preprocessing
     assert preprocessing is not None
-    name, patch = parse_name(model.name)
+    name, patch = parse_name(model.name).size, model.patch_size
     ratio = size.mlp_dim / size.width
     if int(size.width * ratio) != size.mlp_dim:  # timm rounds down
         ratio = math.nextafter(ratio, math.inf)

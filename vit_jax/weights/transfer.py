@@ -67,7 +67,9 @@ def adapt(
             dtype=np.float32,
         )
         notes.append(f"positions {old_grid[0]}x{old_grid[1]} -> {new_grid[0]}x{new_grid[1]}")
-    old_patch, new_patch = (p["embedding/kernel"].shape[0] for p in (flat, wanted))
+    # A ResNet has no patches.
+    embeddings = [p["embedding/kernel"] for p in (flat, wanted) if "embedding/kernel" in p]
+    old_patch, new_patch = [embedding.shape[0] for embedding in embeddings] or [0, 0]
     if old_patch != new_patch:
         flat["embedding/kernel"] = changed(
             flat["embedding/kernel"],

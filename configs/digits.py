@@ -1,0 +1,59 @@
+"""Each family of models on handwritten digits, in small.
+
+    python -m vit_jax train --config=configs/digits.py:mixer --workdir=runs/digits-mixer
+
+The argument is hybrid (R+ViT-Ti/16), resnet (R26 at an eighth of its width), bit (the same with
+BiT's order) or mixer (four blocks of width 64). The digits, 8x8 pixels, are enlarged to what the
+strides need. `python -m benchmarks.digits_families` runs all four; accuracies and times are in
+benchmarks/results/digits_families.md.
+"""
+
+from ml_collections import ConfigDict
+
+from vit_jax.config import parse_argument
+from vit_jax.errors import UserError
+
+_MODELS = {
+    "hybrid": {"name": "R+ViT-Ti/16", "image_size": 64, "depth": 4, "scan": False},
+    "resnet": {"name": "R26x0.125", "image_size": 32, "width_factor": 0.5, "stages": (1, 1)},
+    "bit": {"name": "BiT-R26x0.125", "image_size": 32, "width_factor": 0.5, "stages": (1, 1)},
+    "mixer": {
+        "name": "Mixer-S/2",
+        "image_size": 8,
+        "depth": 4,
+        "width": 64,
+        "mlp_dim": 128,
+        "token_mlp_dim": 32,
+        "scan": False,
+    },
+}
+
+
+def get_config(argument: str | None = None) -> ConfigDict:
+    chosen = parse_argument(argument, "model").model
+    if chosen not in _MODELS:
+        raise UserError(f"no model {chosen!r} here; write one of {', '.join(_MODELS)}")
+    return ConfigDict(
+        {
+            "model": _MODELS[chosen],
+            "data": {
+                "dataset": "digits",
+                "batch_size": 64,
+                "workers": 0,
+                "crop": "none",
+                "flip": False,
+                "affine": {"rotate": 15.0, "shift": 0.1, "scale": 0.15},
+            },
+            "optimizer": {
+                "name": "adamw",
+                "lr": 2e-3,
+                "schedule": "cosine",
+                "warmup_steps": 50,
+                "weight_decay": 0.1,
+                "clip_norm": 1.0,
+            },
+            "total_steps": 600,
+            "evals": {"test": {"split": "test", "every_steps": 300}},
+            "log_every": 100,
+        }
+    )

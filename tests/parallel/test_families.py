@@ -1,0 +1,153 @@
+"""Every family of models takes two steps on eight simulated devices, as on one."""
+
+import os
+import subprocess
+import sys
+
+import jax
+import pytest
+from jax import P
+from jax.sharding import AbstractMesh
+
+from vit_jax.models.config import ModelConfig
+from vit_jax.models.functional import abstract_params
+from vit_jax.parallel.sharding import partition_spec, state_shardings
+
+TWO_STEPS = """
+import sys
+import jax, jax.numpy as jnp, numpy as np
+from vit_jax.models.config import ModelConfig
+from vit_jax.models.functional import abstract_params, init_params
+from vit_jax.parallel.mesh import MeshConfig, make_mesh
+from vit_jax.parallel.sharding import batch_sharding, replicated, state_shardings
+from vit_jax.preprocessing import PreprocessingConfig
+from vit_jax.training.optimizer import OptimizerConfig, make_optimizer, make_schedule
+from vit_jax.training.step import init_state, make_train_step
+
+name, options, split_paths = sys.argv[1], eval(sys.argv[2]), sys.argv[3].split()
+model = ModelConfig(name, image_size=16, num_classes=10, **options)
+config = OptimizerConfig("sgd", lr=0.01, clip_norm=1.0, micro_batches=2)
+optimizer = make_optimizer(config, make_schedule(config, 10), abstract_params(model))
+rng = np.random.default_rng(0)
+batch = {
+    "images": rng.integers(0, 256, (16, 16, 16, 3), np.uint8),
+    "labels": rng.integers(0, 10, 16, np.int32),
+    "weights": np.array([0] + [1] * 15, np.float32),
+}
+
+
+def init():
+    params = init_params(model, 0)
+    # With the zeros of the head and of the units' last norms, few other gradients are seen.
+    params = jax.tree.map(lambda leaf: jnp.where(leaf == 0, 0.3, leaf), params)
+    head = params["head"]["kernel"]
+    params["head"]["kernel"] = jax.random.normal(jax.random.key(1), head.shape)
+    return init_state(params, optimizer, average=True)
+
+
+def run(mesh):
+    shardings = state_shardings(jax.eval_shape(init), mesh)
+    step = make_train_step(
+        model, PreprocessingConfig(), optimizer, mesh, loss="softmax", label_smoothing=0.1,
+        flip=True, micro_batches=2, average=0.9, seed=0,
+    )
+    step = jax.jit(
+        step,
+        in_shardings=(shardings, batch_sharding(mesh)),
+        out_shardings=(shardings, replicated(mesh)),
+    )
+    state = jax.device_put(start, shardings)
+    losses = []
+    for _ in range(2):
+        state, metrics = step(state, jax.device_put(batch, batch_sharding(mesh)))
+        losses.append(metrics["loss"])
+    parts = {}
+    for path, leaf in jax.tree_util.tree_leaves_with_path(state.params):
+        path = jax.tree_util.keystr(path, simple=True, separator="/")
+        parts[path] = leaf.size // leaf.addressable_shards[0].data.size
+    return jax.device_get((state.params, losses)), parts
+
+
+assert jax.device_count() == 8
+with jax.default_matmul_precision("highest"):
+    start = jax.device_get(jax.jit(init)())
+    (expected, losses), _ = run(make_mesh(MeshConfig(), jax.devices()[:1]))
+    (actual, sharded), parts = run(make_mesh(MeshConfig(data=2, fsdp=4)))
+assert all(parts[path] == 4 for path in split_paths), parts
+moved = jax.tree.map(lambda a, b: np.abs(a - b).max(), start.params, expected)
+assert np.median(jax.tree.leaves(moved)) > 1e-4, moved
+assert losses[0] != losses[1]
+np.testing.assert_allclose(sharded, losses, rtol=1e-5)
+jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), actual, expected)
+"""
+RESNET = {"stages": (1, 1)}
+MODELS = {
+    "R50x1": (RESNET, ["backbone/stage1/unit1/conv2/kernel", "backbone/stage2/unit1/conv3/kernel"]),
+    "BiT-R50x1": (RESNET, ["backbone/stage1/unit1/conv2/kernel"]),
+    "R50+ViT-mu/8": (
+        {**RESNET, "width": 64, "mlp_dim": 256, "dropout": 0.1},
+        ["backbone/stage2/unit1/projection/kernel", "embedding/kernel", "blocks/mlp/dense1/kernel"],
+    ),
+    "Mixer-S/4": (
+        {"depth": 2, "width": 64, "mlp_dim": 256, "token_mlp_dim": 32, "stochastic_depth": 0.1},
+        ["blocks/channel_mixing/dense1/kernel"],
+    ),
+}
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_two_steps_are_the_same_on_eight_devices(name):
+    options, split = MODELS[name]
+    environment = os.environ | {
+        # Hardly optimized, for compiling is what takes the time.
+        "XLA_FLAGS": "--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0",
+        "JAX_PLATFORMS": "cpu",
+    }
+    command = [sys.executable, "-c", TWO_STEPS, name, repr(options), " ".join(split)]
+    result = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    # That XLA had to gather an activation whole, for lack of a better way.
+    assert "Involuntary full rematerialization" not in result.stderr
+
+
+def _mesh(data=1, fsdp=1, tensor=1):
+    return AbstractMesh((data, fsdp, tensor), ("data", "fsdp", "tensor"))
+
+
+def test_convolutions_are_split_by_channels():
+    mesh = _mesh(fsdp=8, tensor=2)
+    for path, shape, axis in [
+        ("backbone/stage2/unit2/conv1/kernel", (1, 1, 512, 128), 2),
+        ("opt_state/0/mu/backbone/stage4/unit1/projection/kernel", (1, 1, 1024, 2048), 3),
+        ("backbone/stage3/unit2/conv2/kernel", (3, 3, 256, 256), 2),
+    ]:
+        expected = [None] * 4
+        expected[axis] = "fsdp"
+        assert partition_spec(path, shape, mesh) == P(*expected)
+    # Below what is worth splitting.
+    assert partition_spec("backbone/root/kernel", (7, 7, 3, 64), mesh) == P(*(None,) * 4)
+
+
+def test_hidden_units_of_mixers_are_split_by_tensor():
+    mesh = _mesh(fsdp=2, tensor=4)
+    kernels = {
+        "blocks/token_mixing/dense1/kernel": P(None, "fsdp", "tensor"),
+        "blocks/token_mixing/dense2/kernel": P(None, "tensor", "fsdp"),
+        "blocks/channel_mixing/dense1/bias": P(None, "tensor"),
+    }
+    shapes = {"kernel": (12, 196, 384), "bias": (12, 3072)}
+    for path, expected in kernels.items():
+        shape = shapes[path.rpartition("/")[2]]
+        shape = (12, 384, 196) if "dense2" in path else shape
+        assert partition_spec(path, shape, mesh) == expected, path
+
+
+@pytest.mark.parametrize("name", ["R50x1", "BiT-R50x3", "R50+ViT-B/16", "Mixer-L/16"])
+def test_no_large_array_stays_whole(name):
+    params = abstract_params(ModelConfig(name, num_classes=1000))
+    placed = state_shardings(params, _mesh(fsdp=8))
+    for (path, leaf), sharding in zip(
+        jax.tree_util.tree_leaves_with_path(params), jax.tree.leaves(placed), strict=True
+    ):
+        if leaf.size * 4 > 2**20:
+            assert "fsdp" in sharding.spec, path

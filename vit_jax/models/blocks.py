@@ -1,0 +1,71 @@
+"""Stacks of equal blocks, with stochastic depth and rematerialisation."""
+
+from collections.abc import Callable, Collection
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jax import Array
+
+from vit_jax.models.config import ModelConfig
+from vit_jax.models.model import REMAT_POLICIES, Constrain
+
+
+def stack(make: Callable[[nnx.Rngs], nnx.Module], depth: int, *, rngs: nnx.Rngs) -> nnx.Module:
+    """Blocks whose parameters are stacked on their first axis, each drawn on its own.
+
+    They are so whether the blocks are scanned or unrolled, so that weights and checkpoints do not
+    depend on it.
+    """
+    return nnx.split_rngs(splits=depth)(nnx.vmap(make))(rngs)
+
+
+def run(
+    blocks: nnx.Module,
+    tokens: Array,
+    config: ModelConfig,
+    key: Array | None,
+    constrain: Constrain,
+    capture: Collection[str],
+) -> tuple[Array, dict[str, Array]]:
+    """Runs stacked blocks one after the other.
+
+    Args:
+      blocks: as of `stack`. One of them maps (tokens, key, skip_rate, capture) to the next tokens
+          and a dict of what it captured.
+      tokens: [batch, T, width].
+      key: of dropout and stochastic depth; None turns them off.
+
+    Returns:
+      The last tokens, and what was captured, stacked on a new first axis: what the blocks do, and
+      `layers`, their outputs.
+    """
+    graphdef, stacked = nnx.split(blocks)
+    depth = jax.tree.leaves(stacked)[0].shape[0]
+    keys = None if key is None else jax.random.split(key, depth)
+    # Linear in depth (How to train your ViT?, section 3.3): never the first block.
+    skip_rates = jnp.linspace(0.0, config.stochastic_depth, depth)
+    has_skips = config.stochastic_depth > 0
+
+    def body(x, layer):
+        params, layer_key, rate = layer
+        block = nnx.merge(graphdef, params)
+        x, captured = block(x, layer_key, rate if has_skips else None, capture)
+        x = constrain(x)
+        return x, captured | ({"layers": x} if "layers" in capture else {})
+
+    if config.remat != "none":
+        # Common subexpressions cannot be merged across the iterations of a scan.
+        body = jax.checkpoint(
+            body, policy=REMAT_POLICIES[config.remat], prevent_cse=not config.scan
+        )
+    unroll = 1 if config.scan else depth
+    return jax.lax.scan(body, tokens, (stacked, keys, skip_rates), unroll=unroll)
+
+
+def skip(branch: Array, key: Array | None, rate: Array | None) -> Array:
+    """Zeroes the branch for a share `rate` of the examples and scales up the others to match."""
+    if key is None or rate is None:
+        return branch
+    kept = jax.random.bernoulli(key, 1 - rate, (branch.shape[0], 1, 1))
+    return jnp.where(kept, branch / (1 - rate).astype(branch.dtype), 0)

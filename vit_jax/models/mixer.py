@@ -1,0 +1,74 @@
+"""MLP-Mixer (arXiv 2105.01601): blocks that mix tokens, then channels."""
+
+from collections.abc import Collection
+
+import jax
+from flax import nnx
+from jax import Array
+
+from vit_jax.models import blocks
+from vit_jax.models.attention import GELUS, layer_norm
+from vit_jax.models.config import ModelConfig
+from vit_jax.models.model import Constrain, Model
+
+
+class Mixing(nnx.Module):
+    """Two dense layers with a GELU between them, drawn as in the authors' code."""
+
+    def __init__(self, config: ModelConfig, width: int, hidden: int, *, rngs: nnx.Rngs):
+        self.dense1 = nnx.Linear(width, hidden, dtype=config.dtype, rngs=rngs)
+        self.dense2 = nnx.Linear(hidden, width, dtype=config.dtype, rngs=rngs)
+        self.gelu = GELUS[config.gelu]
+
+    def __call__(self, x: Array) -> Array:
+        """[..., width] -> [..., width]."""
+        return self.dense2(self.gelu(self.dense1(x)))
+
+
+class Block(nnx.Module):
+    """Mixer block: x + mix tokens (LN(x)), then x + mix channels (LN(x)) (eq. 1 there)."""
+
+    def __init__(self, config: ModelConfig, *, rngs: nnx.Rngs):
+        size = config.mixer_size
+        self.norm1 = layer_norm(config, size.width, rngs=rngs)
+        self.token_mixing = Mixing(config, config.sequence_length, size.token_mlp_dim, rngs=rngs)
+        self.norm2 = layer_norm(config, size.width, rngs=rngs)
+        self.channel_mixing = Mixing(config, size.width, size.mlp_dim, rngs=rngs)
+
+    def __call__(
+        self, x: Array, key: Array | None, skip_rate: Array | None, capture: Collection[str]
+    ) -> tuple[Array, dict[str, Array]]:
+        """[batch, T, width] -> [batch, T, width]; see `blocks.run`."""
+        del capture
+        keys = (None,) * 2 if key is None else tuple(jax.random.split(key))
+        y = self.token_mixing(self.norm1(x).swapaxes(1, 2)).swapaxes(1, 2)
+        x = x + blocks.skip(y, keys[0], skip_rate)
+        y = self.channel_mixing(self.norm2(x))
+        return x + blocks.skip(y, keys[1], skip_rate), {}
+
+
+class Mixer(Model):
+    """MLP-Mixer, for images of one size: it has a weight for each pair of a token and a unit."""
+
+    captured = ("features", "tokens", "layers")
+
+    def __init__(self, config: ModelConfig, *, rngs: nnx.Rngs):
+        super().__init__(config)
+        config = self.config
+        size = config.mixer_size
+        patch = (config.patch_size, config.patch_size)
+        self.embedding = nnx.Conv(
+            3, size.width, patch, strides=patch, padding="VALID", dtype=config.dtype, rngs=rngs
+        )
+        self.blocks = blocks.stack(lambda rngs: Block(config, rngs=rngs), size.depth, rngs=rngs)
+        self.norm = layer_norm(config, size.width, rngs=rngs)
+        self._add_head(size.width, rngs)
+
+    def _features(
+        self, images: Array, key: Array | None, constrain: Constrain, capture: Collection[str]
+    ) -> tuple[Array, dict[str, Array]]:
+        x = self.embedding(images)
+        tokens = constrain(x.reshape(x.shape[0], -1, x.shape[-1]))
+        tokens, captured = blocks.run(self.blocks, tokens, self.config, key, constrain, capture)
+        tokens = self.norm(tokens)
+        return tokens.mean(axis=1), captured | ({"tokens": tokens} if "tokens" in capture else {})

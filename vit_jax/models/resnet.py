@@ -1,0 +1,221 @@
+"""ResNets with group normalisation and weight standardisation (section 4.1), and their units.
+
+The backbone is that of the ResNets and, up to its last stage or cut short, of the hybrids.
+"""
+
+from collections.abc import Collection
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jax import Array
+
+from vit_jax.models.config import ModelConfig
+from vit_jax.models.model import REMAT_POLICIES, Constrain, Model
+
+GROUPS = 32
+
+# Jitted, so that it is traced once for all convolutions of a shape.
+_lecun = jax.jit(nnx.initializers.lecun_normal(), static_argnums=(1, 2))
+
+
+class StandardizedConv(nnx.Module):
+    """A convolution without bias whose filters have mean 0 and variance 1 (arXiv 1903.10520).
+
+    Statistics are over height, width and input channels. The two orders of units differ in where
+    their authors' code adds a small number, and in how it pads: a pre-activation ResNet pads both
+    sides alike, a post-activation one as `SAME`, which is one more at the bottom and right where
+    the stride is 2 and the side is even.
+    """
+
+    def __init__(
+        self,
+        config: ModelConfig,
+        inputs: int,
+        outputs: int,
+        size: int,
+        stride: int = 1,
+        *,
+        rngs: nnx.Rngs,
+    ):
+        self.kernel = nnx.Param(_lecun(rngs.params(), (size, size, inputs, outputs), jnp.float32))
+        self.strides = (stride, stride)
+        self.order = config.unit_order
+
+    def __call__(self, x: Array) -> Array:
+        """[batch, height, width, inputs] -> [batch, height / stride, width / stride, outputs]."""
+        kernel = self.kernel[...]
+        kernel = kernel - kernel.mean(axis=(0, 1, 2))
+        variance = jnp.square(kernel).mean(axis=(0, 1, 2))
+        if self.order == "pre":
+            kernel = kernel / jnp.sqrt(variance + 1e-10)
+        else:
+            kernel = kernel / (jnp.sqrt(variance) + 1e-5)
+        return jax.lax.conv_general_dilated(
+            x,
+            kernel.astype(x.dtype),
+            self.strides,
+            _padding(self.order, kernel.shape[0]),
+            dimension_numbers=("NHWC", "HWIO", "NHWC"),
+        )
+
+
+class GroupNorm(nnx.Module):
+    """Normalises over all positions and a group of channels (arXiv 1803.08494), in float32.
+
+    Computed as flax does. But flax's own module takes a random key for each of its constants, and
+    tracing that takes time which grows with the square of the number of units.
+    """
+
+    def __init__(self, config: ModelConfig, channels: int, *, initial_scale: float = 1.0):
+        assert config.norm_epsilon is not None
+        self.scale = nnx.Param(jnp.full((channels,), initial_scale))
+        self.bias = nnx.Param(jnp.zeros((channels,)))
+        self.epsilon = config.norm_epsilon
+
+    def __call__(self, x: Array) -> Array:
+        """[batch, height, width, channels] -> the same."""
+        grouped = x.astype(jnp.float32).reshape(*x.shape[:3], GROUPS, -1)
+        axes = (1, 2, 4)
+        mean = grouped.mean(axes, keepdims=True)
+        # In one pass over the input; rounding may take it below 0.
+        variance = jnp.square(grouped).mean(axes, keepdims=True) - jnp.square(mean)
+        scale, bias = (p[...].reshape(GROUPS, -1) for p in (self.scale, self.bias))
+        scale = jax.lax.rsqrt(jnp.maximum(variance, 0) + self.epsilon) * scale
+        return ((grouped - mean) * scale + bias).reshape(x.shape).astype(x.dtype)
+
+
+class Unit(nnx.Module):
+    """Bottleneck residual unit: convolutions of 1, 3 and 1 pixels, the second with the stride.
+
+    The input is projected where its shape differs from the output's.
+    """
+
+    def __init__(
+        self, config: ModelConfig, inputs: int, width: int, stride: int, *, rngs: nnx.Rngs
+    ):
+        is_pre, outputs = config.unit_order == "pre", 4 * width
+        self.conv1 = StandardizedConv(config, inputs, width, 1, rngs=rngs)
+        self.norm1 = GroupNorm(config, inputs if is_pre else width)
+        self.conv2 = StandardizedConv(config, width, width, 3, stride, rngs=rngs)
+        self.norm2 = GroupNorm(config, width)
+        self.conv3 = StandardizedConv(config, width, outputs, 1, rngs=rngs)
+        # After the last convolution it starts at zero, so that the unit is the identity.
+        self.norm3 = GroupNorm(config, width if is_pre else outputs, initial_scale=float(is_pre))
+        self.is_pre = is_pre
+        self.projects = inputs != outputs or stride != 1
+        if self.projects:
+            self.projection = StandardizedConv(config, inputs, outputs, 1, stride, rngs=rngs)
+            if not is_pre:
+                self.projection_norm = GroupNorm(config, outputs)
+
+    def __call__(self, x: Array) -> Array:
+        """[batch, height, width, inputs] -> [batch, height / stride, width / stride, 4 * width]."""
+        return self._pre(x) if self.is_pre else self._post(x)
+
+    def _post(self, x: Array) -> Array:
+        y = jax.nn.relu(self.norm1(self.conv1(x)))
+        y = jax.nn.relu(self.norm2(self.conv2(y)))
+        y = self.norm3(self.conv3(y))
+        if self.projects:
+            x = self.projection_norm(self.projection(x))
+        return jax.nn.relu(x + y)
+
+    def _pre(self, x: Array) -> Array:
+        y = jax.nn.relu(self.norm1(x))
+        if self.projects:
+            x = self.projection(y)
+        y = jax.nn.relu(self.norm2(self.conv1(y)))
+        y = jax.nn.relu(self.norm3(self.conv2(y)))
+        return x + self.conv3(y)
+
+
+class Stage(nnx.Module):
+    """Units at one resolution, `unit1` and so on; the first one has the stride."""
+
+    def __init__(
+        self,
+        config: ModelConfig,
+        inputs: int,
+        width: int,
+        stride: int,
+        units: int,
+        *,
+        rngs: nnx.Rngs,
+    ):
+        self.names = tuple(f"unit{i + 1}" for i in range(units))
+        for i, name in enumerate(self.names):
+            unit = Unit(config, 4 * width if i else inputs, width, 1 if i else stride, rngs=rngs)
+            setattr(self, name, unit)
+        self.is_rematerialised = config.remat == "block"
+
+    def __call__(self, x: Array, constrain: Constrain) -> Array:
+        """[batch, height, width, inputs] -> [batch, height / stride, width / stride, 4 * width]."""
+        for name in self.names:
+            graphdef, params = nnx.split(getattr(self, name))
+
+            def run(params: nnx.State, x: Array, graphdef: nnx.GraphDef = graphdef) -> Array:
+                return nnx.merge(graphdef, params)(x)
+
+            if self.is_rematerialised:
+                run = jax.checkpoint(run, policy=REMAT_POLICIES["block"])
+            x = constrain(run(params, x))
+        return x
+
+
+class Backbone(nnx.Module):
+    """The root, 7x7 pixels and a maximum over 3x3 with stride 2 each, and `stage1` and so on."""
+
+    def __init__(self, config: ModelConfig, *, rngs: nnx.Rngs):
+        size = config.resnet
+        assert size is not None
+        inputs = size.root_width
+        self.root = StandardizedConv(config, 3, inputs, 7, 2, rngs=rngs)
+        if config.unit_order == "post":
+            self.root_norm = GroupNorm(config, inputs)
+        self.names = tuple(f"stage{i + 1}" for i in range(len(size.stages)))
+        for i, (name, units) in enumerate(zip(self.names, size.stages, strict=True)):
+            width, stride = size.root_width * 2**i, 2 if i else 1
+            setattr(self, name, Stage(config, inputs, width, stride, units, rngs=rngs))
+            inputs = 4 * width
+        if config.unit_order == "pre":
+            self.norm = GroupNorm(config, inputs)
+        self.order = config.unit_order
+
+    def __call__(self, x: Array, constrain: Constrain) -> Array:
+        """[batch, height, width, 3] -> [batch, height / stride, width / stride, channels]."""
+        x = self.root(x)
+        if self.order == "post":
+            x = jax.nn.relu(self.root_norm(x))
+        window, strides = (1, 3, 3, 1), (1, 2, 2, 1)
+        padding = _padding(self.order, 3)
+        if not isinstance(padding, str):
+            padding = [(0, 0), *padding, (0, 0)]
+        x = constrain(jax.lax.reduce_window(x, -jnp.inf, jax.lax.max, window, strides, padding))
+        for name in self.names:
+            x = getattr(self, name)(x, constrain)
+        return jax.nn.relu(self.norm(x)) if self.order == "pre" else x
+
+
+class ResNet(Model):
+    """A ResNet with the mean of its last stage's positions before the head.
+
+    `R50x1` has post-activation units as in the hybrids, `BiT-R50x1` the pre-activation ones of BiT
+    (arXiv 1912.11370).
+    """
+
+    def __init__(self, config: ModelConfig, *, rngs: nnx.Rngs):
+        super().__init__(config)
+        size = self.config.resnet
+        assert size is not None
+        self.backbone = Backbone(self.config, rngs=rngs)
+        self._add_head(size.channels, rngs)
+
+    def _features(
+        self, images: Array, key: Array | None, constrain: Constrain, capture: Collection[str]
+    ) -> tuple[Array, dict[str, Array]]:
+        return self.backbone(images, constrain).mean(axis=(1, 2)), {}
+
+
+def _padding(order: str, size: int) -> str | list[tuple[int, int]]:
+    return "SAME" if order == "post" else [(size // 2, size // 2)] * 2
