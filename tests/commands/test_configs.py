@@ -37,6 +37,32 @@ def test_pretraining_is_table_3(model: str, width: int, data: str, row: tuple) -
     assert config.model.representation_size == width
 
 
+# Table 3 on JFT-300M: epochs, base rate.
+@pytest.mark.parametrize(
+    ("model", "epochs", "lr"),
+    [
+        ("b32", 7, 8e-4),
+        ("ViT-L/16", 7, 4e-4),
+        ("H_14", 14, 3e-4),
+        ("R50x2", 7, 1e-3),
+        ("BiT-R152x2", 7, 6e-4),
+        ("R50+ViT-B/16", 7, 8e-4),
+        ("R50+ViT-L/32", 7, 2e-4),
+    ],
+)
+def test_the_jft_recipe_is_table_3(model: str, epochs: int, lr: float) -> None:
+    config = load(f"configs/pretrain.py:{model},./images,recipe=jft")
+    optimizer = config.optimizer
+    assert (config.epochs, optimizer.lr, optimizer.schedule) == (epochs, lr, "linear")
+    assert (optimizer.weight_decay, config.model.dropout, optimizer.clip_norm) == (0.1, 0, None)
+    assert (config.data.batch_size, optimizer.warmup_steps) == (4096, 10_000)
+
+
+def test_a_model_without_a_row_in_table_3_is_refused() -> None:
+    with pytest.raises(UserError, match="Table 3 has no row for ti16 on JFT-300M"):
+        load("configs/pretrain.py:ti16,./images,recipe=jft")
+
+
 RATES = (0.001, 0.003, 0.01, 0.03)
 
 
