@@ -2,10 +2,10 @@
 
     python -m vit_jax train --config=configs/digits.py:mixer --workdir=runs/digits-mixer
 
-The argument is hybrid (R+ViT-Ti/16), resnet (R26 at an eighth of its width), bit (the same with
-BiT's order) or mixer (four blocks of width 64). The digits, 8x8 pixels, are enlarged to what the
-strides need. `python -m benchmarks.digits_families` runs all four; accuracies and times are in
-benchmarks/results/digits_families.md.
+The argument is hybrid (R+ViT-Ti/16, whole), resnet (a root of 32 channels and two stages of one
+unit), bit (the same with BiT's order of units) or mixer (four blocks of width 64). The digits, 8x8
+pixels, are enlarged to what the strides need. `python -m benchmarks.digits_families` runs all four;
+what was measured is in benchmarks/results/digits_families.md.
 """
 
 from ml_collections import ConfigDict
@@ -14,9 +14,9 @@ from vit_jax.config import parse_argument
 from vit_jax.errors import UserError
 
 _MODELS = {
-    "hybrid": {"name": "R+ViT-Ti/16", "image_size": 64, "depth": 4, "scan": False},
-    "resnet": {"name": "R26x0.125", "image_size": 32, "width_factor": 0.5, "stages": (1, 1)},
-    "bit": {"name": "BiT-R26x0.125", "image_size": 32, "width_factor": 0.5, "stages": (1, 1)},
+    "hybrid": {"name": "R+ViT-Ti/16", "image_size": 64},
+    "resnet": {"name": "R26x0.5", "image_size": 32, "stages": (1, 1)},
+    "bit": {"name": "BiT-R26x0.5", "image_size": 32, "stages": (1, 1)},
     "mixer": {
         "name": "Mixer-S/2",
         "image_size": 8,
