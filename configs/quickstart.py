@@ -57,6 +57,4 @@ def get_config(argument: str | None = None) -> ConfigDict:
         config.model.image_size = 16
         config.data.batch_size = 64
         config.total_steps = 1500
-        config.evals.test.every_steps = 500
-        config.checkpoint.every_steps = 500
     return config

@@ -33,15 +33,15 @@ def run(arguments: argparse.Namespace, overrides: list[str]) -> None:
 
     join_processes(arguments.coordinator_address, arguments.num_processes, arguments.process_id)
     with ending_together():
-        if arguments.config is None and not is_run(arguments.weights):
+        if arguments.config is not None:
+            values = load_config(arguments.config, overrides)
+        elif is_run(arguments.weights):
+            values = apply_overrides(read_config(arguments.weights), overrides)
+        else:
             raise UserError(
                 f"--weights={arguments.weights} is not the directory of a run, which would say "
                 "what to evaluate on: give --config too"
             )
-        if arguments.config is None:
-            values = apply_overrides(read_config(arguments.weights), overrides)
-        else:
-            values = load_config(arguments.config, overrides)
         _evaluate(values, arguments.weights)
 
 

@@ -134,7 +134,7 @@ class RunDirectory:
 def is_run(path: str | os.PathLike) -> bool:
     """Whether the directory is that of a run; those of hubs have a `config.json` too."""
     path = Path(path).expanduser()
-    return all((path / name).exists() for name in ("config.json", "versions.json"))
+    return all((path / name).exists() for name in ("config.json", "lock"))
 
 
 def has_checkpoint(path: str | os.PathLike) -> bool:

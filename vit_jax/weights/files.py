@@ -20,6 +20,7 @@ from vit_jax.atomic import write_together
 from vit_jax.errors import UserError
 from vit_jax.models.config import ModelConfig
 from vit_jax.models.sizes import heads_of_width
+from vit_jax.runs.directory import is_run
 from vit_jax.schema import build, to_dict
 from vit_jax.weights import huggingface, timm
 from vit_jax.weights.architecture import read_off
@@ -122,7 +123,7 @@ def write_weights(
     }
     texts = {path.with_name(_description_name(path)): description}
     if path.name == _HUB_FILE:
-        if _is_run(path.parent):
+        if is_run(path.parent):
             raise UserError(
                 f"{path}: its config.json would replace the run's; choose another directory"
             )
@@ -150,16 +151,12 @@ def _file(path: Path) -> Path:
     for name in ("weights.npz", _HUB_FILE):
         if (path / name).exists():
             return path / name
-    if _is_run(path):
+    if is_run(path):
         raise UserError(
             f"{path}: the run has not ended, there is no weights.npz; "
             "finish it with the same train command"
         )
     raise UserError(f"{path}: a directory without weights.npz or {_HUB_FILE}; name a weight file")
-
-
-def _is_run(directory: Path) -> bool:
-    return (directory / "config.json").exists() and (directory / "lock").exists()
 
 
 def _open(path: Path, arrays: dict[str, Any], image_size: Any) -> Weights:

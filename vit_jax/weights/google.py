@@ -20,7 +20,7 @@ from flax import traverse_util
 
 from vit_jax.errors import UserError
 from vit_jax.weights import google_resnet
-from vit_jax.weights.stored import AnyArray, stacked
+from vit_jax.weights.stored import AnyArray, stack_blocks
 
 _NORM = ("scale", "bias")
 _DENSE = ("kernel", "bias")
@@ -135,11 +135,10 @@ def from_google(flat: Mapping[str, AnyArray]) -> dict[str, Any]:
             f"{', '.join(sorted(unknown))}; give a model's .npz file in that layout"
         )
     _check_blocks(stacks)
-    for path, arrays in stacks.items():
-        if path in outside:
-            raise UserError(f"{path} is there both block by block and stacked; remove one of them")
-        outside[path] = stacked([arrays[block] for block in sorted(arrays)])
-    return traverse_util.unflatten_dict(outside, sep="/")
+    blocks = stack_blocks(stacks)
+    for path in sorted(blocks.keys() & outside.keys()):
+        raise UserError(f"{path} is there both block by block and stacked; remove one of them")
+    return traverse_util.unflatten_dict(outside | blocks, sep="/")
 
 
 def to_google(params: Mapping[str, Any]) -> dict[str, np.ndarray]:
@@ -219,9 +218,3 @@ def _check_blocks(stacks: Mapping[str, Mapping[int, AnyArray]]) -> None:
             f"missing although other blocks have them: {', '.join(incomplete)}; "
             "the file is incomplete, get it again"
         )
-    for path, arrays in sorted(stacks.items()):
-        if len(shapes := {array.shape for array in arrays.values()}) > 1:
-            raise UserError(
-                f"{path} has different shapes in different blocks: "
-                f"{', '.join(map(str, sorted(shapes)))}; only blocks of equal shape can be stacked"
-            )

@@ -72,7 +72,7 @@ _BIT_NUMBER = re.compile(r"(?<=/standardized_conv2d)_\d+(?=/kernel$)", re.ASCII)
 def path_of(name: str) -> str | None:
     """Our path of a name; None if it is not one of these."""
     name = _BIT_NUMBER.sub("", name)
-    if path := (_ROOT | _BIG_VISION | _BIT).get(name):
+    if path := _PATH.get(name):
         return path
     in_unit = _UNIT_NAME.fullmatch(name.removeprefix("resnet/"))
     names = _BIT_IN_UNIT if name.startswith("resnet/") else _IN_UNIT

@@ -7,14 +7,14 @@ attention heads lie side by side in one axis.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
 from flax import traverse_util
 
 from vit_jax.errors import UserError
-from vit_jax.weights.stored import AnyArray, changed, stacked
+from vit_jax.weights.stored import AnyArray, changed, stack_blocks
 
 # A mapping from their names to where the parameter lives in ours, and what kind of array it is.
 # A `{}` stands for the number of the block.
@@ -95,9 +95,7 @@ def from_pytorch(flat: Mapping[str, AnyArray], names: Names, heads: int) -> dict
             f"{', '.join(sorted(mis_shaped))}; give the file of a plain ViT"
         )
     _check_blocks(stacks)
-    for path, arrays in stacks.items():
-        outside[path] = stacked([arrays[block] for block in sorted(arrays)])
-    return traverse_util.unflatten_dict(outside, sep="/")
+    return traverse_util.unflatten_dict(outside | stack_blocks(stacks), sep="/")
 
 
 def to_pytorch(params: Mapping[str, Any], names: Names) -> dict[str, np.ndarray]:
@@ -152,15 +150,4 @@ def _check_blocks(stacks: Mapping[str, Mapping[int, AnyArray]]) -> None:
         raise UserError(
             f"missing although other blocks have them: {', '.join(absent)}; the file is "
             "incomplete, get it again"
-        )
-    for path, arrays in sorted(stacks.items()):
-        _require_one_shape(path, arrays.values())
-
-
-def _require_one_shape(path: str, arrays: Iterable[AnyArray]) -> None:
-    shapes = {tuple(array.shape) for array in arrays}
-    if len(shapes) > 1:
-        raise UserError(
-            f"{path} has different shapes in different blocks: "
-            f"{', '.join(map(str, sorted(shapes)))}; only blocks of equal shape can be stacked"
         )

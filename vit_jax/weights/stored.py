@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+
+from vit_jax.errors import UserError
 
 _ALIGNMENT = 64  # bytes
 _STRIP = 128  # columns
@@ -48,6 +50,24 @@ def changed(
         np.dtype(array.dtype if dtype is None else dtype),
         lambda: change(np.asarray(array)),
     )
+
+
+def stack_blocks(blocks: Mapping[str, Mapping[int, AnyArray]]) -> dict[str, StoredArray]:
+    """Each parameter of all blocks, by its path and the block's number, as one, in their order.
+
+    Raises:
+      UserError: a parameter has different shapes in different blocks.
+    """
+    for path, arrays in sorted(blocks.items()):
+        if len(shapes := {tuple(array.shape) for array in arrays.values()}) > 1:
+            raise UserError(
+                f"{path} has different shapes in different blocks: "
+                f"{', '.join(map(str, sorted(shapes)))}; only blocks of equal shape can be stacked"
+            )
+    return {
+        path: stacked([arrays[block] for block in sorted(arrays)])
+        for path, arrays in blocks.items()
+    }
 
 
 def stacked(arrays: Sequence[AnyArray]) -> StoredArray:
