@@ -12,6 +12,7 @@ from flax import traverse_util
 from vit_jax.errors import UserError
 from vit_jax.models.config import ModelConfig
 from vit_jax.models.functional import abstract_params
+from vit_jax.models.placement import OneDevice
 
 # Two blocks, so that their order shows; heads as `weights` assumes them for a width of 32.
 SMALL = ModelConfig("ViT-mu/8", image_size=16, num_classes=5, depth=2).following()
@@ -42,3 +43,14 @@ def refusal(call: Callable[..., object], *args: Any, **options: Any) -> str:
         call(*args, **options)
     assert "\n" not in str(error.value)
     return str(error.value)
+
+
+class Seen(OneDevice):
+    """A placement that takes down the shape and type of each activation that it is given."""
+
+    def __init__(self) -> None:
+        self.activations: list[tuple[tuple[int, ...], np.dtype]] = []
+
+    def constrain(self, x: jax.Array) -> jax.Array:
+        self.activations.append((x.shape, x.dtype))
+        return x

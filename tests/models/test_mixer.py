@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from flax import traverse_util
 
-from tests.small_models import random_params, refusal
+from tests.small_models import Seen, random_params, refusal
 from vit_jax import create_model
 from vit_jax.models.config import ModelConfig
 from vit_jax.models.functional import abstract_params, apply_model, init_params
@@ -105,16 +105,11 @@ def test_stochastic_depth():
 
 
 def test_bfloat16_activations():
-    seen = []
-
-    def constrain(x):
-        seen.append((x.shape, x.dtype))
-        return x
-
+    seen = Seen()
     model = dataclasses.replace(MODEL, dtype="bfloat16")
-    run = jax.jit(functools.partial(apply_model(model), constrain=constrain))
+    run = jax.jit(functools.partial(apply_model(model), placement=seen))
     logits = run(_params(), IMAGES)
-    assert set(seen) == {((2, 6, 16), jnp.dtype("bfloat16"))}
+    assert set(seen.activations) == {((2, 6, 16), jnp.dtype("bfloat16"))}
     assert logits.dtype == jnp.float32
     assert 0 < np.abs(logits - _run()).max() < 0.05 * np.abs(_run()).max()
 

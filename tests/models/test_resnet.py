@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 from flax import nnx, traverse_util
 
-from tests.small_models import random_params, refusal
+from tests.small_models import Seen, random_params, refusal
 from vit_jax import create_model
 from vit_jax.models.config import ModelConfig
 from vit_jax.models.functional import abstract_params, apply_model, init_params
+from vit_jax.models.placement import OneDevice
 from vit_jax.models.resnet import Backbone, StandardizedConv
 
 # 32 channels at the root, a group each; the second stage has a stride, the first one two units.
@@ -180,7 +181,7 @@ def test_the_scale_of_a_kernel_does_not_matter(model):
 def test_the_backbone_s_output_is_the_grid(model, size):
     config = dataclasses.replace(model, image_size=size).following()
     images = jax.ShapeDtypeStruct((2, *config.input_size, 3), jnp.float32)
-    output = jax.eval_shape(lambda x: Backbone(config, rngs=nnx.Rngs(0))(x, lambda x: x), images)
+    output = jax.eval_shape(lambda x: Backbone(config, rngs=nnx.Rngs(0))(x, OneDevice()), images)
     assert output.shape == (2, *config.grid, 256)
 
 
@@ -196,18 +197,13 @@ def test_a_hybrid_of_any_image_size():
 @FAMILIES
 def test_bfloat16_activations(model):
     config = dataclasses.replace(model, dtype="bfloat16")
-    seen = []
-
-    def constrain(x):
-        seen.append((x.shape[0], x.dtype))
-        return x
-
-    run = functools.partial(apply_model(config), capture=["features"], constrain=constrain)
+    seen = Seen()
+    run = functools.partial(apply_model(config), capture=["features"], placement=seen)
     params = random_params(model)
     logits, captured = jax.jit(run)(params, _images())
     # Of the root, of each unit and, in a hybrid, of the tokens and blocks.
-    assert len(seen) >= 1 + sum(model.resnet.stages)
-    assert set(seen) == {(2, jnp.dtype("bfloat16"))}
+    assert len(seen.activations) >= 1 + sum(model.resnet.stages)
+    assert {(shape[0], dtype) for shape, dtype in seen.activations} == {(2, jnp.dtype("bfloat16"))}
     assert captured["features"].dtype == jnp.bfloat16
     assert logits.dtype == jnp.float32
     assert 0 < np.abs(logits - _logits(model)).max() < 0.1 * np.abs(_logits(model)).max()

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from flax import nnx, traverse_util
 
+from tests.small_models import Seen
 from vit_jax import create_model
 from vit_jax.errors import UserError
 from vit_jax.models import ModelConfig, ViT
@@ -15,6 +16,7 @@ from vit_jax.models.attention import AttentionPooling, Mlp
 from vit_jax.models.blocks import run as run_blocks
 from vit_jax.models.blocks import skip
 from vit_jax.models.functional import abstract_params, apply_model, init_params
+from vit_jax.models.placement import OneDevice
 from vit_jax.models.positions import sincos2d
 
 
@@ -55,7 +57,7 @@ def _features(model, images, **options):
 
 
 def _encode(model, tokens, key):
-    return run_blocks(model.blocks, tokens, model.config, key, lambda x: x, ())[0]
+    return run_blocks(model.blocks, tokens, model.config, key, OneDevice(), ())[0]
 
 
 def _layer_norm(x, norm, epsilon):
@@ -350,18 +352,13 @@ def test_bfloat16_activations(pooling):
 
 def test_activations_are_bfloat16_from_the_first_token_to_the_features():
     config = _config(dtype="bfloat16", positions="sincos2d", registers=1)
-    seen = []
-
-    def constrain(x):
-        seen.append((x.shape, x.dtype))
-        return x
-
+    seen = Seen()
     model = _module(config, _redrawn(abstract_params(config)))
-    features = jax.eval_shape(lambda x: _features(model, x, constrain=constrain), _images(config))
+    features = jax.eval_shape(lambda x: _features(model, x, placement=seen), _images(config))
     assert features.dtype == jnp.bfloat16
     # The tokens at the stem, and those after the (scanned) block.
-    assert set(seen) == {((2, 6, 16), jnp.dtype("bfloat16"))}
-    assert len(seen) >= 2
+    assert set(seen.activations) == {((2, 6, 16), jnp.dtype("bfloat16"))}
+    assert len(seen.activations) >= 2
 
 
 # Dropout and stochastic depth

@@ -2,11 +2,27 @@ import re
 from types import SimpleNamespace
 
 import jax
+import numpy as np
 import pytest
 
 from vit_jax.errors import UserError
 from vit_jax.parallel import mesh as mesh_module
 from vit_jax.parallel.mesh import MeshConfig, make_mesh
+
+
+class _Device(SimpleNamespace):
+    __hash__ = object.__hash__
+
+
+def _devices(count, slices=1, platform="cpu"):
+    """Devices in slices of equal size: of TPUs, which know their slice, or a process's each."""
+    devices = []
+    for i in range(count):
+        device = _Device(id=i, platform=platform, device_kind="", process_index=i * slices // count)
+        if platform == "tpu":
+            device.process_index, device.slice_index = i, device.process_index
+        devices.append(device)
+    return devices
 
 
 @pytest.fixture
@@ -18,7 +34,7 @@ def make_sizes(monkeypatch):
         return dict(zip(names, sizes, strict=True))
 
     monkeypatch.setattr(mesh_module.jax, "make_mesh", fake)
-    return lambda count, **sizes: make_mesh(MeshConfig(**sizes), [SimpleNamespace()] * count)
+    return lambda count, **sizes: make_mesh(MeshConfig(**sizes), _devices(count))
 
 
 @pytest.mark.parametrize(
@@ -55,6 +71,35 @@ def test_sizes_that_do_not_fit_the_devices(make_sizes, count, sizes):
     told = ", ".join(f"{name}={size}" for name, size in named.items())
     with pytest.raises(UserError, match=f"^config.mesh: {re.escape(told)} .*the {count} devices"):
         make_sizes(count, **sizes)
+
+
+@pytest.mark.parametrize("platform", ["tpu", "gpu", "cpu"])
+def test_only_the_batch_is_split_between_slices(platform):
+    config = MeshConfig(data=4, fsdp=2, num_slices=2)
+    mesh = make_mesh(config, _devices(8, slices=2, platform=platform))
+    assert dict(mesh.shape) == {"data": 4, "fsdp": 2, "tensor": 1}
+    slices = np.vectorize(lambda device: device.id // 4)(mesh.devices)
+    # The first half of the batch is in the first slice, and parameters are whole in each.
+    assert (slices[:2] == 0).all() and (slices[2:] == 1).all()
+
+
+@pytest.mark.parametrize(
+    ("sizes", "slices", "platform", "told"),
+    [
+        ({"num_slices": 2}, 4, "tpu", "num_slices: 2, but the 8 devices are in 4 slices"),
+        ({}, 4, "tpu", "num_slices: 1, but the 8 devices are in 4 slices; set it to 4"),
+        ({"num_slices": 2}, 1, "gpu", "num_slices: 2, but the 8 devices are in 1 processes"),
+        ({"num_slices": 2, "fsdp": 8}, 2, "tpu", "data: 1 is not a multiple of num_slices=2"),
+    ],
+)
+def test_slices_that_are_not_there(sizes, slices, platform, told):
+    with pytest.raises(UserError, match=f"^config.mesh.{told}"):
+        make_mesh(MeshConfig(**sizes), _devices(8, slices, platform))
+
+
+def test_sequences_are_split_over_tensor_only():
+    with pytest.raises(UserError, match="sequence would be ignored"):
+        MeshConfig(sequence=True)
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ from vit_jax.models.config import ModelConfig
 from vit_jax.models.functional import abstract_params
 from vit_jax.parallel.mesh import MeshConfig, make_mesh
 from vit_jax.parallel.sharding import (
+    OnMesh,
     batch_sharding,
     constrain_batch,
     partition_spec,
@@ -183,8 +184,12 @@ def test_the_batch_is_split_over_data_and_fsdp():
 def test_constraints_keep_values():
     mesh = make_mesh(MeshConfig(), jax.devices()[:1])
     x = np.arange(24.0).reshape(2, 3, 4)
-    for axis in (0, 1):
-        np.testing.assert_array_equal(jax.jit(constrain_batch(mesh, axis))(x), x)
+    for constrain in (
+        constrain_batch(mesh, axis=1),
+        OnMesh(mesh).constrain,
+        OnMesh(mesh, sequence=True).constrain,
+    ):
+        np.testing.assert_array_equal(jax.jit(constrain)(x), x)
 
 
 # One step, as training makes it, on four meshes of eight simulated devices.

@@ -205,8 +205,9 @@ def test_a_flipped_bit_is_found_or_harmless(tmp_path, saved, states, caplog):
     largest = max(files, key=lambda file: (saved / file).stat().st_size)
     anywhere = [(file, _flip(rng.random(), rng.randrange(8))) for file in files]
     _damage_each(tmp_path, saved, states, caplog, anywhere)
-    # Nearly all of the largest file is arrays, so nothing in there may be harmless.
-    in_arrays = [(largest, _flip(0.01 + 0.98 * rng.random(), bit)) for bit in range(0, 8, 2)]
+    # Most of the largest file is arrays, where nothing may be harmless; its end may be nodes of
+    # the store's tree that later ones have replaced.
+    in_arrays = [(largest, _flip(0.05 + 0.85 * rng.random(), bit)) for bit in range(0, 8, 2)]
     assert _damage_each(tmp_path, saved, states, caplog, in_arrays) == [1] * 4
 
 

@@ -11,8 +11,9 @@ def block_bytes(config: ModelConfig) -> dict[str, int]:
     Of `blocks`, and of the residual unit in each stage that keeps most: the inputs of norms,
     matrix products, convolutions and activation functions, and the attention's weights. That is
     Korthikanti et al., arXiv 2205.05198, section 4.1, without the masks of dropout; what a
-    compiler keeps depends on what it fuses. With `remat="block"` it is the block's input, and with
-    "dots" the input and those results of matrix products with parameters that are needed.
+    compiler keeps depends on what it fuses. With `remat="block"` it is the block's input, which
+    "offload" keeps in the host's memory, and with "dots" the input and those results of matrix
+    products with parameters that are needed. Fused attention keeps a number a query, not a row.
     """
     size = 2 if config.dtype == "bfloat16" else 4
     kept = _units(config)
@@ -20,6 +21,8 @@ def block_bytes(config: ModelConfig) -> dict[str, int]:
         kept["blocks"] = _mixer_block(config)
     elif config.family != "resnet":
         kept["blocks"] = _encoder_block(config)
+    if config.remat == "offload":
+        return dict.fromkeys(kept, 0)
     return {part: size * numbers for part, numbers in kept.items()}
 
 
@@ -32,7 +35,8 @@ def _encoder_block(config: ModelConfig) -> int:
         # Input; query, key, value; attention's output. The MLP's is not needed.
         return tokens * (5 * width + mlp_dim)
     # Inputs and outputs of two norms; query, key, value and their mixture; before and after GELU.
-    return tokens * (8 * width + 2 * mlp_dim) + heads * tokens**2
+    weights = heads * tokens * (tokens if config.attention == "xla" else 1)
+    return tokens * (8 * width + 2 * mlp_dim) + weights
 
 
 def _mixer_block(config: ModelConfig) -> int:

@@ -19,7 +19,7 @@ from vit_jax.errors import UserError
 from vit_jax.losses import Loss, cross_entropy, weighted_sum
 from vit_jax.models.config import ModelConfig
 from vit_jax.models.functional import Params, apply_model
-from vit_jax.parallel.sharding import batch_sharding, constrain_batch, replicated
+from vit_jax.parallel.sharding import OnMesh, batch_sharding, replicated
 from vit_jax.preprocessing import PreprocessingConfig
 
 # More evaluations than any run has: the loader that serves them all wants an end.
@@ -61,11 +61,11 @@ class Classification:
         on_error: Literal["stop", "skip"],
     ):
         apply = apply_model(model)
-        constrain = constrain_batch(mesh)
+        placement = OnMesh(mesh)
 
         def count(params: Params, batch: dict[str, Array]) -> dict[str, Array]:
             images = normalize(batch["images"], preprocessing)
-            logits = apply(params, images, constrain=constrain)
+            logits = apply(params, images, placement=placement)
             best = jax.lax.top_k(logits, min(5, logits.shape[-1]))[1]
             hits = best == batch["labels"][:, None]
             losses = cross_entropy(logits, batch["labels"], loss, label_smoothing=0.0)

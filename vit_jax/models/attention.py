@@ -8,6 +8,8 @@ from flax import nnx
 from jax import Array
 
 from vit_jax.models.config import ModelConfig
+from vit_jax.models.dot_product import Implementation, attend
+from vit_jax.models.placement import OneDevice, Placement
 
 _xavier = nnx.initializers.xavier_uniform()
 
@@ -31,7 +33,7 @@ class Attention(nnx.Module):
     so that their bound does not depend on the number of heads; `LinearGeneral` draws them so.
     """
 
-    def __init__(self, config: ModelConfig, *, rngs: nnx.Rngs):
+    def __init__(self, config: ModelConfig, implementation: Implementation, *, rngs: nnx.Rngs):
         width, heads = config.size.width, config.size.num_heads
         split = (heads, width // heads)
 
@@ -45,17 +47,12 @@ class Attention(nnx.Module):
         self.key = project(width, split)
         self.value = project(width, split)
         self.out = project(split, width)
-        self.implementation = config.attention
+        self.implementation = implementation
 
-    def __call__(self, queries: Array, tokens: Array) -> Array:
+    def __call__(self, queries: Array, tokens: Array, placement: Placement) -> Array:
         """[batch, Q, width] attends to [batch, T, width] -> [batch, Q, width]."""
-        mixed = jax.nn.dot_product_attention(
-            self.query(queries),
-            self.key(tokens),
-            self.value(tokens),
-            implementation=self.implementation,
-        )
-        return self.out(mixed)
+        query, key, value = self.query(queries), self.key(tokens), self.value(tokens)
+        return self.out(attend(query, key, value, self.implementation, placement))
 
     def with_weights(self, queries: Array, tokens: Array) -> tuple[Array, Array]:
         """The same, and the weights float32 [batch, heads, Q, T], each row of which sums to 1."""
@@ -104,14 +101,15 @@ class AttentionPooling(nnx.Module):
     def __init__(self, config: ModelConfig, *, rngs: nnx.Rngs):
         width = config.size.width
         self.probe = nnx.Param(_xavier(rngs.params(), (1, 1, width), jnp.float32))
-        self.attention = Attention(config, rngs=rngs)
+        # One query is too few for the fused kernels.
+        self.attention = Attention(config, "xla", rngs=rngs)
         self.norm = layer_norm(config, width, rngs=rngs)
         self.mlp = Mlp(config, rngs=rngs)
 
     def __call__(self, tokens: Array, key: Array | None) -> Array:
         """[batch, T, width] -> [batch, width]."""
         probe = jnp.broadcast_to(self.probe[...], (tokens.shape[0], 1, tokens.shape[2]))
-        pooled = self.attention(probe.astype(tokens.dtype), tokens)
+        pooled = self.attention(probe.astype(tokens.dtype), tokens, OneDevice())
         return (pooled + self.mlp(self.norm(pooled), key))[:, 0]
 
 

@@ -8,7 +8,8 @@ from flax import nnx
 from jax import Array
 
 from vit_jax.models.config import ModelConfig
-from vit_jax.models.model import REMAT_POLICIES, Constrain
+from vit_jax.models.placement import Placement
+from vit_jax.models.rematerialisation import block_input, rematerialised
 
 
 def stack(make: Callable[[nnx.Rngs], nnx.Module], depth: int, *, rngs: nnx.Rngs) -> nnx.Module:
@@ -25,13 +26,14 @@ def run(
     tokens: Array,
     config: ModelConfig,
     key: Array | None,
-    constrain: Constrain,
+    placement: Placement,
     capture: Collection[str],
 ) -> tuple[Array, dict[str, Array]]:
     """Runs stacked blocks one after the other.
 
     Args:
-      blocks: as of `stack`. One of them maps (tokens, key, skip_rate, capture) to the next tokens
+      blocks: as of `stack`. One of them maps (tokens, key, skip_rate, placement,
+          capture) to the next tokens
           and a dict of what it captured.
       tokens: [batch, T, width].
       key: of dropout and stochastic depth; None turns them off.
@@ -50,15 +52,14 @@ def run(
     def body(x, layer):
         params, layer_key, rate = layer
         block = nnx.merge(graphdef, params)
-        x, captured = block(x, layer_key, rate if has_skips else None, capture)
-        x = constrain(x)
+        x, captured = block(
+            block_input(x), layer_key, rate if has_skips else None, placement, capture
+        )
+        x = placement.constrain(x)
         return x, captured | ({"layers": x} if "layers" in capture else {})
 
-    if config.remat != "none":
-        # Common subexpressions cannot be merged across the iterations of a scan.
-        body = jax.checkpoint(
-            body, policy=REMAT_POLICIES[config.remat], prevent_cse=not config.scan
-        )
+    # Common subexpressions cannot be merged across the iterations of a scan.
+    body = rematerialised(body, config.remat, prevent_cse=not config.scan)
     unroll = 1 if config.scan else depth
     return jax.lax.scan(body, tokens, (stacked, keys, skip_rates), unroll=unroll)
 

@@ -6,6 +6,8 @@ from typing import Any, Literal
 
 from vit_jax.errors import UserError
 from vit_jax.models.checks import check
+from vit_jax.models.dot_product import Implementation
+from vit_jax.models.rematerialisation import Remat
 from vit_jax.models.sizes import (
     MIXER_SIZES,
     SIZES,
@@ -69,10 +71,11 @@ class ModelConfig:
 
     # Of activations; parameters are float32.
     dtype: Literal["float32", "bfloat16"] = "float32"
-    attention: Literal["xla", "cudnn"] = "xla"
+    # Of the blocks: composed by XLA, or fused in a kernel for GPUs or for TPUs.
+    attention: Implementation = "xla"
     # What the backward pass recomputes: nothing, all of the blocks but matrix products, or whole
-    # blocks and residual units.
-    remat: Literal["none", "dots", "block"] = "none"
+    # blocks and residual units; with offload their inputs wait in the host's memory.
+    remat: Remat = "none"
     # True compiles one block and loops over the stacked parameters; False unrolls the loop.
     scan: bool = True
 

@@ -9,7 +9,8 @@ from jax import Array
 from vit_jax.models import blocks
 from vit_jax.models.attention import GELUS, layer_norm
 from vit_jax.models.config import ModelConfig
-from vit_jax.models.model import Constrain, Model
+from vit_jax.models.model import Model
+from vit_jax.models.placement import Placement
 
 
 class Mixing(nnx.Module):
@@ -36,10 +37,15 @@ class Block(nnx.Module):
         self.channel_mixing = Mixing(config, size.width, size.mlp_dim, rngs=rngs)
 
     def __call__(
-        self, x: Array, key: Array | None, skip_rate: Array | None, capture: Collection[str]
+        self,
+        x: Array,
+        key: Array | None,
+        skip_rate: Array | None,
+        placement: Placement,
+        capture: Collection[str],
     ) -> tuple[Array, dict[str, Array]]:
         """[batch, T, width] -> [batch, T, width]; see `blocks.run`."""
-        del capture
+        del placement, capture
         keys = (None,) * 2 if key is None else tuple(jax.random.split(key))
         y = self.token_mixing(self.norm1(x).swapaxes(1, 2)).swapaxes(1, 2)
         x = x + blocks.skip(y, keys[0], skip_rate)
@@ -65,10 +71,10 @@ class Mixer(Model):
         self._add_head(size.width, rngs)
 
     def _features(
-        self, images: Array, key: Array | None, constrain: Constrain, capture: Collection[str]
+        self, images: Array, key: Array | None, placement: Placement, capture: Collection[str]
     ) -> tuple[Array, dict[str, Array]]:
         x = self.embedding(images)
-        tokens = constrain(x.reshape(x.shape[0], -1, x.shape[-1]))
-        tokens, captured = blocks.run(self.blocks, tokens, self.config, key, constrain, capture)
+        tokens = placement.constrain(x.reshape(x.shape[0], -1, x.shape[-1]))
+        tokens, captured = blocks.run(self.blocks, tokens, self.config, key, placement, capture)
         tokens = self.norm(tokens)
         return tokens.mean(axis=1), captured | ({"tokens": tokens} if "tokens" in capture else {})

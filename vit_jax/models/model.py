@@ -1,24 +1,16 @@
 """What all models have in common: how they are called, and the head."""
 
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax import Array
 
 from vit_jax.errors import UserError
 from vit_jax.models.config import ModelConfig
+from vit_jax.models.placement import OneDevice, Placement
 from vit_jax.schema import nearest
-
-# Places activations on the devices: given any [batch, ...], returns them constrained.
-Constrain = Callable[[Array], Array]
-
-REMAT_POLICIES = {
-    "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
-    "block": jax.checkpoint_policies.nothing_saveable,
-}
 
 
 class Model(nnx.Module):
@@ -62,7 +54,7 @@ class Model(nnx.Module):
         images: Array,
         *,
         key: Array | None = None,
-        constrain: Constrain | None = None,
+        placement: Placement | None = None,
         capture: Collection[str] = (),
     ) -> Any:
         """Class scores.
@@ -70,7 +62,7 @@ class Model(nnx.Module):
         Args:
           images: float [batch, height, width, 3] as the model's preprocessing makes them.
           key: of dropout and stochastic depth; None, as in evaluation, turns them off.
-          constrain: keeps activations sharded over a mesh.
+          placement: keeps activations sharded over a mesh; None leaves them to the compiler.
           capture: what to return besides, of the names in `captured`.
 
         Returns:
@@ -89,7 +81,7 @@ class Model(nnx.Module):
                 f"images are {height}x{width}, the model's are {self.config.input_size}"
             )
         images = images.astype(self.config.dtype)
-        features, captured = self._features(images, key, constrain or (lambda x: x), capture)
+        features, captured = self._features(images, key, placement or OneDevice(), capture)
         logits = features.astype(jnp.float32)
         if self.config.num_classes:
             logits = self.head(logits)
@@ -98,7 +90,7 @@ class Model(nnx.Module):
         return logits, captured | ({"features": features} if "features" in capture else {})
 
     def _features(
-        self, images: Array, key: Array | None, constrain: Constrain, capture: Collection[str]
+        self, images: Array, key: Array | None, placement: Placement, capture: Collection[str]
     ) -> tuple[Array, dict[str, Array]]:
         """[batch, height, width, 3] -> [batch, features], and what else is captured."""
         raise NotImplementedError

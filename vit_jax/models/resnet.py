@@ -11,7 +11,9 @@ from flax import nnx
 from jax import Array
 
 from vit_jax.models.config import ModelConfig
-from vit_jax.models.model import REMAT_POLICIES, Constrain, Model
+from vit_jax.models.model import Model
+from vit_jax.models.placement import Placement
+from vit_jax.models.rematerialisation import Remat, block_input, rematerialised
 
 GROUPS = 32
 
@@ -147,19 +149,18 @@ class Stage(nnx.Module):
         for i, name in enumerate(self.names):
             unit = Unit(config, 4 * width if i else inputs, width, 1 if i else stride, rngs=rngs)
             setattr(self, name, unit)
-        self.is_rematerialised = config.remat == "block"
+        # There are no products with parameters to keep but convolutions.
+        self.remat: Remat = "none" if config.remat == "dots" else config.remat
 
-    def __call__(self, x: Array, constrain: Constrain) -> Array:
+    def __call__(self, x: Array, placement: Placement) -> Array:
         """[batch, height, width, inputs] -> [batch, height / stride, width / stride, 4 * width]."""
         for name in self.names:
             graphdef, params = nnx.split(getattr(self, name))
 
             def run(params: nnx.State, x: Array, graphdef: nnx.GraphDef = graphdef) -> Array:
-                return nnx.merge(graphdef, params)(x)
+                return nnx.merge(graphdef, params)(block_input(x))
 
-            if self.is_rematerialised:
-                run = jax.checkpoint(run, policy=REMAT_POLICIES["block"])
-            x = constrain(run(params, x))
+            x = placement.constrain(rematerialised(run, self.remat)(params, x))
         return x
 
 
@@ -182,7 +183,7 @@ class Backbone(nnx.Module):
             self.norm = GroupNorm(config, inputs)
         self.order = config.unit_order
 
-    def __call__(self, x: Array, constrain: Constrain) -> Array:
+    def __call__(self, x: Array, placement: Placement) -> Array:
         """[batch, height, width, 3] -> [batch, height / stride, width / stride, channels]."""
         x = self.root(x)
         if self.order == "post":
@@ -191,9 +192,10 @@ class Backbone(nnx.Module):
         padding = _padding(self.order, 3)
         if not isinstance(padding, str):
             padding = [(0, 0), *padding, (0, 0)]
-        x = constrain(jax.lax.reduce_window(x, -jnp.inf, jax.lax.max, window, strides, padding))
+        x = jax.lax.reduce_window(x, -jnp.inf, jax.lax.max, window, strides, padding)
+        x = placement.constrain(x)
         for name in self.names:
-            x = getattr(self, name)(x, constrain)
+            x = getattr(self, name)(x, placement)
         return jax.nn.relu(self.norm(x)) if self.order == "pre" else x
 
 
@@ -212,9 +214,9 @@ class ResNet(Model):
         self._add_head(size.channels, rngs)
 
     def _features(
-        self, images: Array, key: Array | None, constrain: Constrain, capture: Collection[str]
+        self, images: Array, key: Array | None, placement: Placement, capture: Collection[str]
     ) -> tuple[Array, dict[str, Array]]:
-        return self.backbone(images, constrain).mean(axis=(1, 2)), {}
+        return self.backbone(images, placement).mean(axis=(1, 2)), {}
 
 
 def _padding(order: str, size: int) -> str | list[tuple[int, int]]:

@@ -10,7 +10,8 @@ from jax import Array
 from vit_jax.models import blocks
 from vit_jax.models.attention import Attention, AttentionPooling, Mlp, layer_norm
 from vit_jax.models.config import ModelConfig
-from vit_jax.models.model import Constrain, Model
+from vit_jax.models.model import Model
+from vit_jax.models.placement import Placement
 from vit_jax.models.positions import sincos2d
 from vit_jax.models.resnet import Backbone
 
@@ -21,13 +22,18 @@ class Block(nnx.Module):
     def __init__(self, config: ModelConfig, *, rngs: nnx.Rngs):
         width = config.size.width
         self.norm1 = layer_norm(config, width, rngs=rngs)
-        self.attention = Attention(config, rngs=rngs)
+        self.attention = Attention(config, config.attention, rngs=rngs)
         self.norm2 = layer_norm(config, width, rngs=rngs)
         self.mlp = Mlp(config, rngs=rngs)
         self.dropout = nnx.Dropout(config.dropout)
 
     def __call__(
-        self, x: Array, key: Array | None, skip_rate: Array | None, capture: Collection[str]
+        self,
+        x: Array,
+        key: Array | None,
+        skip_rate: Array | None,
+        placement: Placement,
+        capture: Collection[str],
     ) -> tuple[Array, dict[str, Array]]:
         """[batch, T, width] -> [batch, T, width], and the attention's weights if captured.
 
@@ -40,7 +46,7 @@ class Block(nnx.Module):
         if "attention" in capture:
             y, captured["attention"] = self.attention.with_weights(normed, normed)
         else:
-            y = self.attention(normed, normed)
+            y = self.attention(normed, normed, placement)
         y = self.dropout(y, deterministic=key is None, rngs=keys[0])
         x = x + blocks.skip(y, keys[1], skip_rate)
         y = self.mlp(self.norm2(x), keys[2])
@@ -87,16 +93,16 @@ class ViT(Model):
         self._add_head(features, rngs)
 
     def _features(
-        self, images: Array, key: Array | None, constrain: Constrain, capture: Collection[str]
+        self, images: Array, key: Array | None, placement: Placement, capture: Collection[str]
     ) -> tuple[Array, dict[str, Array]]:
         stem_key, encoder_key, pooling_key = (
             (None,) * 3 if key is None else tuple(jax.random.split(key, 3))
         )
         if self.config.resnet is not None:
-            images = self.backbone(images, constrain)
-        tokens = constrain(self._embed(images, stem_key))
+            images = self.backbone(images, placement)
+        tokens = placement.constrain(self._embed(images, stem_key))
         tokens, captured = blocks.run(
-            self.blocks, tokens, self.config, encoder_key, constrain, capture
+            self.blocks, tokens, self.config, encoder_key, placement, capture
         )
         features = self._pool(tokens, pooling_key)
         if self.config.representation_size is not None:

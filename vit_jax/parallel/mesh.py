@@ -3,11 +3,16 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import jax
+import numpy as np
+from jax.experimental import mesh_utils
 from jax.sharding import AxisType, Mesh
 
 from vit_jax.errors import UserError
+
+AXES = ("data", "fsdp", "tensor")
 
 
 @dataclass(frozen=True)
@@ -21,6 +26,11 @@ class MeshConfig:
     data: int = -1
     fsdp: int = 1
     tensor: int = 1
+    # Groups of devices whose members are joined more closely than the groups, over which only
+    # `data` reaches: slices of TPUs; of other devices those of each process.
+    num_slices: int = 1
+    # Whether tokens between blocks are split over `tensor` too.
+    sequence: bool = False
 
     def __post_init__(self) -> None:
         sizes = (self.data, self.fsdp, self.tensor)
@@ -29,13 +39,18 @@ class MeshConfig:
                 f"data={self.data}, fsdp={self.fsdp}, tensor={self.tensor}: each must be at "
                 "least 1, or -1 for one of them to take the devices that are left"
             )
+        if self.num_slices < 1:
+            raise UserError(f"num_slices must be at least 1, not {self.num_slices}")
+        if self.sequence and self.tensor == 1:
+            raise UserError("sequence would be ignored: it needs tensor above 1")
 
 
-def make_mesh(config: MeshConfig, devices: Sequence[jax.Device] | None = None) -> Mesh:
+def make_mesh(config: MeshConfig, devices: Sequence[Any] | None = None) -> Mesh:
     """A mesh of axes `data`, `fsdp`, `tensor` over all devices of all processes.
 
     Raises:
-      UserError: the sizes do not multiply to the number of devices.
+      UserError: the sizes do not multiply to the number of devices, or the devices are not in so
+        many slices.
     """
     devices = jax.devices() if devices is None else devices
     sizes = [config.data, config.fsdp, config.tensor]
@@ -47,6 +62,39 @@ def make_mesh(config: MeshConfig, devices: Sequence[jax.Device] | None = None) -
             f"config.mesh: data={config.data}, fsdp={config.fsdp}, tensor={config.tensor} does "
             f"not divide the {len(devices)} devices at hand"
         )
-    return jax.make_mesh(
-        tuple(sizes), ("data", "fsdp", "tensor"), (AxisType.Auto,) * 3, devices=devices
+    _check_slices(config.num_slices, sizes[0], devices)
+    if config.num_slices == 1:
+        return jax.make_mesh(tuple(sizes), AXES, (AxisType.Auto,) * 3, devices=devices)
+    data, *others = sizes
+    array = mesh_utils.create_hybrid_device_mesh(
+        (data // config.num_slices, *others),
+        (config.num_slices, 1, 1),
+        devices,
+        process_is_granule=_slice_numbers(devices) is None,
     )
+    return Mesh(array, AXES, axis_types=(AxisType.Auto,) * 3)
+
+
+def _slice_numbers(devices: Sequence[Any]) -> list[int] | None:
+    """Of each device, if the devices know."""
+    if devices[0].platform != "tpu" or getattr(devices[0], "slice_index", None) is None:
+        return None
+    return [device.slice_index for device in devices]
+
+
+def _check_slices(num_slices: int, data: int, devices: Sequence[Any]) -> None:
+    numbers = _slice_numbers(devices)
+    if numbers is None:
+        there, unit = len({device.process_index for device in devices}), "processes"
+    else:
+        there, unit = len(np.unique(numbers)), "slices"
+    if num_slices != there and (num_slices > 1 or unit == "slices"):
+        raise UserError(
+            f"config.mesh.num_slices: {num_slices}, but the {len(devices)} devices are in {there} "
+            f"{unit}; set it to {there}"
+        )
+    if data % num_slices:
+        raise UserError(
+            f"config.mesh.data: {data} is not a multiple of num_slices={num_slices}; between "
+            "slices only the batch is split"
+        )

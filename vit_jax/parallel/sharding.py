@@ -2,12 +2,15 @@
 
 import re
 from collections.abc import Callable
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, TypeVar
 
 import jax
 from jax import Array
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
+
+F = TypeVar("F", bound=Callable[..., Array])
 
 # The batch's first axis is split over both.
 BATCH_AXES = ("data", "fsdp")
@@ -73,7 +76,33 @@ def replicated(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, P())
 
 
-def constrain_batch(mesh: Mesh, axis: int = 0) -> Callable[[Array], Array]:
-    """A function that keeps an activation split over the batch, which is its axis `axis`."""
+@dataclass(frozen=True)
+class OnMesh:
+    """A model's activations, split over the batch.
+
+    Attributes:
+      sequence: whether tokens between blocks are split over `tensor` too, which keeps norms and
+        residuals from being computed by each of its devices alike (Korthikanti et al.,
+        arXiv 2205.05198, section 4.2).
+    """
+
+    mesh: Mesh
+    sequence: bool = False
+
+    def constrain(self, x: Array) -> Array:
+        """Tokens [batch, T, width], or feature maps [batch, ...]."""
+        is_split = self.sequence and x.ndim == 3
+        spec = P(BATCH_AXES, "tensor") if is_split else P(BATCH_AXES)
+        return jax.lax.with_sharding_constraint(x, NamedSharding(self.mesh, spec))
+
+    def on_each_device(self, f: F) -> F:
+        """`f` of arrays [batch, T, heads, size], by each device on its examples and heads."""
+        spec = P(BATCH_AXES, None, "tensor")
+        # What a kernel makes of its shapes says nothing of the mesh's axes, hence no check.
+        return jax.shard_map(f, mesh=self.mesh, in_specs=spec, out_specs=spec, check_vma=False)
+
+
+def constrain_batch(mesh: Mesh, axis: int) -> Callable[[Array], Array]:
+    """A function that keeps an array split over the batch, which is its axis `axis`."""
     sharding = NamedSharding(mesh, P(*(None,) * axis, BATCH_AXES))
     return lambda x: jax.lax.with_sharding_constraint(x, sharding)

@@ -13,7 +13,7 @@ from vit_jax.data.device import normalize, random_flip
 from vit_jax.losses import Loss, cross_entropy, weighted_sum
 from vit_jax.models.config import ModelConfig
 from vit_jax.models.functional import Params, apply_model
-from vit_jax.parallel.sharding import constrain_batch
+from vit_jax.parallel.sharding import OnMesh, constrain_batch
 from vit_jax.preprocessing import PreprocessingConfig
 
 Batch = dict[str, Array]
@@ -59,6 +59,7 @@ def make_train_step(
     optimizer: optax.GradientTransformation,
     mesh: Mesh,
     *,
+    sequence: bool = False,
     loss: Loss,
     label_smoothing: float,
     flip: bool,
@@ -74,11 +75,11 @@ def make_train_step(
     run's start. All that is random depends on (seed, state.step) and the row alone.
     """
     apply = apply_model(model)
-    constrain = constrain_batch(mesh)
+    placement = OnMesh(mesh, sequence)
 
     def micro_loss(params: Params, micro: Batch, key: Array, total: Array) -> Array:
         images = normalize(micro["images"], preprocessing)
-        logits = apply(params, images, key=key, constrain=constrain)
+        logits = apply(params, images, key=key, placement=placement)
         losses = cross_entropy(logits, micro["labels"], loss, label_smoothing)
         return weighted_sum(losses, micro["weights"]) / total
 

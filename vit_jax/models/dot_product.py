@@ -1,0 +1,77 @@
+"""Scaled dot-product attention by several implementations."""
+
+import math
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from vit_jax.models.placement import Placement
+
+Implementation = Literal["xla", "cudnn", "pallas"]
+
+# A TPU's vectors have so many lanes, and the kernel's blocks so many rows or a multiple.
+_LANES = 128
+# At 640 rows (577 tokens padded) a block's scores take 1.6 MB, a tenth of a core's fast memory.
+_LARGEST_BLOCK = 640
+
+
+def attend(
+    query: Array, key: Array, value: Array, implementation: Implementation, placement: Placement
+) -> Array:
+    """Mixes values by the softmax of queries and keys over the root of the head's size (eq. 7).
+
+    Args:
+      query, key, value: [batch, T, heads, size].
+      implementation: `xla` composes it of matrix products; `cudnn` is NVIDIA's fused kernel;
+        `pallas` is JAX's fused kernel for TPUs, which keeps no [T, T] array.
+
+    Returns:
+      [batch, T, heads, size].
+    """
+    if implementation == "pallas":
+        return placement.on_each_device(_flash)(query, key, value)
+    return jax.nn.dot_product_attention(query, key, value, implementation=implementation)
+
+
+def _flash(query: Array, key: Array, value: Array) -> Array:
+    """The TPU kernel on tokens filled up to whole blocks, in a segment that no token attends to."""
+    # Imported here, for it takes a second and only TPUs need it.
+    from jax.experimental.pallas.ops.tpu import flash_attention as flash
+
+    batch, tokens, _, size = query.shape
+    padded = -(-tokens // _LANES) * _LANES
+
+    def pad(x: Array) -> Array:
+        return jnp.pad(x, ((0, 0), (0, padded - tokens), (0, 0), (0, 0))).swapaxes(1, 2)
+
+    is_padding = jnp.broadcast_to(jnp.arange(padded) >= tokens, (batch, padded)).astype(jnp.int32)
+    mixed = flash.flash_attention(
+        *(pad(x) for x in (query, key, value)),
+        segment_ids=flash.SegmentIds(is_padding, is_padding) if padded > tokens else None,
+        sm_scale=1 / math.sqrt(size),
+        block_sizes=_blocks(padded),
+    )
+    return mixed.swapaxes(1, 2)[:, :tokens]
+
+
+def _blocks(padded: int):
+    """The same block everywhere: the largest that divides the tokens and fits."""
+    from jax.experimental.pallas.ops.tpu import flash_attention as flash
+
+    fitting = range(_LANES, min(padded, _LARGEST_BLOCK) + 1, _LANES)
+    block = max(size for size in fitting if padded % size == 0)
+    return flash.BlockSizes(
+        block_q=block,
+        block_k_major=block,
+        block_k=block,
+        block_b=1,
+        block_q_major_dkv=block,
+        block_k_major_dkv=block,
+        block_k_dkv=block,
+        block_q_dkv=block,
+        block_k_major_dq=block,
+        block_k_dq=block,
+        block_q_dq=block,
+    )
