@@ -1,11 +1,11 @@
 # make demo: train on real data from scratch, then fine-tune at twice the resolution.
 # make test: the tests. make parity: those against torch, timm and transformers.
-# make lint: style and types. All make and reuse .venv.
+# make tpu: programs for absent TPUs. make lint: style and types. All make and reuse .venv.
 PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
 
-.PHONY: demo test parity lint
+.PHONY: demo test parity tpu lint
 
 demo: .venv/installed
 	$(BIN)/python -m vit_jax train --config=configs/quickstart.py --workdir=runs/demo/digits
@@ -16,10 +16,13 @@ demo: .venv/installed
 	@$(BIN)/python -m vit_jax evaluate --weights=runs/demo/digits16
 
 test: .venv/installed-for-test
-	$(BIN)/python -m pytest -n 2 --ignore=tests/peers
+	$(BIN)/python -m pytest -n 2 --ignore=tests/peers --ignore=tests/tpu
 
 parity: .venv/installed-for-parity
 	$(BIN)/python -m pytest -n 2 tests/peers
+
+tpu: .venv/installed-for-tpu
+	$(BIN)/python -m pytest tests/tpu
 
 lint: .venv/installed-for-test
 	$(BIN)/ruff format --check .
@@ -37,4 +40,8 @@ lint: .venv/installed-for-test
 
 .venv/installed-for-parity: .venv/installed-for-test
 	$(PIP) --editable '.[test,parity]'
+	touch $@
+
+.venv/installed-for-tpu: .venv/installed-for-test
+	$(PIP) --editable '.[test,tpu]'
 	touch $@

@@ -1,8 +1,8 @@
 """A run, from its config to its final weights."""
 
 import os
-from collections.abc import Collection
-from contextlib import ExitStack
+from collections.abc import Collection, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
@@ -17,16 +17,17 @@ from vit_jax.data.images import TrainTransform
 from vit_jax.data.loader import Loader, check_shared_memory, local_rows
 from vit_jax.errors import Stopped, UserError
 from vit_jax.evaluation.classification import Classification
-from vit_jax.models.functional import Params, init_params
+from vit_jax.models.functional import Params
 from vit_jax.parallel.processes import Preemption, together
-from vit_jax.parallel.sharding import batch_sharding, replicated, state_shardings
+from vit_jax.parallel.sharding import batch_sharding
 from vit_jax.runs.checkpoints import Checkpoints
 from vit_jax.runs.directory import RunDirectory, has_checkpoint, read_config
 from vit_jax.schema import build, to_dict
 from vit_jax.training.config import TrainConfig
+from vit_jax.training.program import jit_step, make_init, state_shapes
 from vit_jax.training.reporter import Reporter, is_due
 from vit_jax.training.setup import Setup, make_evaluations, place_initial, prepare
-from vit_jax.training.step import TrainState, final_params, init_state, make_train_step
+from vit_jax.training.step import TrainState, final_params
 from vit_jax.weights.files import write_weights
 
 
@@ -84,10 +85,12 @@ class _Run:
         # A run that was stopped in the middle of its evaluations still owes the others.
         if start and not self._evaluate(start, state, done=self.reporter.recorded):
             self._stop(start)
-        train_step = _compile_step(self.setup, state)
+        train_step = jit_step(config, self.setup.optimizer, self.setup.mesh)
         pending: tuple[int, dict[str, Array]] | None = None
         for step in range(start + 1, total + 1):
-            state, metrics = train_step(state, next(self.loader).arrays)
+            arrays = next(self.loader).arrays
+            with _telling_what_takes_memory():
+                state, metrics = train_step(state, arrays)
             # The scalars of the step before are read while this one runs.
             if pending is not None:
                 self.reporter.finish(*pending, waited=self.loader.waited)
@@ -130,6 +133,21 @@ class _Run:
         raise Stopped(f"asked to end: the state after step {step} is saved")
 
 
+@contextmanager
+def _telling_what_takes_memory() -> Iterator[None]:
+    try:
+        yield
+    except jax.errors.JaxRuntimeError as error:
+        if "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        reason = str(error).partition("RESOURCE_EXHAUSTED:")[2].strip().partition("\n")[0]
+        raise UserError(
+            f"the training step needs more memory than a device has ({reason}); try, in this "
+            "order, config.model.remat='dots' or 'block', config.optimizer.micro_batches=2 or "
+            "more, config.mesh.fsdp over more devices, and a smaller config.data.batch_size"
+        ) from error
+
+
 def _claim(workdir: str | os.PathLike[str], setup: Setup, is_writer: bool) -> RunDirectory:
     return RunDirectory(
         workdir,
@@ -143,26 +161,14 @@ def _restore_or_init(
     setup: Setup, checkpoints: Checkpoints, initial: Params | None
 ) -> tuple[int, TrainState]:
     """The step and state to go on from, sharded from the first moment on."""
-    model, seed = setup.model, setup.config.seed
-    average = setup.config.optimizer.average is not None
-
-    def init(params: Params) -> TrainState:
-        return init_state(params, setup.optimizer, average=average)
-
-    def init_fresh() -> TrainState:
-        return init(init_params(model, seed))
-
-    shapes = jax.eval_shape(init_fresh)
-    shardings = state_shardings(shapes, setup.mesh)
-    restored = checkpoints.restore(
-        jax.tree.map(
-            lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), shapes, shardings
-        )
-    )
+    init = make_init(setup.config, setup.optimizer)
+    shapes = state_shapes(setup.config, setup.optimizer, setup.mesh)
+    restored = checkpoints.restore(shapes)
     if restored is not None:
         return restored
+    shardings = jax.tree.map(lambda x: x.sharding, shapes)
     if setup.initial is None:
-        return 0, jax.jit(init_fresh, out_shardings=shardings)()
+        return 0, jax.jit(lambda: init(None), out_shardings=shardings)()
     if initial is None:  # The run had a state, but none that can be read.
         initial = together(lambda: place_initial(setup))
     return 0, jax.jit(init, out_shardings=shardings)(initial)
@@ -191,29 +197,6 @@ def _make_chunks(setup: Setup) -> Chunks:
         batch_size=config.batch_size,
         seed=setup.config.seed,
         shuffle=True,
-    )
-
-
-def _compile_step(setup: Setup, state: TrainState):
-    config = setup.config
-    step = make_train_step(
-        setup.model,
-        setup.preprocessing,
-        setup.optimizer,
-        setup.mesh,
-        loss=config.loss,
-        label_smoothing=config.label_smoothing,
-        flip=config.data.flip,
-        micro_batches=config.optimizer.micro_batches,
-        average=config.optimizer.average,
-        seed=config.seed,
-    )
-    shardings = state_shardings(state, setup.mesh)
-    return jax.jit(
-        step,
-        in_shardings=(shardings, batch_sharding(setup.mesh)),
-        out_shardings=(shardings, replicated(setup.mesh)),
-        donate_argnums=0,
     )
 
 

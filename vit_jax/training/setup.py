@@ -69,6 +69,7 @@ def prepare(
     """
     mesh = make_mesh(config.mesh)
     _check_batch(config, mesh)
+    _check_attention(config.model, mesh)
     data = config.data
     source = open_source(
         data.dataset, data.train, data_dir=data.data_dir, test_fraction=data.test_fraction
@@ -160,6 +161,23 @@ def _check_batch(config: TrainConfig, mesh: Mesh) -> None:
             f"config.data.batch_size: {config.data.batch_size} is not a multiple of "
             f"{devices * micro_batches}, which is {devices} devices (of {jax.device_count()}) "
             f"that split the batch, times {micro_batches} micro-batches"
+        )
+
+
+def _check_attention(model: ModelConfig, mesh: Mesh) -> None:
+    if model.family not in ("vit", "hybrid"):
+        return
+    platform = mesh.devices.flat[0].platform
+    needed = {"cudnn": "gpu", "pallas": "tpu"}.get(model.attention, platform)
+    if needed != platform:
+        raise UserError(
+            f"config.model.attention: {model.attention!r} is a kernel for {needed.upper()}s, and "
+            f"the devices are {platform.upper()}s; use 'xla'"
+        )
+    heads, tensor = model.size.num_heads, mesh.shape["tensor"]
+    if heads % tensor:
+        raise UserError(
+            f"config.mesh.tensor: {tensor} does not divide the {heads} heads of {model.name}"
         )
 
 

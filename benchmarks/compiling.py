@@ -1,0 +1,52 @@
+"""Time to compile the training step of L/16, its blocks scanned and unrolled, over depth.
+
+    python -m benchmarks.compiling
+    python -m benchmarks.compiling --topology=v5e:4x4
+
+Traces and compiles for the devices at hand, or for a TPU that is not there (with the extra `tpu`).
+"""
+
+import argparse
+import platform
+import time
+
+import jax
+
+from benchmarks.step import SyntheticStep
+from vit_jax.parallel.topologies import topology_devices
+
+ROWS = [(True, 6), (True, 24), (True, 48), (False, 6), (False, 24)]
+
+
+def main(model: str, batch_size: int, topology: str | None) -> None:
+    devices = jax.devices() if topology is None else topology_devices(topology)
+    print(
+        f"{model}, batch {batch_size}, for {len(devices)} x {devices[0].device_kind}; "
+        f"jax {jax.__version__}, Python {platform.python_version()}\n"
+    )
+    print("| blocks | depth | trace and compile |\n| --- | --- | --- |")
+    SyntheticStep(model, batch_size, devices=devices, depth=1).compile()  # What is needed once.
+    seconds = {}
+    for scan, depth in ROWS:
+        synthetic = SyntheticStep(
+            model, batch_size, devices=devices, depth=depth, scan=scan, dtype="bfloat16"
+        )
+        began = time.perf_counter()
+        synthetic.compile()
+        seconds[scan, depth] = time.perf_counter() - began
+        blocks = "scanned" if scan else "unrolled"
+        print(f"| {blocks} | {depth} | {seconds[scan, depth]:.1f} s |", flush=True)
+    print(
+        f"\nat depth 24, scanned / unrolled: {seconds[True, 24] / seconds[False, 24]:.2f}; "
+        f"scanned, depth 48 / depth 6: {seconds[True, 48] / seconds[True, 6]:.2f}"
+    )
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--model", default="ViT-L/16")
+    parser.add_argument("--batch_size", type=int, default=64)
+    parser.add_argument("--topology", help="such as v5e:4x4")
+    main(**vars(parser.parse_args()))

@@ -1,0 +1,116 @@
+"""What `train` adds to its jitted step: input, metrics and checkpoints, as ratios.
+
+    python -m benchmarks.overhead
+
+In turns, --rounds times: the bare step on one batch, `train` on the digits in memory, and `train`
+with a checkpoint every --checkpoint_every steps. Each is timed as a whole at two lengths, and the
+difference is that of the steps between them, so that starting, compiling and the final weights
+drop out while all that steps cost stays in.
+"""
+
+import argparse
+import contextlib
+import io
+import platform
+import statistics
+import tempfile
+import time
+from pathlib import Path
+
+import jax
+
+from vit_jax.schema import build
+from vit_jax.training.config import TrainConfig
+from vit_jax.training.loop import make_loader, train
+from vit_jax.training.program import jit_step, make_init, state_shapes
+from vit_jax.training.setup import prepare
+
+
+def main(
+    model: str, image_size: int, batch_size: int, steps: int, checkpoint_every: int, rounds: int
+) -> None:
+    kind = jax.devices()[0].device_kind
+    print(
+        f"{model}, {image_size} pixels, batch {batch_size}, {len(jax.devices())} x {kind}, "
+        f"jax {jax.__version__}, Python {platform.python_version()}"
+    )
+    with tempfile.TemporaryDirectory() as directory:
+        # Programs are the same in all rounds.
+        jax.config.update("jax_compilation_cache_dir", f"{directory}/programs")
+
+        def config(total: int, every: int | None) -> TrainConfig:
+            values = _values(model, image_size, batch_size, directory)
+            return build(
+                TrainConfig, values | {"total_steps": total, "checkpoint": {"every_steps": every}}
+            )
+
+        def run(name: str, every: int | None) -> float:
+            seconds = []
+            for total in (checkpoint_every // 2, checkpoint_every // 2 + steps):
+                workdir = Path(directory) / f"{name}{total}{time.monotonic_ns()}"
+                began = time.perf_counter()
+                with contextlib.redirect_stdout(io.StringIO()):
+                    train(config(total, every), workdir)
+                seconds.append(time.perf_counter() - began)
+            return (seconds[1] - seconds[0]) / steps
+
+        times: dict[str, list[float]] = {"bare": [], "train": [], "checkpoints": []}
+        run("compile", checkpoint_every)
+        for _ in range(rounds):
+            times["bare"].append(_bare(config(steps, None), steps))
+            times["train"].append(run("train", None))
+            times["checkpoints"].append(run("checkpoints", checkpoint_every))
+    median = {name: statistics.median(values) for name, values in times.items()}
+    for name, values in times.items():
+        print(f"{name}: " + ", ".join(f"{1000 * value:.1f}" for value in values) + " ms a step")
+    print(
+        f"train has {median['bare'] / median['train']:.1%} of the bare step's rate; a checkpoint "
+        f"every {checkpoint_every} steps costs {median['checkpoints'] / median['train'] - 1:.1%}"
+    )
+
+
+def _values(model: str, image_size: int, batch_size: int, directory: str) -> dict:
+    return {
+        "model": {"name": model, "image_size": image_size},
+        "data": {
+            "dataset": "digits",
+            "data_dir": directory,
+            "batch_size": batch_size,
+            "crop": "none",
+            "workers": 0,
+        },
+        "optimizer": {"lr": 1e-3, "warmup_steps": 10, "clip_norm": 1.0},
+        "log_every": 10,
+    }
+
+
+def _bare(config: TrainConfig, steps: int) -> float:
+    """Seconds a step on the first batch, again and again."""
+    setup = prepare(config)
+    shapes = state_shapes(setup.config, setup.optimizer, setup.mesh)
+    shardings = jax.tree.map(lambda x: x.sharding, shapes)
+    init = make_init(setup.config, setup.optimizer)
+    state = jax.jit(lambda: init(None), out_shardings=shardings)()
+    with make_loader(setup, start=0) as loader:
+        batch = next(loader).arrays
+    step = jit_step(setup.config, setup.optimizer, setup.mesh)
+    state, metrics = step(state, batch)
+    jax.block_until_ready(metrics)
+    began = time.perf_counter()
+    for _ in range(steps):
+        state, metrics = step(state, batch)
+    jax.block_until_ready(metrics)
+    return (time.perf_counter() - began) / steps
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--model", default="ViT-Ti/8")
+    parser.add_argument("--image_size", type=int, default=64)
+    parser.add_argument("--batch_size", type=int, default=64)
+    parser.add_argument("--steps", type=int, default=200)
+    parser.add_argument("--checkpoint_every", type=int, default=100)
+    parser.add_argument("--rounds", type=int, default=3)
+    main(**vars(parser.parse_args()))

@@ -1,0 +1,98 @@
+"""Images a second and MFU of the training step, over models, attention, scan and remat.
+
+    python -m benchmarks.training
+
+Prints a table: AdamW in bfloat16 at 224 pixels on random images that lie on the devices. MFU counts
+3 x 2 x multiply-adds an image (recomputation is no work) against the chips' peak; see
+`vit_jax/analysis/peaks.py`. Every row is compiled, run for --warmup steps and timed over --steps; a
+row that needs more memory than there is says so.
+"""
+
+import argparse
+import itertools
+import platform
+import time
+
+import jax
+from vit_jax.analysis.peaks import images_at_peak
+
+from benchmarks.step import SyntheticStep
+
+HEAD = "| model | attention | scan | remat | batch | img/s | MFU | compile | memory |"
+
+
+def main(
+    models: list[str],
+    attentions: list[str],
+    scans: list[str],
+    remats: list[str],
+    batch_sizes: list[int],
+    image_size: int,
+    dtype: str,
+    warmup: int,
+    steps: int,
+) -> None:
+    devices = jax.devices()
+    print(
+        f"{len(devices)} x {devices[0].device_kind}, jax {jax.__version__}, "
+        f"Python {platform.python_version()}, {image_size} pixels, {dtype}\n\n{HEAD}"
+    )
+    print("|" + " --- |" * (HEAD.count("|") - 1))
+    rows = itertools.product(models, attentions, scans, remats, batch_sizes)
+    for name, attention, scan, remat, batch_size in rows:
+        synthetic = SyntheticStep(
+            name,
+            batch_size * len(devices),
+            attention=attention,
+            scan=scan == "scan",
+            remat=remat,
+            image_size=image_size,
+            dtype=dtype,
+        )
+        print(
+            f"| {name} | {attention} | {scan} | {remat} | {batch_size} | "
+            f"{_measure(synthetic, warmup, steps)} |",
+            flush=True,
+        )
+
+
+def _measure(synthetic: SyntheticStep, warmup: int, steps: int) -> str:
+    began = time.perf_counter()
+    try:
+        step, state, batch = synthetic.start()
+        compiled = time.perf_counter() - began
+        for _ in range(warmup):
+            state, metrics = step(state, batch)
+        jax.block_until_ready(metrics)
+        began = time.perf_counter()
+        for _ in range(steps):
+            state, metrics = step(state, batch)
+        jax.block_until_ready(metrics)
+    except jax.errors.JaxRuntimeError as error:
+        if "RESOURCE_EXHAUSTED" in str(error) or "out of memory" in str(error).lower():
+            return "out of memory | | |"
+        raise
+    speed = steps * synthetic.config.data.batch_size / (time.perf_counter() - began)
+    peak = images_at_peak(synthetic.config.model, synthetic.mesh.devices.flat)
+    mfu = f"{speed / peak:.1%}" if peak else ""
+    memory = step.memory_analysis()
+    assert memory is not None
+    peak_gib = memory.peak_memory_in_bytes / 2**30
+    return f"{speed:,.1f} | {mfu} | {compiled:.0f} s | {peak_gib:.1f} GiB"
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    names = ["ViT-S/16", "ViT-B/16", "ViT-L/16", "ViT-H/14"]
+    parser.add_argument("--models", nargs="+", default=names)
+    parser.add_argument("--attentions", nargs="+", default=["xla", "cudnn"])
+    parser.add_argument("--scans", nargs="+", default=["scan", "unroll"])
+    parser.add_argument("--remats", nargs="+", default=["none", "dots", "block"])
+    parser.add_argument("--batch_sizes", nargs="+", type=int, default=[256], help="of a device")
+    parser.add_argument("--image_size", type=int, default=224)
+    parser.add_argument("--dtype", default="bfloat16")
+    parser.add_argument("--warmup", type=int, default=5)
+    parser.add_argument("--steps", type=int, default=20)
+    main(**vars(parser.parse_args()))

@@ -1,0 +1,72 @@
+import functools
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.experimental.pallas import tpu as pltpu
+
+from vit_jax.errors import UserError
+from vit_jax.models import ModelConfig
+from vit_jax.models.dot_product import attend
+from vit_jax.models.placement import OneDevice
+
+
+def _inputs(tokens, size, heads=1):
+    keys = jax.random.split(jax.random.key(tokens), 4)
+    return [jax.random.normal(key, (1, tokens, heads, size)) for key in keys]
+
+
+def _value_and_grads(implementation, query, key, value, weights):
+    def loss(query, key, value):
+        mixed = attend(query, key, value, implementation, OneDevice())
+        return (mixed * weights).sum(), mixed
+
+    with jax.default_matmul_precision("highest"):
+        grads, mixed = jax.grad(loss, argnums=(0, 1, 2), has_aux=True)(query, key, value)
+    return mixed, *grads
+
+
+def test_xla_is_the_paper_s_formula():
+    query, key, value, _ = (np.asarray(x, np.float64)[0, :, 0] for x in _inputs(5, 8))
+    scores = np.exp(query @ key.T / math.sqrt(8))
+    expected = scores / scores.sum(axis=1, keepdims=True) @ value
+    actual = attend(*_inputs(5, 8)[:3], "xla", OneDevice())[0, :, 0]
+    np.testing.assert_allclose(actual, expected, atol=1e-5)
+
+
+# Of B/16 and L/16 at 224 and 384, H/14 at 224, B/16 at 512; whole blocks, and less than one.
+@pytest.mark.parametrize(
+    ("tokens", "size"), [(197, 64), (577, 64), (257, 80), (1025, 64), (128, 32)]
+)
+def test_the_tpu_s_kernel_agrees_with_xla(tokens, size):
+    inputs = _inputs(tokens, size)
+    expected = _value_and_grads("xla", *inputs)
+    with pltpu.force_tpu_interpret_mode():
+        actual = _value_and_grads("pallas", *inputs)
+    for one, other in zip(actual, expected, strict=True):
+        assert np.abs(one - other).max() < 1e-5 * np.abs(other).max()
+
+
+def test_heads_are_not_mixed_up():
+    query, key, value, _ = _inputs(20, 8, heads=3)
+    with pltpu.force_tpu_interpret_mode():
+        mixed = attend(query, key, value, "pallas", OneDevice())
+    one_head = functools.partial(attend, implementation="xla", placement=OneDevice())
+    for head in range(3):
+        at = slice(head, head + 1)
+        expected = one_head(query[:, :, at], key[:, :, at], value[:, :, at])
+        np.testing.assert_allclose(mixed[:, :, at], expected, atol=1e-5)
+
+
+def test_bfloat16_stays():
+    inputs = [x.astype(jnp.bfloat16) for x in _inputs(30, 16)[:3]]
+    with pltpu.force_tpu_interpret_mode():
+        mixed = attend(*inputs, "pallas", OneDevice())
+    assert mixed.dtype == jnp.bfloat16
+
+
+def test_gpu_s_kernel_has_no_float32():
+    with pytest.raises(UserError, match="attention='cudnn' needs dtype='bfloat16'"):
+        ModelConfig(attention="cudnn")
