@@ -21,7 +21,7 @@ What differs from the original, of which `original_faults` brings the first thre
   same shares of width and height. In the original they are the same pixels.
 - Pillow rounds where TensorFlow truncates: one level in the image that an enhancement blends in.
 - Horizontal flips come before in the original, and after it here, on the device. By symmetry that
-  changes the distribution of images only in which of its two sides ShearY leaves in place.
+  matters to the distribution of images only in which of its two sides ShearY leaves in place.
 """
 
 from collections.abc import Callable
