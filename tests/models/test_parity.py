@@ -166,7 +166,7 @@ def test_other_families(name, config, options):
 
 @pytest.mark.parametrize(
     ("scan", "remat"),
-    [(True, "dots"), (True, "block"), (False, "none"), (False, "block")],
+    [(True, "dots"), (True, "block"), (True, "offload"), (False, "none"), (False, "block")],
 )
 def test_unrolled_and_rematerialised(scan, remat):
     file = _load("vit_token")

@@ -91,6 +91,7 @@ def test_batches_do_not_depend_on_topology_workers_or_start(photos: Path, tmp_pa
         *(f"--config.data.batch_size={BATCH}", f"--config.total_steps={STEPS}"),
         *("--config.optimizer.warmup_steps=0", "--config.model.image_size=(16, 32)"),
         *("--config.data.affine.rotate=15", "--config.data.affine.shift=0.1"),
+        *("--config.data.randaugment.magnitude=9", "--config.data.erase=0.5"),
         *("--config.data.on_error=skip", "--config.seed=3"),
         f"--readings={' '.join(f'{workers},{start}' for workers, start in READINGS)}",
     ]

@@ -29,6 +29,24 @@ class AffineConfig:
 
 
 @dataclass(frozen=True)
+class RandAugmentConfig:
+    """Random operations on the image after its crop: see `data.randaugment` and `data.augreg`."""
+
+    layers: int = 2
+    magnitude: int = 10
+    # Contrast, Solarize and Posterize as in the TensorFlow code, which AugReg was trained with.
+    original_faults: bool = False
+
+    def __post_init__(self) -> None:
+        if self.layers < 1:
+            raise UserError(
+                f"layers must be at least 1, not {self.layers}; randaugment=None is off"
+            )
+        if not 0 <= self.magnitude <= 30:
+            raise UserError(f"magnitude must be between 0 and 30, not {self.magnitude}")
+
+
+@dataclass(frozen=True)
 class DataConfig:
     """Training data.
 
@@ -50,6 +68,13 @@ class DataConfig:
     crop_area: tuple[float, float] = CROP_AREA
     flip: bool = True
     affine: AffineConfig | None = None
+    randaugment: RandAugmentConfig | None = None
+    # Probability that a box of an image becomes noise: see `data.erase`.
+    erase: float = 0.0
+    # Of Beta(a, a), from which each step draws how it blends its rows; 0 is off: see `data.mix`.
+    # With both on, each step draws one of the two.
+    mixup: float = 0.0
+    cutmix: float = 0.0
     # What an image that cannot be read does: end the run, or count as a row of weight 0.
     on_error: Literal["stop", "skip"] = "stop"
 
@@ -63,5 +88,13 @@ class DataConfig:
             raise UserError(f"crop_area must be 0 < low <= high <= 1, not {self.crop_area}")
         if self.crop == "none" and self.crop_area != CROP_AREA:
             raise UserError("crop_area would be ignored: it needs crop='inception'")
+        if not 0 <= self.erase <= 1:
+            raise UserError(f"erase must be a probability, from 0 to 1, not {self.erase}")
+        if self.mixup < 0 or self.cutmix < 0:
+            raise UserError(
+                f"mixup={self.mixup}, cutmix={self.cutmix}: neither may be negative; 0 is off"
+            )
+        if self.batch_size == 1 and (self.mixup or self.cutmix):
+            raise UserError("mixup and cutmix would be ignored: they need batch_size above 1")
         if self.test_fraction is not None and not 0 < self.test_fraction < 1:
             raise UserError(f"test_fraction must be between 0 and 1, not {self.test_fraction}")

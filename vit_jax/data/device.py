@@ -8,7 +8,7 @@ from vit_jax.preprocessing import PreprocessingConfig
 
 
 def normalize(images: Array, preprocessing: PreprocessingConfig) -> Array:
-    """uint8 [batch, height, width, 3] to the model's float32 values: (x / 255 - mean) / std."""
+    """[batch, height, width, 3] of 0 to 255 to the model's float32: (x / 255 - mean) / std."""
     mean, std = jnp.asarray(preprocessing.mean), jnp.asarray(preprocessing.std)
     scale, offset = 1 / (255 * std), mean / std
     return images.astype(jnp.float32) * scale - offset

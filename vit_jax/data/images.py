@@ -9,6 +9,8 @@ from numpy.random import Generator
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from vit_jax.data.config import AffineConfig, DataConfig
+from vit_jax.data.erase import random_erase
+from vit_jax.data.randaugment import rand_augment
 from vit_jax.preprocessing import PreprocessingConfig
 
 # Left, upper, right, lower, in pixels, as Pillow has it.
@@ -59,7 +61,7 @@ def upright_rgb(image: Image.Image) -> Image.Image:
 class TrainTransform:
     """Encoded bytes to a training image, uint8 [height, width, 3] of `size`.
 
-    Decodes, moves and crops at random as the config says, and resizes.
+    Decodes, moves and crops at random as the config says, resizes, augments and erases.
     """
 
     size: Size
@@ -74,7 +76,10 @@ class TrainTransform:
         if self.config.crop == "inception":
             box = sample_crop(image.height, image.width, self.config.crop_area, rng)
             image = image.crop(box)
-        return np.asarray(resize(image, self.size, self.preprocessing))
+        image = resize(image, self.size, self.preprocessing)
+        if self.config.randaugment is not None:
+            image = rand_augment(image, rng, self.config.randaugment)
+        return random_erase(np.asarray(image), rng, self.config.erase)
 
 
 @dataclass(frozen=True)

@@ -73,6 +73,8 @@ def jit_step(
         loss=config.loss,
         label_smoothing=config.label_smoothing,
         flip=config.data.flip,
+        mixup=config.data.mixup,
+        cutmix=config.data.cutmix,
         micro_batches=config.optimizer.micro_batches,
         average=config.optimizer.average,
         seed=config.seed,

@@ -10,6 +10,7 @@ from jax import Array
 from jax.sharding import Mesh
 
 from vit_jax.data.device import normalize, random_flip
+from vit_jax.data.mix import mix, pair
 from vit_jax.losses import Loss, cross_entropy, weighted_sum
 from vit_jax.models.config import ModelConfig
 from vit_jax.models.functional import Params, apply_model
@@ -66,27 +67,37 @@ def make_train_step(
     micro_batches: int,
     average: float | None,
     seed: int,
+    mixup: float = 0.0,
+    cutmix: float = 0.0,
 ) -> Callable[[TrainState, Batch], tuple[TrainState, dict[str, Array]]]:
     """Builds the step, to be jitted with the state donated.
 
     The step takes images uint8 [batch, height, width, 3], labels int [batch] and weights float32
     [batch], and returns the next state and scalars: the mean loss over the rows that count, the
     global norm, before clipping, of the gradient of what trains, and the rows skipped since the
-    run's start. All that is random depends on (seed, state.step) and the row alone.
+    run's start. All that is random depends on (seed, state.step) and the row alone. `mixup` and
+    `cutmix` are as in `data.mix.pair`.
     """
     apply = apply_model(model)
     placement = OnMesh(mesh, sequence)
+    is_mixed = mixup > 0 or cutmix > 0
 
     def micro_loss(params: Params, micro: Batch, key: Array, total: Array) -> Array:
-        images = normalize(micro["images"], preprocessing)
+        images = normalize(mix(micro) if is_mixed else micro["images"], preprocessing)
         logits = apply(params, images, key=key, placement=placement)
         losses = cross_entropy(logits, micro["labels"], loss, label_smoothing)
+        if is_mixed:
+            partners = cross_entropy(logits, micro["partner_labels"], loss, label_smoothing)
+            losses = micro["share"] * losses + (1 - micro["share"]) * partners
         return weighted_sum(losses, micro["weights"]) / total
 
     def step(state: TrainState, batch: Batch) -> tuple[TrainState, dict[str, Array]]:
-        flip_key, model_key = jax.random.split(jax.random.fold_in(jax.random.key(seed), state.step))
+        step_key = jax.random.fold_in(jax.random.key(seed), state.step)
+        flip_key, model_key, mix_key = jax.random.split(step_key, 3)
         if flip:
             batch = batch | {"images": random_flip(flip_key, batch["images"])}
+        if is_mixed:
+            batch = pair(mix_key, batch, mixup=mixup, cutmix=cutmix)
         # Of the whole batch, so that micro-batches with more invalid rows do not count more.
         total = jnp.maximum(batch["weights"].sum(), 1)
         value_and_grad = jax.value_and_grad(micro_loss)
