@@ -8,6 +8,10 @@ class UserError(ValueError):
     print it and exit with code 2; libraries raise it like any `ValueError`.
     """
 
+    def __init__(self, message: str):
+        # What it quotes of the user's may hold line breaks, of which Unicode has several.
+        super().__init__(" ".join(message.splitlines()))
+
 
 class Stopped(Exception):
     """A run was asked to end, and its state is saved; the message says after which step."""
