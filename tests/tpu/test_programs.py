@@ -5,7 +5,6 @@ bytes of a device to what was recorded with libtpu 0.0.42, and a tenth more.
 """
 
 import functools
-import math
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,7 +14,7 @@ import pytest
 from jax import P
 from jax.sharding import NamedSharding
 
-from vit_jax.analysis.collectives import Collective, collectives
+from vit_jax.analysis.collectives import KINDS, Collective, collectives
 from vit_jax.analysis.macs import count_params
 from vit_jax.data.config import DataConfig
 from vit_jax.models.config import ModelConfig
@@ -36,28 +35,47 @@ SCALAR = 1024
 
 @dataclass(frozen=True)
 class Case:
-    """A step of AdamW in bfloat16 at 224 pixels, and its bounds."""
+    """A step of AdamW in bfloat16 at 224 pixels, and its bounds.
+
+    Attributes:
+      sent: bytes of the collectives of each kind in a step, as a multiple of the parameters' bytes.
+        Where parameters are gathered by permutation while products run, the trips of that loop are
+        counted twice.
+      number: of all collectives in a step.
+      gib: of a device, at the peak.
+    """
 
     name: str
     topology: str
     mesh: MeshConfig
     batch_size: int
-    # Times that all parameters are gathered, and their gradients reduced, at most.
-    gathered: float
-    reduced: float
-    # Collectives in a step, and GiB of a device.
-    number: int
-    gib: float
+    sent: dict[str, float] = field(default_factory=dict)
+    number: int = 0
+    gib: float = 0
     options: dict[str, Any] = field(default_factory=dict)
 
 
+BLOCK = {"remat": "block"}
 CASES = {
-    "B": Case("ViT-B/16", "v5e:4x4", MeshConfig(), 1024, 0, 1.02, 30, 13.9),
+    "B-16": Case("ViT-B/16", "v5e:4x4", MeshConfig(), 1024, {"all-reduce": 1.02}, 30, 13.9),
+    "B-256": Case("ViT-B/16", "v5e:16x16", MeshConfig(), 4096, {"all-reduce": 1.02}, 30, 4.5),
+    "L-16": Case(
+        *("ViT-L/16", "v5e:4x4", MeshConfig(1, 16), 1024),
+        *({"all-gather": 0.95, "collective-permute": 5, "all-reduce": 0.02}, 11_200, 1.9, BLOCK),
+    ),
     # Each block's parameters are gathered for the forward and again for the backward pass.
-    "L": Case("ViT-L/16", "v5e:16x16", MeshConfig(16, 16), 4096, 2.02, 1.1, 700, 8.6),
+    "L-256": Case(
+        *("ViT-L/16", "v5e:16x16", MeshConfig(16, 16), 4096),
+        *({"all-gather": 2.02, "all-reduce": 1.1}, 700, 8.6),
+    ),
+    "H-16": Case(
+        *("ViT-H/14", "v5e:4x4", MeshConfig(1, 16), 512),
+        *({"all-gather": 0.95, "collective-permute": 5, "all-reduce": 0.02}, 15_000, 4, BLOCK),
+    ),
     # And some of them to compute the forward pass again.
-    "H": Case(
-        "ViT-H/14", "v5e:16x16", MeshConfig(16, 16), 4096, 2.3, 1.12, 1100, 1.5, {"remat": "block"}
+    "H-256": Case(
+        *("ViT-H/14", "v5e:16x16", MeshConfig(16, 16), 4096),
+        *({"all-gather": 2.3, "all-reduce": 1.12}, 1100, 1.5, BLOCK),
     ),
 }
 
@@ -83,7 +101,7 @@ def total(sent: list[Collective], *kinds: str) -> int:
 
 def activations(sent: list[Collective], case: Case, tokens: int) -> list[Collective]:
     """Gathered arrays that have a token's axis behind one of examples."""
-    rows = case.batch_size // math.prod((16, 16))
+    rows = case.batch_size // (case.mesh.fsdp * 16)
     return [
         c
         for c in sent
@@ -99,15 +117,20 @@ def test_a_step_s_memory_and_collectives(case: Case) -> None:
     model = ModelConfig(case.name, num_classes=1000)
     params = 2 * sum(count_params(model).values())
     sent = collectives(program.as_text())
-    assert not activations(sent, case, model.sequence_length)
-    assert total(sent, "all-gather") <= case.gathered * params
-    assert total(sent, "all-reduce", "reduce-scatter") <= case.reduced * params
-    assert total(sent, "all-to-all", "collective-permute") <= 0.05 * params
-    assert sum(c.times for c in sent) <= case.number
     memory = program.memory_analysis()
     assert memory is not None
+    print(  # Shown where a bound fails.
+        case.name,
+        {kind: total(sent, kind) / params for kind in KINDS},
+        sum(c.times for c in sent),
+        memory.peak_memory_in_bytes / GIB,
+    )
+    assert not activations(sent, case, model.sequence_length)
+    for kind in KINDS:
+        assert total(sent, kind) <= case.sent.get(kind, 0.01) * params
+    assert sum(c.times for c in sent) <= case.number
     assert memory.peak_memory_in_bytes <= 1.1 * case.gib * GIB
-    # Parameters and two moments, and whatever cannot be split.
+    # Parameters and two moments in float32, and whatever cannot be split.
     state = 6 * params / case.mesh.fsdp
     assert state <= memory.argument_size_in_bytes <= 1.1 * state + 224 * 224 * 3 * case.batch_size
 
@@ -118,7 +141,7 @@ SHALLOW = {"depth": 2, "remat": "block"}
 @pytest.mark.parametrize("sequence", [False, True])
 def test_tensor_parallel_blocks_send_activations_only(sequence: bool) -> None:
     mesh = MeshConfig(data=8, tensor=2, sequence=sequence)
-    case = Case("ViT-L/16", "v5e:4x4", mesh, 256, 0, 0, 0, 0, SHALLOW)
+    case = Case("ViT-L/16", "v5e:4x4", mesh, 256, options=SHALLOW)
     sent = collectives(compiled(case).as_text())
     kernels = {(1024, 4096), (4096, 1024), (1024, 2048), (2048, 1024)}
     gathered = [s for c in sent if c.kind == "all-gather" for s in c.shapes]
@@ -131,7 +154,7 @@ def test_tensor_parallel_blocks_send_activations_only(sequence: bool) -> None:
 
 def test_slices_exchange_nothing_but_gradients() -> None:
     mesh = MeshConfig(data=2, fsdp=16, num_slices=2)
-    case = Case("ViT-L/16", "v5e:4x4", mesh, 512, 0, 0, 0, 0, SHALLOW)
+    case = Case("ViT-L/16", "v5e:4x4", mesh, 512, options=SHALLOW)
     text = compiled(case, num_slices=2).as_text()
     assert text
 
@@ -140,7 +163,7 @@ def test_block_inputs_wait_in_the_host_s_memory() -> None:
     options = {"depth": 8, "image_size": 384}
     on_device, on_host = (
         compiled(
-            Case("ViT-L/16", "v5e:4x4", MeshConfig(), 512, 0, 0, 0, 0, options | {"remat": remat})
+            Case("ViT-L/16", "v5e:4x4", MeshConfig(), 512, options=options | {"remat": remat})
         ).memory_analysis()
         for remat in ("block", "offload")
     )
@@ -149,7 +172,9 @@ def test_block_inputs_wait_in_the_host_s_memory() -> None:
     assert on_device.temp_size_in_bytes - on_host.temp_size_in_bytes >= 0.7 * inputs
 
 
-@pytest.mark.parametrize()
+@pytest.mark.parametrize(
+    ("tokens", "heads", "size"), [(197, 12, 64), (577, 16, 80), (1025, 16, 64)]
+)
 def test_the_fused_kernel_compiles_on_a_mesh(tokens: int, heads: int, size: int) -> None:
     mesh = make_mesh(MeshConfig(data=4, fsdp=2, tensor=2), topology_devices("v5e:4x4"))
     sharding = NamedSharding(mesh, P(("data", "fsdp"), None, "tensor"))
