@@ -27,7 +27,12 @@ def run(arguments: argparse.Namespace, overrides: list[str]) -> None:
     from vit_jax.training.config import TrainConfig
     from vit_jax.training.loop import train
 
-    join_processes(arguments.coordinator_address, arguments.num_processes, arguments.process_id)
+    join_processes(
+        arguments.coordinator_address,
+        arguments.num_processes,
+        arguments.process_id,
+        arguments.distributed,
+    )
     with ending_together():
         config = build(TrainConfig, load_config(arguments.config, overrides))
         train(config, arguments.workdir)
