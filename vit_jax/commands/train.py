@@ -2,6 +2,7 @@
 
 import argparse
 
+from vit_jax.commands.arguments import file_path
 from vit_jax.config import load_config
 from vit_jax.parallel.processes import add_process_flags, ending_together, join_processes
 from vit_jax.schema import build
@@ -19,11 +20,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--workdir", required=True, help="the run's directory; a run that it holds is gone on with"
     )
+    parser.add_argument(
+        "--compile_cache",
+        type=file_path,
+        metavar="DIR",
+        help="keeps compiled programs there, so that the next start need not compile them again",
+    )
     add_process_flags(parser)
 
 
 def run(arguments: argparse.Namespace, overrides: list[str]) -> None:
     """Runs the command."""
+    from vit_jax.training.compile_cache import use_compile_cache
     from vit_jax.training.config import TrainConfig
     from vit_jax.training.loop import train
 
@@ -34,5 +42,7 @@ def run(arguments: argparse.Namespace, overrides: list[str]) -> None:
         arguments.distributed,
     )
     with ending_together():
+        if arguments.compile_cache is not None:
+            use_compile_cache(arguments.compile_cache)
         config = build(TrainConfig, load_config(arguments.config, overrides))
         train(config, arguments.workdir)
