@@ -2,7 +2,7 @@
 
 import argparse
 
-from vit_jax.commands.arguments import file_path
+from vit_jax.commands.arguments import file_path, steps
 from vit_jax.config import load_config
 from vit_jax.parallel.processes import add_process_flags, ending_together, join_processes
 from vit_jax.schema import build
@@ -26,6 +26,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="DIR",
         help="keeps compiled programs there, so that the next start need not compile them again",
     )
+    parser.add_argument(
+        "--profile",
+        type=steps,
+        default=range(0),
+        metavar="FIRST:LAST",
+        help="traces these steps into WORKDIR/profile, for TensorBoard; not the first ones, which "
+        "wait for the compiler",
+    )
     add_process_flags(parser)
 
 
@@ -45,4 +53,4 @@ def run(arguments: argparse.Namespace, overrides: list[str]) -> None:
         if arguments.compile_cache is not None:
             use_compile_cache(arguments.compile_cache)
         config = build(TrainConfig, load_config(arguments.config, overrides))
-        train(config, arguments.workdir)
+        train(config, arguments.workdir, profile=arguments.profile)

@@ -79,6 +79,11 @@ class RunDirectory:
         return self.path / "checkpoints"
 
     @property
+    def profile(self) -> Path:
+        """Where traces of steps are."""
+        return self.path / "profile"
+
+    @property
     def weights(self) -> Path:
         """The file of final weights; it exists when the run has ended."""
         return self.path / "weights.npz"

@@ -16,7 +16,8 @@ def use_compile_cache(directory: Path) -> None:
     """Takes compiled programs from a directory, and leaves there those that are new.
 
     All are kept, however small or fast to compile. The first of several processes writes, and all
-    of them read: with other contents, some would compile while the others already compute.
+    of them read: with other contents, some would compile while the others already compute. (On
+    CPUs they do: there JAX keeps a process's programs apart from another's.)
 
     Raises:
       UserError: the directory cannot be written, or is not the same on all processes.
