@@ -48,7 +48,10 @@ setup(
         "safetensors": ["safetensors"],
         # For the tests against these libraries; large.
         "parity": ["timm", "torch", "torchvision", "transformers"],
-        "test": ["hypothesis", "mypy", "pytest", "pytest-xdist", "ruff", "safetensors", "scipy"],
+        "test": [
+            *("hypothesis", "mypy", "pytest", "pytest-xdist", "pyyaml", "ruff", "safetensors"),
+            "scipy",
+        ],
     },
     classifiers=[
         "Programming Language :: Python :: 3.11",

@@ -11,26 +11,66 @@ from pathlib import Path
 Topology = tuple[int, int]
 ONE, EIGHT, TWO_BY_FOUR = (1, 1), (1, 8), (2, 4)
 
+# Flags and environment of a process, from how many there are, its number and a free port.
+Launch = Callable[[int, int, int], tuple[list[str], dict[str, str]]]
 
-def start_on(topology: Topology, command: Sequence[str]) -> list[subprocess.Popen[str]]:
+
+def by_flags(count: int, index: int, port: int) -> tuple[list[str], dict[str, str]]:
+    """As a person starts processes by hand."""
+    if count == 1:
+        return [], {}
+    join = [f"--coordinator_address=localhost:{port}", f"--num_processes={count}"]
+    return [*join, f"--process_id={index}"], {}
+
+
+def by_slurm(count: int, index: int, port: int) -> tuple[list[str], dict[str, str]]:
+    """As `srun` starts tasks on one node; https://slurm.schedmd.com/srun.html."""
+    return ["--distributed"], {
+        "SLURM_JOB_ID": str(port),
+        "SLURM_STEP_NODELIST": "localhost",
+        "SLURM_STEP_NUM_TASKS": str(count),
+        "SLURM_NTASKS": str(count),
+        "SLURM_PROCID": str(index),
+        "SLURM_LOCALID": str(index),
+        # In the place of the one that follows from the job's number, which may be taken here.
+        "JAX_COORDINATOR_PORT": str(port),
+    }
+
+
+def by_open_mpi(count: int, index: int, port: int) -> tuple[list[str], dict[str, str]]:
+    """As `mpirun` of Open MPI 4 starts processes on one node."""
+    return ["--distributed"], {
+        "OMPI_MCA_orte_hnp_uri": "1531576320.0;tcp://127.0.0.1:34911",
+        "OMPI_COMM_WORLD_SIZE": str(count),
+        "OMPI_COMM_WORLD_RANK": str(index),
+        "OMPI_COMM_WORLD_LOCAL_RANK": str(index),
+        "JAX_COORDINATOR_PORT": str(port),
+    }
+
+
+def start_on(
+    topology: Topology, command: Sequence[str], launch: Launch = by_flags
+) -> list[subprocess.Popen[str]]:
     """Starts a command, once or as several processes that join; float32 is of full precision."""
     count, devices = topology
-    flags = f"--xla_force_host_platform_device_count={devices} --xla_backend_optimization_level=0"
-    environment = os.environ | {"XLA_FLAGS": flags, "JAX_DEFAULT_MATMUL_PRECISION": "highest"}
+    xla = f"--xla_force_host_platform_device_count={devices} --xla_backend_optimization_level=0"
+    environment = os.environ | {"XLA_FLAGS": xla, "JAX_DEFAULT_MATMUL_PRECISION": "highest"}
     with socket.socket() as free:
         free.bind(("localhost", 0))
         port = free.getsockname()[1]
-    join = [f"--coordinator_address=localhost:{port}", f"--num_processes={count}"]
-    return [
-        subprocess.Popen(
-            [*command, *([*join, f"--process_id={index}"] if count > 1 else [])],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            env=environment,
+    processes = []
+    for index in range(count):
+        flags, variables = launch(count, index, port)
+        processes.append(
+            subprocess.Popen(
+                [*command, *flags],
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+                env=environment | variables,
+            )
         )
-        for index in range(count)
-    ]
+    return processes
 
 
 def finish(processes: Sequence[subprocess.Popen[str]], code: int = 0) -> list[str]:

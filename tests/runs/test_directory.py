@@ -156,6 +156,17 @@ def test_one_run_at_a_time_within_a_process(tmp_path):
     _claim(tmp_path)
 
 
+@pytest.mark.parametrize("variable", ["SLURM_STEP_NUM_TASKS", "OMPI_COMM_WORLD_SIZE"])
+def test_processes_launched_together_learn_that_each_is_alone(tmp_path, monkeypatch, variable):
+    with RunDirectory(tmp_path, CONFIG, writer=True):
+        monkeypatch.setenv(variable, "1")
+        assert "wait for it, end it" in _refused(tmp_path)
+        monkeypatch.setenv(variable, "4")
+        message = _refused(tmp_path)
+    assert "has started 4 processes, each of which is alone" in message
+    assert message.endswith("for one run of all of them, add --distributed")
+
+
 def test_only_the_writer_writes(tmp_path):
     with RunDirectory(tmp_path / "run", CONFIG, writer=False) as run:
         assert run.path == tmp_path / "run"

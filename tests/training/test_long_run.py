@@ -78,3 +78,8 @@ def test_speeds_are_those_of_the_clock(monkeypatch: pytest.MonkeyPatch) -> None:
     clock.tick()
     now = 110.0
     assert clock.report(waited=2.5, steps_left=0)["time/data_wait"] == 0.75
+
+    clock = Clock(batch_size=32, images_at_peak=256)
+    clock.tick()
+    now = 110.5
+    assert clock.report(waited=0.0, steps_left=0)["time/mfu"] == 0.25

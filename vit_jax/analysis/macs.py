@@ -46,12 +46,17 @@ def count_macs(config: ModelConfig) -> dict[str, int]:
     return macs
 
 
-def exaflops(config: ModelConfig, images: float) -> float:
-    """Floating-point operations, in 10^18, of training on so many images (Figure 5, Table 6).
+def training_flops(config: ModelConfig) -> int:
+    """Floating-point operations of training on one image.
 
     Two for each multiply-add, three times over: forward, and backward to inputs and parameters.
     """
-    return 6 * sum(count_macs(config).values()) * images / 1e18
+    return 6 * sum(count_macs(config).values())
+
+
+def exaflops(config: ModelConfig, images: float) -> float:
+    """Floating-point operations, in 10^18, of training on so many images (Figure 5, Table 6)."""
+    return training_flops(config) * images / 1e18
 
 
 def _embedding(config: ModelConfig) -> int:

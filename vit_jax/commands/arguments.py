@@ -18,3 +18,15 @@ def image_size(text: str) -> int | tuple[int, int]:
     if len(sides) > 2:
         raise ValueError(text)
     return sides[0] if len(sides) == 1 else (sides[0], sides[1])
+
+
+def steps(text: str) -> range:
+    """`FIRST:LAST`, steps of a run, counted from 1.
+
+    Raises:
+      ValueError: the text is not that, or names no step.
+    """
+    first, last = (int(step) for step in text.split(":"))
+    if not 1 <= first <= last:
+        raise ValueError(text)
+    return range(first, last + 1)

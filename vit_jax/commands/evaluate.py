@@ -31,7 +31,12 @@ def run(arguments: argparse.Namespace, overrides: list[str]) -> None:
     """Runs the command; prints a line of JSON for each evaluation."""
     from vit_jax.runs.directory import is_run, read_config
 
-    join_processes(arguments.coordinator_address, arguments.num_processes, arguments.process_id)
+    join_processes(
+        arguments.coordinator_address,
+        arguments.num_processes,
+        arguments.process_id,
+        arguments.distributed,
+    )
     with ending_together():
         if arguments.config is not None:
             values = load_config(arguments.config, overrides)

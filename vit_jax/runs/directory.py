@@ -16,6 +16,7 @@ import jax
 import vit_jax
 from vit_jax import atomic
 from vit_jax.errors import UserError
+from vit_jax.parallel.processes import launched_apart
 from vit_jax.schema import difference
 
 # Where and how fast a run goes may change from one start to the next; what it computes may not.
@@ -85,6 +86,11 @@ class RunDirectory:
         return self.path / "checkpoints"
 
     @property
+    def profile(self) -> Path:
+        """Where traces of steps are."""
+        return self.path / "profile"
+
+    @property
     def weights(self) -> Path:
         """The file of final weights; it exists when the run has ended."""
         return self.path / "weights.npz"
@@ -118,9 +124,14 @@ class RunDirectory:
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
+            apart = launched_apart()
+            advice = (
+                f"{apart}: for one run of all of them, add --distributed"
+                if apart
+                else "wait for it, end it, or choose another with --workdir"
+            )
             raise UserError(
-                f"the work directory {self.path} is in use by another run; wait for it, end it, "
-                "or choose another with --workdir"
+                f"the work directory {self.path} is in use by another run; {advice}"
             ) from None
         file = self.path / "config.json"
         if file.exists():

@@ -28,21 +28,32 @@ from vit_jax.training.program import jit_step, make_init, state_shapes
 from vit_jax.training.reporter import Reporter, is_due
 from vit_jax.training.setup import Setup, make_evaluations, place_initial, prepare
 from vit_jax.training.step import TrainState, final_params
+from vit_jax.training.trace import Trace
 from vit_jax.weights.files import write_weights
 
 
-def train(config: TrainConfig, workdir: str | os.PathLike[str]) -> Path:
+def train(
+    config: TrainConfig, workdir: str | os.PathLike[str], *, profile: range = range(0)
+) -> Path:
     """Starts a run, or goes on with the one that `workdir` holds.
+
+    Args:
+      profile: steps, from 1, of which the first process leaves a trace.
 
     Returns:
       The file of final weights.
 
     Raises:
-      UserError: a mistake in the config, the data or the directory; or the loss is not finite.
+      UserError: a mistake in the config, the data, the directory or the steps to trace; or the
+        loss is not finite.
       Stopped: SIGTERM, or a notice of preemption to any process, came; the state is saved.
     """
     started = together(lambda: read_config(workdir) if has_checkpoint(workdir) else None)
     setup = together(lambda: prepare(config, started=started))
+    if profile and profile[-1] > setup.total_steps:
+        raise UserError(
+            f"--profile={profile[0]}:{profile[-1]}: the run ends with step {setup.total_steps}"
+        )
     together(lambda: check_shared_memory(_make_chunks(setup), config.data.workers))
     is_writer = jax.process_index() == 0
     # Before the directory is made: a damaged file leaves nothing behind.
@@ -60,7 +71,10 @@ def train(config: TrainConfig, workdir: str | os.PathLike[str]) -> Path:
         reporter = stack.enter_context(Reporter(setup, run, start, shown=is_writer))
         loader = stack.enter_context(make_loader(setup, start))
         preemption = stack.enter_context(Preemption())
-        loop = _Run(setup, evaluations, checkpoints, reporter, loader, preemption)
+        if profile and start >= profile[-1]:
+            reporter.message(f"step {profile[-1]} is past, so that nothing is traced")
+        trace = stack.enter_context(Trace(profile if is_writer else range(0), run.profile))
+        loop = _Run(setup, evaluations, checkpoints, reporter, loader, preemption, trace)
         state = loop.run(start, state)
         checkpoints.wait()
         _write_weights(setup, state, run, is_writer)
@@ -78,6 +92,7 @@ class _Run:
     reporter: Reporter
     loader: Loader
     preemption: Preemption
+    trace: Trace
 
     def run(self, start: int, state: TrainState) -> TrainState:
         """Takes the steps after `start` and returns the last state."""
@@ -88,19 +103,22 @@ class _Run:
         train_step = jit_step(config, self.setup.optimizer, self.setup.mesh)
         pending: tuple[int, dict[str, Array]] | None = None
         for step in range(start + 1, total + 1):
-            arrays = next(self.loader).arrays
-            with _telling_what_takes_memory():
-                state, metrics = train_step(state, arrays)
+            self.trace.start_before(step)
+            with jax.profiler.StepTraceAnnotation("train", step_num=step):
+                arrays = next(self.loader).arrays
+                with _telling_what_takes_memory():
+                    state, metrics = train_step(state, arrays)
             # The scalars of the step before are read while this one runs.
             if pending is not None:
                 self.reporter.finish(*pending, waited=self.loader.waited)
             pending = step, metrics
             stop = self.preemption.reached()
             save = stop or is_due(step, config.checkpoint.every_steps, total)
-            if save or self._due(step):
+            if save or self._due(step) or self.trace.turns_after(step):
                 self.reporter.finish(*pending, waited=self.loader.waited)
                 pending = None
             with self.reporter.paused():
+                self.trace.stop_after(step)
                 stop = stop or not self._evaluate(step, state)
                 if save or stop:
                     # Metrics first: a checkpoint promises that all of its past is on disk.

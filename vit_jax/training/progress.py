@@ -10,10 +10,14 @@ from tqdm import tqdm
 
 
 class Clock:
-    """Measures speed between reports; pauses, such as evaluations, do not count."""
+    """Measures speed between reports; pauses, such as evaluations, do not count.
 
-    def __init__(self, batch_size: int):
-        self._batch_size = batch_size
+    Args:
+      images_at_peak: see `analysis.peaks.images_at_peak`; None where that is not known.
+    """
+
+    def __init__(self, batch_size: int, images_at_peak: float | None = None):
+        self._batch_size, self._images_at_peak = batch_size, images_at_peak
         self._paused = 0.0
         self._began = time.perf_counter()
         self._steps = 0
@@ -35,15 +39,18 @@ class Clock:
 
         Returns:
           Images per second, share of the time spent waiting for data, in [0, 1], and seconds that
-          the steps left will take.
+          the steps left will take; and as `time/mfu` the share of the peak speed, if it is known.
         """
         now = time.perf_counter()
         seconds = max(now - self._began - self._paused, 1e-9)
+        speed = self._steps * self._batch_size / seconds
         scalars = {
-            "time/images_per_second": self._steps * self._batch_size / seconds,
+            "time/images_per_second": speed,
             "time/data_wait": min(1.0, (waited - self._waited_before) / seconds),
             "time/seconds_left": seconds / max(self._steps, 1) * steps_left,
         }
+        if self._images_at_peak is not None:
+            scalars["time/mfu"] = speed / self._images_at_peak
         self._began, self._paused, self._steps, self._waited_before = now, 0.0, 0, waited
         return scalars
 
@@ -61,9 +68,10 @@ class Progress:
     def step(self, step: int, scalars: Mapping[str, float]) -> None:
         """Shows the scalars that `train/` and `time/` name."""
         left = timedelta(seconds=round(scalars["time/seconds_left"]))
+        mfu = f"MFU {scalars['time/mfu']:.1%}, " if "time/mfu" in scalars else ""
         text = (
             f"loss {scalars['train/loss']:.4f}, rate {scalars['train/lr']:.2e}, "
-            f"{scalars['time/images_per_second']:,.0f} img/s, "
+            f"{scalars['time/images_per_second']:,.0f} img/s, {mfu}"
             f"waiting for data {scalars['time/data_wait']:.0%}, {left} left"
         )
         if scalars["train/skipped"]:

@@ -11,6 +11,7 @@ import numpy as np
 from jax import Array
 from jax.experimental import multihost_utils
 
+from vit_jax.analysis.peaks import images_at_peak
 from vit_jax.errors import UserError
 from vit_jax.runs.directory import RunDirectory
 from vit_jax.runs.metrics import MetricsWriter
@@ -36,7 +37,7 @@ class Reporter:
         self._writer = MetricsWriter(run.path, start) if shown else None
         self.recorded = _agree(self._writer.recorded if self._writer else set(), setup)
         self._progress = Progress(start, setup.total_steps, shown=shown)
-        self._clock = Clock(setup.config.data.batch_size)
+        self._clock = Clock(setup.config.data.batch_size, _images_at_peak(setup))
         if start:
             self.message(f"going on after step {start} of {self._total}")
 
@@ -97,6 +98,12 @@ class Reporter:
         self._progress.close()
         if self._writer is not None:
             self._writer.close()
+
+
+def _images_at_peak(setup: Setup) -> float | None:
+    if setup.config.optimizer.freeze:
+        return None  # What is frozen needs no gradient, so that the count would be too high.
+    return images_at_peak(setup.model, setup.mesh.devices.flat)
 
 
 def _agree(recorded: set[str], setup: Setup) -> set[str]:

@@ -1,0 +1,89 @@
+"""The lines of docs/launch.md: scripts and manifests parse, and commands are such as exist."""
+
+import argparse
+import importlib
+import re
+import shlex
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from vit_jax.config import load_config
+from vit_jax.schema import build
+from vit_jax.training.config import TrainConfig
+
+PAGE = (Path(__file__).parents[2] / "docs/launch.md").read_text()
+PLACES = dict(section.split("\n", 1) for section in PAGE.split("\n## ")[1:])
+
+
+def blocks(text: str, language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+
+
+def commands_of(manifest: Any) -> Iterator[list[str]]:
+    """Of all containers, wherever they are."""
+    if isinstance(manifest, dict):
+        if "command" in manifest:
+            yield manifest["command"]
+        for value in manifest.values():
+            yield from commands_of(value)
+    elif isinstance(manifest, list):
+        for value in manifest:
+            yield from commands_of(value)
+
+
+def commands(text: str) -> list[list[str]]:
+    """Arguments of every `python -m vit_jax`, on one line or more, in quotes or not."""
+    found = []
+    for script in blocks(text, "bash"):
+        for line in re.findall(r"python -m vit_jax (.*)", script.replace("\\\n", " ")):
+            # In a quoted script that is handed on, the last line ends with the quote.
+            line = re.sub(r"'$", "", line.partition("#")[0].rstrip())
+            found.append(shlex.split(re.sub(r"\$\w+", "1", line)))
+    for manifest in blocks(text, "yaml"):
+        for command in commands_of(yaml.safe_load(manifest)):
+            assert command[:3] == ["python", "-m", "vit_jax"]
+            found.append(command[3:])
+    return found
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_every_place_has_its_command(place: str) -> None:
+    assert commands(PLACES[place])
+
+
+@pytest.mark.parametrize("words", commands(PAGE), ids=" ".join)
+def test_commands_are_such_as_exist(words: list[str]) -> None:
+    name, *arguments = words
+    parser = argparse.ArgumentParser(exit_on_error=False, allow_abbrev=False)
+    importlib.import_module(f"vit_jax.commands.{name}").add_arguments(parser)
+    parsed, overrides = parser.parse_known_args(arguments)
+    assert all(override.startswith("--config.") for override in overrides)
+    build(TrainConfig, load_config(parsed.config, overrides))
+    given = (parsed.coordinator_address, parsed.num_processes, parsed.process_id)
+    assert given.count(None) in (0, 3)
+    assert not (parsed.distributed and any(given))
+
+
+@pytest.mark.parametrize("script", blocks(PAGE, "bash"))
+def test_scripts_parse(script: str) -> None:
+    subprocess.run(["bash", "-n"], input=script, text=True, check=True)
+
+
+def test_manifests_name_what_a_slice_needs() -> None:
+    (manifest,) = map(yaml.safe_load, blocks(PAGE, "yaml"))
+    (job,) = manifest["spec"]["replicatedJobs"]
+    spec = job["template"]["spec"]
+    assert spec["parallelism"] == spec["completions"]
+    pod = spec["template"]["spec"]
+    (container,) = pod["containers"]
+    rows, columns = map(int, pod["nodeSelector"]["cloud.google.com/gke-tpu-topology"].split("x"))
+    chips = container["resources"]["limits"]["google.com/tpu"] * spec["completions"]
+    assert chips == rows * columns
+    assert f"--config.mesh.num_slices={job['replicas']}" in container["command"]
+    volumes = {volume["name"] for volume in pod["volumes"]}
+    assert {mount["name"] for mount in container["volumeMounts"]} == volumes
