@@ -128,8 +128,11 @@ def _print_batch(setup: "Setup") -> None:
         )
         for name, array in batch.arrays.items()
     ]
-    labels = np.bincount(np.asarray(batch.arrays["labels"]), minlength=1).nonzero()[0]
-    rows.append(("classes seen", f"{len(labels)} of {setup.model.num_classes}"))
+    labels = np.asarray(batch.arrays["labels"])
+    seen = np.unique(labels[labels >= 0])
+    rows.append(("classes seen", f"{len(seen)} of {setup.model.num_classes}"))
+    if labels.ndim == 2:
+        rows.append(("labels an image", f"{(labels >= 0).sum(axis=1).mean():.2f}"))
     _print_table("first batch", rows)
 
 

@@ -19,7 +19,7 @@ from vit_jax.errors import UserError
 from vit_jax.schema import difference
 
 # Where and how fast a run goes may change from one start to the next; what it computes may not.
-_MAY_CHANGE = (("mesh",), ("data", "workers"), ("data", "data_dir"))
+_MAY_CHANGE = (("mesh",), ("data", "workers"), ("data", "data_dir"), ("data", "max_labels"))
 
 _PACKAGES = (
     *("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "tensorflow-datasets"),

@@ -191,6 +191,8 @@ def _make_chunks(setup: Setup) -> Chunks:
         batch_size=config.batch_size,
         seed=setup.config.seed,
         shuffle=True,
+        max_labels=setup.source.max_labels,
+        needs_label=setup.config.loss == "softmax",
     )
 
 
