@@ -110,6 +110,7 @@ def _print_run(setup: "Setup") -> None:
             ("loss", config.loss),
             ("mesh", ", ".join(f"{axis} {n}" for axis, n in setup.mesh.shape.items())),
             *((f"evals.{name}", e.split) for name, e in config.evals.items()),
+            *([("best step by", config.early_stop.name)] if config.early_stop else []),
         ],
     )
 
