@@ -13,24 +13,50 @@ Loss = Literal["softmax", "sigmoid"]
 def cross_entropy(logits: Array, labels: Array, loss: Loss, label_smoothing: float) -> Array:
     """Cross-entropy of each example.
 
-    `softmax` is for one class an example; `sigmoid` scores each class on its own and sums over
-    the classes, as the paper's pre-training does.
+    `sigmoid` scores each class on its own and sums over the classes, as the paper's pre-training
+    does. `softmax` is for one class an example; of k classes, each is the target with 1/k, as
+    Mahajan et al. train on hashtags (arXiv 1805.00932, section 2.2).
 
     Args:
       logits: float [batch, classes].
-      labels: int [batch] in [0, classes).
+      labels: int [batch] in [0, classes), or [batch, labels] for any number of classes an example,
+        padded with -1; a class that stands there twice counts once.
       label_smoothing: share s of the target that is taken from the true class. Softmax spreads
         it evenly over all classes; sigmoid's targets are 1 - s and s.
 
     Returns:
-      float32 [batch], in nats.
+      float32 [batch], in nats; of `softmax` 0 for an example without any class.
     """
     logits = logits.astype(jnp.float32)
+    if labels.ndim == 2:
+        return _multi_label_cross_entropy(logits, labels, loss, label_smoothing)
     targets = jax.nn.one_hot(labels, logits.shape[-1])
     if loss == "softmax":
         return optax.softmax_cross_entropy(logits, optax.smooth_labels(targets, label_smoothing))
     targets = targets * (1 - 2 * label_smoothing) + label_smoothing
     return optax.sigmoid_binary_cross_entropy(logits, targets).sum(axis=-1)
+
+
+def _multi_label_cross_entropy(
+    logits: Array, labels: Array, loss: Loss, label_smoothing: float
+) -> Array:
+    """As `cross_entropy`, in forms in which the targets stay as sparse as the labels are.
+
+    With x the logits and y the multi-hot targets, sigmoid's sum is that of log(1 + exp(x)) - y x,
+    and softmax's is log(sum(exp(x))) - sum(y x). With y of [batch, classes], or worse of [batch,
+    labels, classes], the loss would need more memory than the logits do.
+    """
+    classes = logits.shape[-1]
+    repeated = jnp.tril(labels[:, :, None] == labels[:, None, :], -1).any(axis=-1)
+    counts = (labels >= 0) & (labels < classes) & ~repeated
+    chosen = jnp.take_along_axis(logits, jnp.clip(labels, 0, classes - 1), axis=-1)
+    of_labels, number = jnp.where(counts, chosen, 0).sum(axis=-1), counts.sum(axis=-1)
+    if loss == "softmax":
+        target = (1 - label_smoothing) * of_labels / jnp.maximum(number, 1)
+        losses = jax.nn.logsumexp(logits, axis=-1) - target
+        return jnp.where(number > 0, losses - label_smoothing * logits.mean(axis=-1), 0)
+    target = (1 - 2 * label_smoothing) * of_labels + label_smoothing * logits.sum(axis=-1)
+    return jax.nn.softplus(logits).sum(axis=-1) - target
 
 
 def weighted_sum(values: Array, weights: Array) -> Array:

@@ -140,6 +140,38 @@ def test_describe_a_config(data_dir: Path, capsys: pytest.CaptureFixture[str]) -
     assert "uint8[16, 8, 8, 3]" in output
 
 
+def test_describe_and_train_on_label_sets(
+    data_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = [
+        *quickstart(data_dir, steps=4),
+        "--config.data.dataset=long_tail/classes=20,images=200",
+        *("--config.data.max_labels=8", "--config.data.subset=100"),
+    ]
+    assert main(["describe", *arguments]) == 0
+    output = capsys.readouterr().out
+    assert "100 of long_tail/classes=20,images=200/train, 100 examples" in output
+    assert "int32[16, 8], -1 to" in output
+    assert "classes seen" in output and "labels an image" in output
+    for loss in ("softmax", "sigmoid"):
+        workdir = tmp_path / loss
+        assert main(["train", *arguments, f"--config.loss={loss}", f"--workdir={workdir}"]) == 0
+        assert metrics(workdir)[-1]["test/examples"] == 20
+    assert "test top-1" in capsys.readouterr().out
+    names = json.loads((workdir / "weights.json").read_text())["class_names"]
+    assert names == [f"class_{number}" for number in range(20)]
+
+
+def test_an_option_of_label_sets_on_other_data(
+    data_dir: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = quickstart(data_dir, steps=4)
+    assert main(["describe", *arguments, "--config.data.max_labels=8"]) == 2
+    assert "max_labels would be ignored" in capsys.readouterr().err
+    assert main(["describe", *arguments, "--config.data.subset=1438"]) == 2
+    assert "more than the 1437 records" in capsys.readouterr().err
+
+
 def test_describe_a_model(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["describe", "--model=b16", "--image_size=224"]) == 0
     output = capsys.readouterr().out

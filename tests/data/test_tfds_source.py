@@ -10,7 +10,8 @@ import tensorflow_datasets as tfds
 from PIL import Image
 from sklearn.datasets import load_digits
 
-from vit_jax.data.digits import Digits, prepare_digits
+from vit_jax.data.built_in import prepare_built_in
+from vit_jax.data.digits import Digits
 from vit_jax.data.sources import open_source
 from vit_jax.data.tfds_source import prepare
 from vit_jax.errors import UserError
@@ -150,11 +151,11 @@ def test_a_process_that_loses_the_race_takes_the_winners_digits(data_dir, tmp_pa
     generate = loser._generate_examples
 
     def generate_after_the_winner(*arguments):
-        prepare_digits(winner)
+        prepare_built_in(winner)
         yield from generate(*arguments)
 
     monkeypatch.setattr(loser, "_generate_examples", generate_after_the_winner)
-    prepare_digits(loser)
+    prepare_built_in(loser)
     assert len(open_source("digits", "test", data_dir=str(tmp_path))) == 360
     assert [path.name for path in (tmp_path / "digits").iterdir()] == ["1.0.0"]
 

@@ -26,6 +26,7 @@ class Images(list):
 
     name = "images"
     class_names = ()
+    max_labels = None
 
     def __init__(self, classes: int, broken: tuple[int, ...] = ()):
         rng = np.random.default_rng(1)
@@ -35,6 +36,18 @@ class Images(list):
             Record(b"junk" if i in broken else png(image), int(label), f"images/{i}.png")
             for i, (image, label) in enumerate(zip(self.pixels, self.labels, strict=True))
         )
+
+
+class LabelSets(Images):
+    """The same images with none to three labels each."""
+
+    max_labels = 5
+
+    def __init__(self, classes: int):
+        super().__init__(classes)
+        rng = np.random.default_rng(2)
+        self.labels = [tuple(rng.permutation(classes)[: i % 4].tolist()) for i in range(COUNT)]
+        self[:] = [r._replace(label=ls) for r, ls in zip(self, self.labels, strict=True)]
 
 
 def png(pixels: np.ndarray) -> bytes:
@@ -86,13 +99,16 @@ def image_by_image(model, params, source, loss="softmax", leave_out=()) -> dict[
             continue
         values = (image / 255 - np.array(PREPROCESSING.mean)) / np.array(PREPROCESSING.std)
         logits = np.asarray(apply(params, values[None].astype(np.float32))[0], np.float64)
-        rank = int((logits > logits[label]).sum())
+        right = np.atleast_1d(label).astype(int)
+        if not len(right):
+            continue
+        rank = int((logits > logits[right].max()).sum())
         hits.append(rank < 1)
         hits5.append(rank < 5)
         if loss == "softmax":
-            losses.append(np.log(np.exp(logits).sum()) - logits[label])
+            losses.append(np.log(np.exp(logits).sum()) - logits[right].mean())
         else:
-            signs = np.where(np.arange(len(logits)) == label, 1, -1)
+            signs = np.where(np.isin(np.arange(len(logits)), right), 1, -1)
             losses.append(np.log1p(np.exp(-signs * logits)).sum())
     scores = {"top1": np.mean(hits), "top5": np.mean(hits5), "loss": np.mean(losses)}
     return scores | {"examples": len(hits)}
@@ -106,6 +122,17 @@ def test_every_example_counts_once(batch_size, loss):
     expected = image_by_image(model, params, source, loss)
     assert 0 < expected["top1"] < expected["top5"] < 1
     with evaluation(model, source, batch_size=batch_size, loss=loss) as classification:
+        assert classification.evaluate(params) == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize("loss", ["softmax", "sigmoid"])
+def test_any_of_several_labels_is_right_and_none_counts_not(loss):
+    model, source = make_model(11), LabelSets(11)
+    params = make_params(model)
+    expected = image_by_image(model, params, source, loss)
+    assert 0 < expected["top1"] < expected["top5"] < 1
+    assert expected["examples"] == 15  # Of 21, every fourth has no label.
+    with evaluation(model, source, loss=loss) as classification:
         assert classification.evaluate(params) == pytest.approx(expected, rel=1e-5)
 
 
@@ -189,6 +216,10 @@ def main() -> None:
     with evaluation(model, source, batch_size=16, on_error="skip", devices=8) as classification:
         found = classification.evaluate(params)
     assert found == pytest.approx(image_by_image(model, params, source, leave_out=broken), rel=1e-5)
+    sets = LabelSets(11)
+    with evaluation(model, sets, batch_size=16, devices=8) as classification:
+        found = classification.evaluate(params)
+    assert found == pytest.approx(image_by_image(model, params, sets), rel=1e-5)
 
 
 if __name__ == "__main__":

@@ -75,3 +75,72 @@ def test_a_row_without_weight_has_no_gradient(loss, label):
     np.testing.assert_allclose(value, expected[0], rtol=1e-6)
     np.testing.assert_allclose(gradient[:2], expected[1], rtol=1e-6)
     np.testing.assert_array_equal(gradient[2], 0)
+
+
+# Any number of labels, in any order, with padding anywhere and one of them twice.
+SETS = np.array([[3, -1, 0, 3], [-1, -1, -1, -1], [1, 2, -1, 0]])
+MULTI_HOT = np.array([[1, 0, 0, 1], [0, 0, 0, 0], [1, 1, 1, 0]])
+
+
+def _gradient(labels, loss, smoothing):
+    def total(logits):
+        return cross_entropy(logits, jnp.asarray(labels), loss, smoothing).sum()
+
+    return jax.grad(total)(jnp.asarray(LOGITS, jnp.float32))
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 1e-4, 0.1])
+def test_sigmoid_of_label_sets_has_multi_hot_targets(smoothing):
+    targets = np.where(MULTI_HOT == 1, 1 - smoothing, smoothing)
+    log_p, log_not_p = -np.log1p(np.exp(-LOGITS)), -np.log1p(np.exp(LOGITS))
+    expected = -(targets * log_p + (1 - targets) * log_not_p).sum(axis=1)
+    actual = cross_entropy(jnp.asarray(LOGITS), jnp.asarray(SETS), "sigmoid", smoothing)
+    np.testing.assert_allclose(actual, expected, rtol=1e-5)
+    # Of a logit x with target t, the derivative is sigmoid(x) - t.
+    gradient = _gradient(SETS, "sigmoid", smoothing)
+    np.testing.assert_allclose(gradient, np.exp(log_p) - targets, atol=1e-6)
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_softmax_of_label_sets_shares_the_target(smoothing):
+    labelled = [0, 2]
+    shared = MULTI_HOT[labelled] / MULTI_HOT[labelled].sum(axis=1, keepdims=True)
+    targets = (1 - smoothing) * shared + smoothing / LOGITS.shape[1]
+    log_p = (LOGITS - np.log(np.exp(LOGITS).sum(axis=1, keepdims=True)))[labelled]
+    actual = cross_entropy(jnp.asarray(LOGITS), jnp.asarray(SETS), "softmax", smoothing)
+    np.testing.assert_allclose(actual[jnp.array(labelled)], -(targets * log_p).sum(1), rtol=1e-5)
+    gradient = _gradient(SETS, "softmax", smoothing)
+    np.testing.assert_allclose(gradient[np.array(labelled)], np.exp(log_p) - targets, atol=1e-6)
+    # No label, nothing to learn.
+    assert actual[1] == 0 and not gradient[1].any()
+
+
+@pytest.mark.parametrize("loss", ["softmax", "sigmoid"])
+def test_one_label_is_the_same_as_a_set_of_one(loss):
+    single = cross_entropy(jnp.asarray(LOGITS), jnp.asarray(LABELS), loss, 0.1)
+    padded = np.stack([np.full(3, -1), LABELS], axis=1)
+    np.testing.assert_allclose(
+        cross_entropy(jnp.asarray(LOGITS), jnp.asarray(padded), loss, 0.1), single, rtol=1e-6
+    )
+    np.testing.assert_allclose(
+        _gradient(padded, loss, 0.1), _gradient(LABELS, loss, 0.1), atol=1e-6
+    )
+
+
+@pytest.mark.parametrize("loss", ["softmax", "sigmoid"])
+def test_padding_changes_no_bit(loss):
+    compute = jax.jit(lambda labels: _gradient(labels, loss, 0.1))
+    wide = np.concatenate([SETS, np.full((3, 60), -1)], axis=1)
+    np.testing.assert_array_equal(compute(SETS), compute(wide))
+
+
+@pytest.mark.parametrize("loss", ["softmax", "sigmoid"])
+def test_label_sets_take_no_memory_of_the_size_of_the_logits(loss):
+    logits = jax.ShapeDtypeStruct((64, 18_291), jnp.float32)
+    labels = jax.ShapeDtypeStruct((64, 64), jnp.int32)
+
+    def total(logits, labels):
+        return cross_entropy(logits, labels, loss, 0.1).sum()
+
+    compiled = jax.jit(jax.grad(total), donate_argnums=0).lower(logits, labels).compile()
+    assert compiled.memory_analysis().temp_size_in_bytes < logits.size * 4

@@ -139,3 +139,29 @@ def test_a_mistake_on_one_process_ends_all(data_dir: Path, tmp_path: Path) -> No
     processes = start(TWO_BY_FOUR, tmp_path / "run", data_dir, "--config.data.train=trian")
     outputs = finish(processes, code=2)
     assert "trian" in outputs[0]
+
+
+def test_all_processes_know_the_best_step(data_dir: Path, tmp_path: Path) -> None:
+    # With so high a rate and so few examples, the loss soon gets worse.
+    options = [
+        *("--config.data.subset=100", "--config.optimizer.lr=0.02"),
+        *("--config.evals.test.every_steps=4", "--config.early_stop.eval=test"),
+        *("--config.early_stop.metric=loss", "--config.early_stop.patience=3"),
+        "--config.checkpoint.every_steps=1000",
+    ]
+
+    def run() -> tuple[list[float], dict[str, float]]:
+        for output in finish(start(TWO_BY_FOUR, tmp_path, data_dir, *options)):
+            assert "cannot be used" not in output
+        lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").open()]
+        return losses(tmp_path), lines[-1]
+
+    first = run()
+    last, best = first[1]["step"], first[1]["best/step"]
+    assert last == best + 3 * 4 < 100
+    assert first[1]["best/test/loss"] == min(first[0][4::5])
+    # What was evaluated before the step that it falls back to, process 0 tells the other.
+    shutil.rmtree(tmp_path / f"checkpoints/{last}")
+    (tmp_path / "weights.npz").unlink()
+    assert run() == first
+    assert (tmp_path / "weights.npz").exists()

@@ -133,6 +133,32 @@ def test_the_newest_stay(tmp_path):
         assert _steps(directory) == [5, 10, 15, 20][-keep:]
 
 
+def test_the_best_before_each_of_the_newest_stays(tmp_path):
+    state = {"w": jnp.arange(4.0)}
+    bests: dict[int, float] = {}
+    expected = {
+        1: [1],
+        2: [1, 2],
+        3: [1, 2, 3],
+        4: [3, 4],
+        5: [3, 4, 5],
+        6: [3, 5, 6],
+        7: [3, 6, 7],
+        8: [7, 8],
+    }
+    with Checkpoints(tmp_path / "checkpoints", CheckpointConfig(keep=2), bests) as checkpoints:
+        for step, kept in expected.items():
+            if step in (1, 3, 7):
+                bests[step] = 0.5
+            checkpoints.save(step, state)
+            checkpoints.wait()
+            assert _steps(tmp_path) == kept
+    like = {"w": jax.ShapeDtypeStruct((4,), jnp.float32)}
+    with _open(tmp_path) as checkpoints:
+        np.testing.assert_array_equal(checkpoints.restore_step(7, like)["w"], state["w"])
+        assert checkpoints.restore_step(1, like) is None
+
+
 def test_a_save_copies_before_it_returns(tmp_path):
     with _open(tmp_path) as checkpoints:
         array = jax.device_put(np.arange(1000.0, dtype=np.float32))

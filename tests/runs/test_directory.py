@@ -128,7 +128,7 @@ def test_where_and_how_fast_a_run_goes_may_change(tmp_path):
     _claim(tmp_path)
     before = (tmp_path / "config.json").read_bytes()
     _claim(tmp_path, _changed(mesh={"data": 2, "fsdp": 4}))
-    _claim(tmp_path, _changed(data={"workers": 16, "data_dir": "/elsewhere"}))
+    _claim(tmp_path, _changed(data={"workers": 16, "data_dir": "/elsewhere", "max_labels": 9}))
     _claim(tmp_path, {name: values for name, values in CONFIG.items() if name != "mesh"})
     assert (tmp_path / "config.json").read_bytes() == before
 

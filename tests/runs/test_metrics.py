@@ -6,7 +6,7 @@ import struct
 import pytest
 from tensorboardX.proto.event_pb2 import Event
 
-from vit_jax.runs.metrics import MetricsWriter
+from vit_jax.runs.metrics import MetricsWriter, read_scalar
 
 
 def _lines(directory):
@@ -54,6 +54,18 @@ def test_what_is_not_finite_is_null(tmp_path, value):
     assert (tmp_path / "metrics.jsonl").read_text() == (
         '{"step": 1, "val/loss": null, "val/top1": 0.5}\n'
     )
+
+
+def test_a_scalar_is_read_back_exactly(tmp_path):
+    values = [1 / 3, 5e-324, 0.1 + 0.2, math.nan]
+    writer = MetricsWriter(tmp_path, 0)
+    for step, value in enumerate(values):
+        writer.write(step, {"train/loss": 1.0})
+        writer.write(step, {"val/top1": value})
+    writer.close()
+    found = read_scalar(tmp_path, "val/top1")
+    assert found[:3] == list(enumerate(values[:3]))
+    assert found[3][0] == 3 and math.isnan(found[3][1])
 
 
 def test_flushed_lines_outlive_the_writer(tmp_path, monkeypatch):

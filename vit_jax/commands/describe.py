@@ -110,6 +110,7 @@ def _print_run(setup: "Setup") -> None:
             ("loss", config.loss),
             ("mesh", ", ".join(f"{axis} {n}" for axis, n in setup.mesh.shape.items())),
             *((f"evals.{name}", e.split) for name, e in config.evals.items()),
+            *([("best step by", config.early_stop.name)] if config.early_stop else []),
         ],
     )
 
@@ -128,8 +129,11 @@ def _print_batch(setup: "Setup") -> None:
         )
         for name, array in batch.arrays.items()
     ]
-    labels = np.bincount(np.asarray(batch.arrays["labels"]), minlength=1).nonzero()[0]
-    rows.append(("classes seen", f"{len(labels)} of {setup.model.num_classes}"))
+    labels = np.asarray(batch.arrays["labels"])
+    seen = np.unique(labels[labels >= 0])
+    rows.append(("classes seen", f"{len(seen)} of {setup.model.num_classes}"))
+    if labels.ndim == 2:
+        rows.append(("labels an image", f"{(labels >= 0).sum(axis=1).mean():.2f}"))
     _print_table("first batch", rows)
 
 

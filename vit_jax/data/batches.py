@@ -31,6 +31,8 @@ class Chunks:
       rows: the global row numbers that this process's devices hold, ascending.
       shuffle: True is an endless order, shuffled anew each epoch; False is the source's own, each
         epoch filled up with rows of weight 0 to whole batches.
+      max_labels: the source's; None for one label a record.
+      needs_label: whether a record without any label is an error of its row.
     """
 
     source: Source
@@ -40,6 +42,8 @@ class Chunks:
     batch_size: int
     seed: int
     shuffle: bool
+    max_labels: int | None = None
+    needs_label: bool = False
 
     @property
     def chunk_rows(self) -> int:
@@ -62,8 +66,9 @@ class Chunks:
         """Chunk `index % chunks_per_batch` of step `index // chunks_per_batch`.
 
         Returns:
-          images: uint8 [rows, height, width, 3]; labels: int32 [rows]; weights: float32 [rows],
-          0 for a row that is filled up or cannot be read; errors: a line for each of the latter.
+          images: uint8 [rows, height, width, 3]; labels: int32 [rows], or [rows, max_labels]
+          padded with -1; weights: float32 [rows], 0 for a row that is filled up or cannot be used;
+          errors: a line for each of the latter.
         """
         step, chunk = divmod(index, self.chunks_per_batch)
         if not self.shuffle:
@@ -71,6 +76,8 @@ class Chunks:
         rows = self.rows[chunk * self.chunk_rows : (chunk + 1) * self.chunk_rows]
         images = np.zeros((len(rows), *self.size, 3), np.uint8)
         labels = np.zeros(len(rows), np.int32)
+        if self.max_labels is not None:
+            labels = np.full((len(rows), self.max_labels), -1, np.int32)
         weights = np.zeros(len(rows), np.float32)
         errors = []
         order = self._order()
@@ -79,7 +86,15 @@ class Chunks:
             if not self.shuffle and position >= len(self.source):
                 continue
             record = self.source[order[position]]
-            labels[i] = record.label
+            if self.needs_label and record.label == ():
+                errors.append(
+                    f"{record.name}: no label, without which loss='softmax' has no target"
+                )
+                continue
+            if isinstance(record.label, tuple):
+                labels[i, : len(record.label)] = record.label
+            else:
+                labels[i] = record.label
             try:
                 rng = np.random.default_rng((self.seed, step, int(row)))
                 images[i] = self.transform(record.image, rng)

@@ -60,6 +60,15 @@ class DataConfig:
     data_dir: str | None = None
     # Share of every class that becomes `test` where a folder has no splits; None is 0.1.
     test_fraction: float | None = None
+    # Which feature of a TFDS data set is the label, a ClassLabel or a sequence of them, such as
+    # `labels` or `objects/label`; None is the one that TFDS names, or the only one.
+    label: str | None = None
+    # Of data whose records have any number of labels, the most that one may have; None is 64.
+    max_labels: int | None = None
+    # Trains on so many examples of the split, drawn by a seed of their own. Of one seed, the
+    # smaller subsets lie within the larger ones.
+    subset: int | None = None
+    subset_seed: int = 0
     batch_size: int = 512
     # Worker processes that decode and crop; 0 does it in threads of the main process.
     workers: int = 2
@@ -81,6 +90,14 @@ class DataConfig:
     def __post_init__(self) -> None:
         if not 1 <= self.batch_size <= 2**20:
             raise UserError(f"batch_size must be between 1 and 2**20, not {self.batch_size}")
+        if self.max_labels is not None and not 1 <= self.max_labels <= 2**16:
+            raise UserError(f"max_labels must be between 1 and 2**16, not {self.max_labels}")
+        if self.subset is not None and self.subset < 1:
+            raise UserError(f"subset must be at least 1, not {self.subset}")
+        if not 0 <= self.subset_seed < 2**32:
+            raise UserError(f"subset_seed must be between 0 and 2**32 - 1, not {self.subset_seed}")
+        if self.subset is None and self.subset_seed:
+            raise UserError("subset_seed would be ignored: it needs subset")
         if self.workers < 0:
             raise UserError(f"workers must not be negative, not {self.workers}")
         low, high = self.crop_area

@@ -2,30 +2,23 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
 from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import tensorflow_datasets as tfds
 
-from vit_jax.errors import UserError
+from vit_jax.data.built_in import BuiltIn, png
 
 _TEST_IMAGES = 360
 
 
-class Digits(tfds.core.GeneratorBasedBuilder):
+class Digits(BuiltIn):
     """1,797 grey 8x8 images of the digits 0 to 9: 1,437 to train on, 360 to test on.
 
     Source: `sklearn.datasets.load_digits`, the test part of UCI's "Optical Recognition of
     Handwritten Digits". Its values 0..16 are scaled to 0..255.
     """
-
-    VERSION = tfds.core.Version("1.0.0")
-    # TFDS looks beside the code for the checksums of downloads. There are none, and the search
-    # imports a package that TFDS does not install (importlib_resources).
-    code_path = None
 
     def _info(self) -> Any:
         return tfds.core.DatasetInfo(
@@ -61,37 +54,4 @@ class Digits(tfds.core.GeneratorBasedBuilder):
     ) -> Iterator[tuple[int, dict[str, Any]]]:
         for index in map(int, indices):
             pixels = np.rint(digits.images[index] * (255 / 16)).astype(np.uint8)
-            yield index, {"image": _png(pixels), "label": int(digits.target[index])}
-
-
-def prepare_digits(builder: Digits) -> None:
-    """Writes the digits as ArrayRecord, in silence, unless they are there.
-
-    Safe if several processes do it at once: TFDS writes beside the final directory and renames,
-    so that the first one wins.
-
-    Raises:
-      UserError: if the directory cannot be written.
-    """
-    if builder.is_prepared():
-        return
-    silence = io.StringIO()
-    try:
-        with contextlib.redirect_stdout(silence), contextlib.redirect_stderr(silence):
-            builder.download_and_prepare(file_format=tfds.core.FileFormat.ARRAY_RECORD)
-    except OSError as error:
-        if builder.is_prepared():  # by another process, between our look and our rename
-            return
-        raise UserError(
-            f"cannot write data set 'digits' to {builder.data_dir}: {error}; "
-            "choose another data_dir"
-        ) from error
-
-
-def _png(pixels: np.ndarray) -> bytes:
-    """Encodes an image; from an array, TFDS would do it with TensorFlow."""
-    from PIL import Image
-
-    buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, format="PNG")
-    return buffer.getvalue()
+            yield index, {"image": png(pixels), "label": int(digits.target[index])}

@@ -33,6 +33,8 @@ _log = logging.getLogger(__name__)
 class FolderSource:
     """The images of one split, or slices of splits, of a folder."""
 
+    max_labels: int | None = None
+
     def __init__(self, dataset: str, split: str, test_fraction: float | None = None) -> None:
         # Worker processes need not share the current directory.
         root = os.path.abspath(os.path.expanduser(dataset))

@@ -41,8 +41,8 @@ class Batch:
     """A batch on the devices.
 
     Attributes:
-      arrays: images uint8 [batch, height, width, 3], labels int32 [batch], weights float32
-        [batch]; global arrays, sharded over the mesh.
+      arrays: images uint8 [batch, height, width, 3], labels int32 [batch] or [batch, labels],
+        weights float32 [batch]; global arrays, sharded over the mesh.
       errors: of this process's rows, a line for each image that could not be read.
     """
 

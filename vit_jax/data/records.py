@@ -9,20 +9,24 @@ class Record(NamedTuple):
     """One example as it is stored.
 
     `image` holds the encoded bytes (JPEG, PNG, ...), `label` an index into the source's
-    `class_names`, and `name` says in messages which record it is: the file's path, or
-    "cifar10/train[1234]".
+    `class_names`, or of a multi-label source a tuple of any number of them, and `name` says in
+    messages which record it is: the file's path, or "cifar10/train[1234]".
     """
 
     image: bytes
-    label: int
+    label: int | tuple[int, ...]
     name: str
 
 
 class Source(Protocol):
-    """A fixed sequence of records with random access, cheap to pickle for spawned workers."""
+    """A fixed sequence of records with random access, cheap to pickle for spawned workers.
+
+    `max_labels` is None where each record has one label, else the most that a record may have.
+    """
 
     name: str
     class_names: tuple[str, ...]
+    max_labels: int | None
 
     def __len__(self) -> int: ...
 

@@ -12,6 +12,8 @@ def open_source(
     *,
     data_dir: str | None = None,
     test_fraction: float | None = None,
+    label: str | None = None,
+    max_labels: int | None = None,
 ) -> Source:
     """Opens part of a data set.
 
@@ -23,12 +25,20 @@ def open_source(
           ~/tensorflow_datasets). Folders do not read it.
       test_fraction: the share of each class, above 0 and below 1, that becomes the split "test"
           of a folder which has no splits of its own.
+      label: which feature of a TFDS data set is the label, as in `tfds_features.py`.
+      max_labels: the most labels that a record may have where it has any number of them; None is
+          64. A record with more is an error when it is read.
 
     Raises:
       UserError: if there is no such data set or split, or no record in it, or if `test_fraction`
-          would be ignored.
+          or `label` would be ignored.
     """
     if is_folder(dataset):
+        if label is not None:
+            raise UserError(
+                f"label={label!r} would be ignored: the classes of {dataset} are its folders; "
+                "leave it out"
+            )
         from vit_jax.data.folder import FolderSource
 
         return FolderSource(dataset, split, test_fraction)
@@ -39,7 +49,7 @@ def open_source(
         )
     from vit_jax.data.tfds_source import open_tfds
 
-    return open_tfds(dataset, split, data_dir)
+    return open_tfds(dataset, split, data_dir, label=label, max_labels=max_labels)
 
 
 def is_folder(dataset: str) -> bool:

@@ -11,17 +11,28 @@ from typing import Any
 import tensorflow_datasets as tfds
 from absl import logging as absl_logging
 
-from vit_jax.data.digits import Digits, prepare_digits
+from vit_jax.data import digits, long_tail  # noqa: F401 (TFDS finds what has been imported)
+from vit_jax.data.built_in import BuiltIn, prepare_built_in
 from vit_jax.data.records import Record
 from vit_jax.data.splits import locate, split_ranges
+from vit_jax.data.tfds_features import labelled_images
 from vit_jax.errors import UserError
 from vit_jax.schema import nearest
 
 _FORMAT = tfds.core.FileFormat.ARRAY_RECORD
+# Far above what images are labelled with; the labels of a batch stay a small part of it.
+_MAX_LABELS = 64
 
 
-def open_tfds(dataset: str, split: str, data_dir: str | None) -> TfdsSource:
-    """Opens a prepared data set; the digits, which need no download, are prepared on first use.
+def open_tfds(
+    dataset: str,
+    split: str,
+    data_dir: str | None,
+    *,
+    label: str | None = None,
+    max_labels: int | None = None,
+) -> TfdsSource:
+    """Opens a prepared data set; those that need no download are prepared on first use.
 
     Raises:
       UserError: if the name or the split is unknown, or the data set is not prepared, not as
@@ -29,14 +40,15 @@ def open_tfds(dataset: str, split: str, data_dir: str | None) -> TfdsSource:
     """
     with _quiet():
         builder = _builder(dataset, data_dir)
-        if isinstance(builder, Digits):
-            prepare_digits(builder)
+        if isinstance(builder, BuiltIn):
+            prepare_built_in(builder)
         if not builder.is_prepared():
             raise UserError(
                 f"data set {dataset!r} is not prepared in {builder.data_dir_root}; "
                 f"run: {_prepare_command(dataset, str(builder.data_dir_root))}"
             )
-        source = TfdsSource(dataset, split, _array_record_directory(dataset, builder))
+        directory = _array_record_directory(dataset, builder)
+        source = TfdsSource(dataset, split, directory, label, max_labels)
         # Where a split hides its labels, the first one shows it, before anything is trained.
         source[0]
         return source
@@ -53,8 +65,8 @@ def prepare(dataset: str, data_dir: str | None = None) -> str:
     """
     with _quiet():
         builder = _builder(dataset, data_dir)
-        if isinstance(builder, Digits):
-            prepare_digits(builder)
+        if isinstance(builder, BuiltIn):
+            prepare_built_in(builder)
         prepared = builder.is_prepared()
     if not prepared:
         _download(dataset, builder)
@@ -62,16 +74,29 @@ def prepare(dataset: str, data_dir: str | None = None) -> str:
 
 
 class TfdsSource:
-    """The images and labels of one split, or slices of splits, of a prepared data set."""
+    """The images and labels of one split, or slices of splits, of a prepared data set.
 
-    def __init__(self, dataset: str, split: str, directory: str) -> None:
+    Args:
+      label: the key of the ClassLabel, or of the sequence of them; None is the obvious one.
+      max_labels: the most that a record of a sequence may have; None is 64.
+    """
+
+    def __init__(
+        self,
+        dataset: str,
+        split: str,
+        directory: str,
+        label: str | None = None,
+        max_labels: int | None = None,
+    ) -> None:
         info = tfds.builder_from_directory(directory).info
         self.name = f"{dataset}/{split}"
         self._dataset = dataset
         self._split = split
         self._directory = directory
-        self._image_key, self._label_key = _image_and_label(dataset, info)
-        self.class_names = tuple(info.features[self._label_key].names)
+        self._keys = labelled_images(dataset, info, label)
+        self.class_names = self._keys.class_names
+        self.max_labels = (max_labels or _MAX_LABELS) if self._keys.is_sequence else None
         self._ranges = split_ranges(
             split, {name: s.shard_lengths for name, s in info.splits.items()}, dataset
         )
@@ -83,15 +108,22 @@ class TfdsSource:
         split, position = locate(self._ranges, index)
         records, features = self._reader
         example = features.deserialize_example_np(
-            records[index], decoders={self._image_key: tfds.decode.SkipDecoding()}
+            records[index], decoders={self._keys.image: tfds.decode.SkipDecoding()}
         )
-        name, label = f"{self._dataset}/{split}[{position}]", int(example[self._label_key])
-        if not 0 <= label < len(self.class_names):
+        name, labels = f"{self._dataset}/{split}[{position}]", self._keys.labels(example)
+        for label in labels:
+            if not 0 <= label < len(self.class_names):
+                raise UserError(
+                    f"{name}: label {label} is not one of the {len(self.class_names)} classes; use "
+                    "a split that has labels, or mend the data"
+                )
+        if self.max_labels is not None and len(labels) > self.max_labels:
             raise UserError(
-                f"{name}: label {label} is not one of the {len(self.class_names)} classes; use a "
-                "split that has labels, or mend the data"
+                f"{name} has {len(labels)} labels, above config.data.max_labels={self.max_labels}; "
+                "raise it, which a run that is under way may do too"
             )
-        return Record(example[self._image_key], label, name)
+        image = example[self._keys.image]
+        return Record(image, labels if self._keys.is_sequence else labels[0], name)
 
     @functools.cached_property
     def _reader(self) -> tuple[Any, Any]:
@@ -103,9 +135,7 @@ class TfdsSource:
                 deserialize_method=tfds.decode.DeserializeMethod.RAW_BYTES,
                 file_format=_FORMAT,
             )
-        # Not `PartialDecoding`, which asks TensorFlow to compare the types.
-        keys = (self._image_key, self._label_key)
-        return records, tfds.features.FeaturesDict({k: builder.info.features[k] for k in keys})
+        return records, self._keys.partial(builder.info.features)
 
     def __getstate__(self) -> dict[str, Any]:
         # Open files do not travel; the worker opens its own at the first record.
@@ -147,23 +177,6 @@ def _array_record_directory(dataset: str, builder: Any) -> str:
             f"it as array_record elsewhere: {_prepare_command(dataset, 'OTHER_DIRECTORY')}"
         )
     return str(builder.data_dir)
-
-
-def _image_and_label(dataset: str, info: Any) -> tuple[str, str]:
-    """The features that TFDS's authors named as input and target, or else the only candidates."""
-    features = info.features
-    images = [k for k, f in features.items() if isinstance(f, tfds.features.Image)]
-    labels = [k for k, f in features.items() if isinstance(f, tfds.features.ClassLabel)]
-    supervised = info.supervised_keys
-    if supervised is not None and supervised[0] in images and supervised[1] in labels:
-        return supervised[0], supervised[1]
-    if len(images) == len(labels) == 1:
-        return images[0], labels[0]
-    listed = ", ".join(f"{name} ({type(feature).__name__})" for name, feature in features.items())
-    raise UserError(
-        f"data set {dataset!r} does not have one Image and one ClassLabel feature, but {listed}; "
-        "choose a set of labelled images"
-    )
 
 
 def _download(dataset: str, builder: Any) -> None:

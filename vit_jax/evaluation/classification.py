@@ -45,7 +45,9 @@ class EvalConfig:
 class Classification:
     """Scores a model on one data set, as often as asked; workers stay between evaluations.
 
-    Rows that fill up the last batch and images that cannot be read have weight 0.
+    Rows that fill up the last batch and images that cannot be read have weight 0. Of an example
+    with several labels, any of them is right; one without labels has no right answer and is not
+    counted, as is the custom with ReaL's (arXiv 2006.07159).
     """
 
     def __init__(
@@ -67,10 +69,11 @@ class Classification:
             images = normalize(batch["images"], preprocessing)
             logits = apply(params, images, placement=placement)
             best = jax.lax.top_k(logits, min(5, logits.shape[-1]))[1]
-            hits = best == batch["labels"][:, None]
+            labels = batch["labels"].reshape(len(best), -1)
+            hits = (best[:, :, None] == labels[:, None]).any(axis=-1)
             losses = cross_entropy(logits, batch["labels"], loss, label_smoothing=0.0)
             values = {"top1": hits[:, 0], "top5": hits.any(axis=1), "loss": losses}
-            weights = batch["weights"]
+            weights = batch["weights"] * (labels >= 0).any(axis=-1)
             sums = {k: weighted_sum(v.astype(jnp.float32), weights) for k, v in values.items()}
             return sums | {"examples": weights.sum()}
 
@@ -84,6 +87,7 @@ class Classification:
             batch_size=batch_size,
             seed=0,
             shuffle=False,
+            max_labels=source.max_labels,
         )
         self._workers, self._on_error = workers, on_error
         self._loader: Loader | None = None
@@ -124,7 +128,9 @@ class Classification:
         }
         examples = sums.pop("examples")
         if examples == 0:
-            raise UserError(f"{self._chunks.source.name}: not one image can be read")
+            raise UserError(
+                f"{self._chunks.source.name}: not one image can be read and has a label"
+            )
         return {name: value / examples for name, value in sums.items()} | {"examples": examples}
 
     def close(self) -> None:

@@ -1,7 +1,7 @@
 """Checkpoints: complete, finite and checksummed, written while training goes on."""
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +13,11 @@ import numpy as np
 import orbax.checkpoint as ocp
 from etils import epath
 from jax.experimental import multihost_utils
+from orbax.checkpoint.checkpoint_managers import (
+    PolicyCheckpointInfo,
+    PreservationContext,
+    PreservationPolicy,
+)
 
 from vit_jax.errors import UserError
 from vit_jax.runs.checksums import names, summarize
@@ -22,10 +27,10 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class CheckpointConfig:
-    """How often a run's state is saved; the last step always is."""
+    """How often a run's state is saved; the last step, and each new best one, always are."""
 
     every_steps: int = 1000
-    # Newest checkpoints that stay.
+    # Newest checkpoints that stay; so does the best one before each of them.
     keep: int = 2
     # What a save that fails does, as on a full disk: end the run, or let it go on without.
     on_failure: Literal["stop", "continue"] = "stop"
@@ -43,11 +48,16 @@ class Checkpoints:
     A save returns once the state is copied off the devices. A checkpoint appears under its step's
     number when it is complete. With it lie checksums of every array, taken on the devices before
     the save and compared after a restore; they depend on values alone, not on the mesh.
+
+    Args:
+      bests: steps that have been saved and were the best when they came; it may grow meanwhile.
+        With each of the newest checkpoints the last of these until it stays, so that a run which
+        falls back to an older checkpoint finds its best one too.
     """
 
-    def __init__(self, directory: Path, config: CheckpointConfig):
+    def __init__(self, directory: Path, config: CheckpointConfig, bests: Collection[int] = ()):
         absl.logging.set_verbosity(absl.logging.ERROR)  # Orbax narrates every save.
-        self._directory, self._config = directory, config
+        self._directory, self._config, self._bests = directory, config, bests
         self._saving: int | None = None
         self._manager = self._open()
 
@@ -119,6 +129,14 @@ class Checkpoints:
             )
         return None
 
+    def restore_step(self, step: int, like: Any) -> Any:
+        """The checkpoint of one step; None, which is said, where it is gone or broken."""
+        try:
+            return self._restore(step, like)
+        except _BrokenError as error:
+            _log.warning("the checkpoint of step %d cannot be used: %s", step, error)
+            return None
+
     def close(self) -> None:
         """Waits for saves that are under way and ends the threads."""
         self._manager.close()
@@ -127,7 +145,7 @@ class Checkpoints:
         return ocp.CheckpointManager(
             self._directory,
             options=ocp.CheckpointManagerOptions(
-                max_to_keep=self._config.keep,
+                preservation_policy=_Retention(self._config.keep, self._bests),
                 enable_async_checkpointing=True,
                 # What an interrupted save has left.
                 cleanup_tmp_directories=True,
@@ -202,6 +220,22 @@ class Checkpoints:
             (self._directory / str(step)).rename(target)
         multihost_utils.sync_global_devices("checkpoint moved aside")
         self._manager.reload()
+
+
+@dataclass(frozen=True)
+class _Retention(PreservationPolicy):
+    """Keeps the newest checkpoints, and with each of them the best one until it."""
+
+    keep: int
+    bests: Collection[int]
+
+    def should_preserve(
+        self, checkpoints: Sequence[PolicyCheckpointInfo], *, context: PreservationContext
+    ) -> list[bool]:
+        del context
+        newest = sorted(info.step for info in checkpoints)[-self.keep :]
+        bests = {max((b for b in self.bests if b <= step), default=step) for step in newest}
+        return [info.step in bests.union(newest) for info in checkpoints]
 
 
 class _BrokenError(Exception):

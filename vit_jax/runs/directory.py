@@ -24,6 +24,7 @@ _MAY_CHANGE = (
     ("mesh",),
     ("data", "workers"),
     ("data", "data_dir"),
+    ("data", "max_labels"),
     ("model", "attention"),
     ("model", "remat"),
     ("model", "scan"),

@@ -65,6 +65,14 @@ class MetricsWriter:
         self._events.close()
 
 
+def read_scalar(directory: Path, name: str) -> list[tuple[int, float]]:
+    """The steps and values that `metrics.jsonl` holds of a scalar, in its order; null is NaN."""
+    with open(directory / "metrics.jsonl", "rb") as file:
+        lines = [json.loads(line) for line in file]
+    values = [(line["step"], line[name]) for line in lines if name in line]
+    return [(step, math.nan if value is None else value) for step, value in values]
+
+
 def _lines_until(path: Path, step: int) -> list[bytes]:
     """The whole lines of steps up to `step`."""
     # As bytes, for what a crash leaves behind need not be text.

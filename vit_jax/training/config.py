@@ -9,6 +9,8 @@ from vit_jax.losses import Loss
 from vit_jax.models.config import ModelConfig
 from vit_jax.parallel.mesh import MeshConfig
 from vit_jax.runs.checkpoints import CheckpointConfig
+from vit_jax.schema import nearest
+from vit_jax.training.early_stop import EarlyStopConfig
 from vit_jax.training.optimizer import OptimizerConfig
 from vit_jax.weights.transfer import PositionResize
 
@@ -33,6 +35,9 @@ class TrainConfig:
     position_resize: PositionResize = "aligned"
     log_every: int = 50
     evals: dict[str, EvalConfig] = field(default_factory=dict)
+    # With it, the weights of the best step are the final ones, and evaluations that have no
+    # `every_steps` score these.
+    early_stop: EarlyStopConfig | None = None
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
     mesh: MeshConfig = field(default_factory=MeshConfig)
 
@@ -49,9 +54,11 @@ class TrainConfig:
             raise UserError(f"seed must be between 0 and 2**32 - 1, not {self.seed}")
         if self.log_every < 1:
             raise UserError(f"log_every must be at least 1, not {self.log_every}")
-        for name in ("train", "time"):
+        for name in ("train", "time", "best"):
             if name in self.evals:
                 raise UserError(f"evals.{name}: the name is taken by training's own metrics")
+        if self.early_stop is not None:
+            _check_early_stop(self.early_stop, self.evals)
         if self.init_from is None and self.position_resize != "aligned":
             raise UserError("position_resize would be ignored: it needs init_from")
         if self.data.batch_size % self.optimizer.micro_batches:
@@ -66,3 +73,14 @@ class TrainConfig:
             return self.total_steps
         assert self.epochs is not None
         return max(1, round(self.epochs * examples / self.data.batch_size))
+
+
+def _check_early_stop(early_stop: EarlyStopConfig, evals: dict[str, EvalConfig]) -> None:
+    name = early_stop.eval
+    if name not in evals:
+        raise UserError(f"early_stop.eval: no evaluation {name!r} in evals{nearest(name, evals)}")
+    if evals[name].every_steps is None:
+        raise UserError(
+            f"early_stop would be ignored: evals.{name} comes after the last step only; give it "
+            "every_steps"
+        )

@@ -24,6 +24,7 @@ from vit_jax.runs.checkpoints import Checkpoints
 from vit_jax.runs.directory import RunDirectory, has_checkpoint, read_config
 from vit_jax.schema import build, to_dict
 from vit_jax.training.config import TrainConfig
+from vit_jax.training.early_stop import BestStep, best_params
 from vit_jax.training.program import jit_step, make_init, state_shapes
 from vit_jax.training.reporter import Reporter, is_due
 from vit_jax.training.setup import Setup, make_evaluations, place_initial, prepare
@@ -66,18 +67,23 @@ def train(
             stack.enter_context(evaluation)
         run = together(lambda: _claim(workdir, setup, is_writer))
         stack.enter_context(run)
-        checkpoints = stack.enter_context(Checkpoints(run.checkpoints, config.checkpoint))
+        best = BestStep(config.early_stop) if config.early_stop is not None else None
+        bests = best.improvements if best is not None else ()
+        checkpoints = stack.enter_context(Checkpoints(run.checkpoints, config.checkpoint, bests))
         start, state = _restore_or_init(setup, checkpoints, initial)
         reporter = stack.enter_context(Reporter(setup, run, start, shown=is_writer))
+        if best is not None:
+            for past in reporter.past(best.config.name):
+                best.add(*past)
         loader = stack.enter_context(make_loader(setup, start))
         preemption = stack.enter_context(Preemption())
         if profile and start >= profile[-1]:
             reporter.message(f"step {profile[-1]} is past, so that nothing is traced")
         trace = stack.enter_context(Trace(profile if is_writer else range(0), run.profile))
-        loop = _Run(setup, evaluations, checkpoints, reporter, loader, preemption, trace)
-        state = loop.run(start, state)
+        loop = _Run(setup, evaluations, checkpoints, reporter, loader, preemption, trace, best)
+        step, params = loop.run(start, state)
         checkpoints.wait()
-        _write_weights(setup, state, run, is_writer)
+        _write_weights(setup, step, params, run, is_writer)
         reporter.message(f"weights are in {run.weights}")
         return run.weights
 
@@ -93,13 +99,32 @@ class _Run:
     loader: Loader
     preemption: Preemption
     trace: Trace
+    best: BestStep | None
 
-    def run(self, start: int, state: TrainState) -> TrainState:
-        """Takes the steps after `start` and returns the last state."""
+    def run(self, start: int, state: TrainState) -> tuple[int, Params]:
+        """Takes the steps after `start`; returns the final weights and the step they are of."""
+        last, state = self._take_steps(start, state)
+        if self.best is None:
+            return last, final_params(state)
+        self.checkpoints.wait()
+        chosen, params = best_params(self.best, last, state, self.checkpoints)
+        done = self.reporter.recorded if last == start else ()
+        if not self._evaluate(last, params, self._due_at_the_end, done):
+            self._stop(last)
+        self.reporter.chosen(last, self.best, chosen)
+        self.reporter.flush()
+        return chosen, params
+
+    def _take_steps(self, start: int, state: TrainState) -> tuple[int, TrainState]:
+        """The last step, be it that of the schedule or the one that patience ends at."""
         config, total = self.setup.config, self.setup.total_steps
         # A run that was stopped in the middle of its evaluations still owes the others.
-        if start and not self._evaluate(start, state, done=self.reporter.recorded):
-            self._stop(start)
+        if start:
+            done = self.reporter.recorded
+            if not self._evaluate(start, final_params(state), self._due(start), done):
+                self._stop(start)
+            if self._is_over(start):
+                return start, state
         train_step = jit_step(config, self.setup.optimizer, self.setup.mesh)
         pending: tuple[int, dict[str, Array]] | None = None
         for step in range(start + 1, total + 1):
@@ -119,31 +144,54 @@ class _Run:
                 pending = None
             with self.reporter.paused():
                 self.trace.stop_after(step)
-                stop = stop or not self._evaluate(step, state)
-                if save or stop:
+                stop = stop or not self._evaluate(step, final_params(state), self._due(step))
+                is_best = self.best is not None and step in self.best.improvements
+                is_over = self._is_over(step)
+                if save or stop or is_best or is_over:
                     # Metrics first: a checkpoint promises that all of its past is on disk.
                     self.reporter.flush()
                     self.checkpoints.save(step, state)
             if stop:
                 self._stop(step)
-        return state
+            if is_over:
+                return step, state
+        return total, state
+
+    def _is_over(self, step: int) -> bool:
+        """Whether patience ends the run here, which is then said."""
+        if self.best is None or not self.best.is_over:
+            return False
+        self.reporter.message(
+            f"step {step}: {self.best.config.name} has not become better "
+            f"{self.best.since} times, so the run ends"
+        )
+        return True
 
     def _due(self, step: int) -> list[str]:
         """The evaluations whose turn it is."""
         evals, total = self.setup.config.evals, self.setup.total_steps
-        return [name for name in self.evaluations if is_due(step, evals[name].every_steps, total)]
+        due = [name for name in self.evaluations if is_due(step, evals[name].every_steps, total)]
+        return [name for name in due if name not in self._due_at_the_end]
 
-    def _evaluate(self, step: int, state: TrainState, done: Collection[str] = ()) -> bool:
-        """Runs the evaluations of a step, less those done; False when asked to stop meanwhile."""
-        for name in self._due(step):
+    @property
+    def _due_at_the_end(self) -> list[str]:
+        """The evaluations of the best step, where that is not simply the last one."""
+        evals = self.setup.config.evals if self.best is not None else {}
+        return [name for name in evals if evals[name].every_steps is None]
+
+    def _evaluate(
+        self, step: int, params: Params, names: Collection[str], done: Collection[str] = ()
+    ) -> bool:
+        """Runs evaluations at a step, less those done; False when asked to stop meanwhile."""
+        for name in names:
             if name in done:
                 continue
-            values = self.evaluations[name].evaluate(
-                final_params(state), should_stop=self.preemption.reached
-            )
+            values = self.evaluations[name].evaluate(params, should_stop=self.preemption.reached)
             if values is None:
                 return False
             self.reporter.evaluated(step, name, values)
+            if self.best is not None and name == self.best.config.eval:
+                self.best.add(step, values[self.best.config.metric])
         return True
 
     def _stop(self, step: int) -> NoReturn:
@@ -215,14 +263,17 @@ def _make_chunks(setup: Setup) -> Chunks:
         batch_size=config.batch_size,
         seed=setup.config.seed,
         shuffle=True,
+        max_labels=setup.source.max_labels,
+        needs_label=setup.config.loss == "softmax",
     )
 
 
-def _write_weights(setup: Setup, state: TrainState, run: RunDirectory, is_writer: bool) -> None:
+def _write_weights(
+    setup: Setup, step: int, params: Params, run: RunDirectory, is_writer: bool
+) -> None:
     # Leaf by leaf, so that a device holds one whole array at a time.
     params = jax.tree.map(
-        lambda x: np.asarray(multihost_utils.process_allgather(x, tiled=True)),
-        final_params(state),
+        lambda x: np.asarray(multihost_utils.process_allgather(x, tiled=True)), params
     )
     if is_writer:
         try:
@@ -231,7 +282,7 @@ def _write_weights(setup: Setup, state: TrainState, run: RunDirectory, is_writer
                 params,
                 setup.model,
                 class_names=setup.source.class_names,
-                facts={"step": setup.total_steps, "averaged": state.averaged is not None},
+                facts={"step": step, "averaged": setup.config.optimizer.average is not None},
             )
         except OSError as error:
             raise UserError(

@@ -14,7 +14,8 @@ from jax.experimental import multihost_utils
 from vit_jax.analysis.peaks import images_at_peak
 from vit_jax.errors import UserError
 from vit_jax.runs.directory import RunDirectory
-from vit_jax.runs.metrics import MetricsWriter
+from vit_jax.runs.metrics import MetricsWriter, read_scalar
+from vit_jax.training.early_stop import BestStep
 from vit_jax.training.progress import Clock, Progress
 from vit_jax.training.setup import Setup
 
@@ -33,7 +34,7 @@ class Reporter:
 
     def __init__(self, setup: Setup, run: RunDirectory, start: int, *, shown: bool):
         self._schedule, self._total = setup.schedule, setup.total_steps
-        self._log_every = setup.config.log_every
+        self._log_every, self._directory = setup.config.log_every, run.path
         self._writer = MetricsWriter(run.path, start) if shown else None
         self.recorded = _agree(self._writer.recorded if self._writer else set(), setup)
         self._progress = Progress(start, setup.total_steps, shown=shown)
@@ -70,6 +71,28 @@ class Reporter:
             f"step {step}: {name} top-1 {values['top1']:.2%}, top-5 {values['top5']:.2%}, "
             f"loss {values['loss']:.4f} on {values['examples']:,.0f} examples"
         )
+
+    def chosen(self, step: int, best: BestStep, chosen: int) -> None:
+        """Writes and shows after the last step which one gives the final weights."""
+        scalars = {"best/step": float(chosen)}
+        if chosen in best.improvements:
+            scalars[f"best/{best.config.name}"] = best.improvements[chosen]
+        # A run that has ended and is started again says so already.
+        if self._writer is not None and "best/step" not in self._writer.recorded:
+            self._write(step, scalars)
+        shown = ", ".join(f"{name} {value:g}" for name, value in scalars.items())
+        self.message(f"step {step}: the final weights are the best ones ({shown})")
+
+    def past(self, name: str) -> list[tuple[int, float]]:
+        """The steps and values that earlier starts wrote of a scalar, on every process."""
+        found = read_scalar(self._directory, name) if self._writer is not None else []
+        count = int(multihost_utils.broadcast_one_to_all(np.array(len(found))))
+        if not count:
+            return []
+        # As words, for JAX would round float64.
+        pairs = np.array(found, np.float64) if found else np.zeros((count, 2))
+        words = np.asarray(multihost_utils.broadcast_one_to_all(pairs.view(np.uint32)))
+        return [(int(step), float(value)) for step, value in words.view(np.float64)]
 
     def message(self, text: str) -> None:
         """Shows a line of its own."""

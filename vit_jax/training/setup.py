@@ -11,8 +11,10 @@ import optax
 from jax import Array
 from jax.sharding import Mesh, NamedSharding
 
+from vit_jax.data.config import DataConfig
 from vit_jax.data.records import Source
 from vit_jax.data.sources import open_source
+from vit_jax.data.subset import Subset
 from vit_jax.errors import UserError
 from vit_jax.evaluation.classification import Classification
 from vit_jax.models.config import ModelConfig
@@ -71,9 +73,7 @@ def prepare(
     _check_batch(config, mesh)
     _check_attention(config.model, mesh)
     data = config.data
-    source = open_source(
-        data.dataset, data.train, data_dir=data.data_dir, test_fraction=data.test_fraction
-    )
+    source = _open_training(data)
     total_steps = config.steps(len(source))
     schedule = make_schedule(config.optimizer, total_steps)
     model = _with_classes(config.model, source)
@@ -126,6 +126,8 @@ def make_evaluations(setup: Setup) -> dict[str, Classification]:
             config.split,
             data_dir=data.data_dir,
             test_fraction=data.test_fraction if dataset == data.dataset else None,
+            label=data.label if dataset == data.dataset else None,
+            max_labels=data.max_labels,
         )
         if source.class_names != setup.source.class_names:
             raise UserError(
@@ -143,6 +145,23 @@ def make_evaluations(setup: Setup) -> dict[str, Classification]:
             on_error=data.on_error,
         )
     return evaluations
+
+
+def _open_training(data: DataConfig) -> Source:
+    source = open_source(
+        data.dataset,
+        data.train,
+        data_dir=data.data_dir,
+        test_fraction=data.test_fraction,
+        label=data.label,
+        max_labels=data.max_labels,
+    )
+    if data.max_labels is not None and source.max_labels is None:
+        raise UserError(
+            f"config.data.max_labels would be ignored: records of {source.name} have one label; "
+            "leave it out"
+        )
+    return source if data.subset is None else Subset(source, data.subset, data.subset_seed)
 
 
 def _open_initial(

@@ -1,0 +1,244 @@
+"""Early stopping: which step is the best, that its weights are the final ones, and all this again
+after a run has been stopped."""
+
+import json
+import math
+import shutil
+from pathlib import Path
+
+import pytest
+
+from benchmarks.kills import COMMAND, results, start
+from tests.real_processes import wait_for_line
+from tests.small_models import refusal
+from vit_jax.__main__ import main
+from vit_jax.data.config import DataConfig
+from vit_jax.evaluation.classification import EvalConfig
+from vit_jax.models.config import ModelConfig
+from vit_jax.parallel.processes import Preemption
+from vit_jax.training.config import TrainConfig
+from vit_jax.training.early_stop import BestStep, EarlyStopConfig
+from vit_jax.training.optimizer import OptimizerConfig
+from vit_jax.training.reporter import Reporter
+
+
+def follow(config: EarlyStopConfig, values: list[float]) -> tuple[list[int], int | None]:
+    """The improvements, and the step at which it is over; a value every ten steps."""
+    best = BestStep(config)
+    for step, value in zip(range(10, 1000, 10), values, strict=False):
+        best.add(step, value)
+        if best.is_over:
+            return list(best.improvements), step
+    return list(best.improvements), None
+
+
+@pytest.mark.parametrize(
+    ("metric", "patience", "values", "improvements", "over"),
+    [
+        ("top1", None, [0.1, 0.3, 0.2, 0.3, 0.4], [10, 20, 50], None),
+        ("top1", 2, [0.1, 0.3, 0.2, 0.3, 0.4], [10, 20], 40),  # No better is not better.
+        ("top1", 3, [0.1, 0.3, 0.2, 0.3, 0.4], [10, 20, 50], None),
+        ("top5", 1, [0.5, 0.5], [10], 20),
+        ("loss", 2, [2.0, 1.0, 1.5, 0.5, 0.6, 0.7], [10, 20, 40], 60),
+        ("loss", 2, [math.nan, 3.0, math.nan, math.inf], [20], 40),
+    ],
+)
+def test_the_best_step_and_patience(metric, patience, values, improvements, over):
+    config = EarlyStopConfig("val", metric, patience)
+    assert follow(config, values) == (improvements, over)
+
+
+def config(early_stop: EarlyStopConfig, **evals: EvalConfig) -> TrainConfig:
+    model, data = ModelConfig("ViT-Ti/8"), DataConfig("digits")
+    return TrainConfig(
+        model, data, OptimizerConfig(), total_steps=1, evals=evals, early_stop=early_stop
+    )
+
+
+def test_mistakes():
+    val = EvalConfig("test", every_steps=5)
+    assert refusal(EarlyStopConfig, "val", patience=0) == "patience must be at least 1, not 0"
+    message = refusal(config, EarlyStopConfig("vall"), val=val)
+    assert message == "early_stop.eval: no evaluation 'vall' in evals; did you mean 'val'?"
+    message = refusal(config, EarlyStopConfig("val"), val=EvalConfig("test"))
+    assert "would be ignored" in message and "give it every_steps" in message
+    assert "the name is taken" in refusal(config, EarlyStopConfig("val"), val=val, best=val)
+
+
+# Runs, of a rate so high that the loss goes up and down.
+
+
+EVERY = 4
+RUN = [
+    *COMMAND[4:],
+    *("--config.optimizer.lr=0.02", "--config.optimizer.schedule=constant"),
+    *("--config.data.subset=100", "--config.evals.test.every_steps=none"),
+    *("--config.evals.val.split=train[1000:1200]", f"--config.evals.val.every_steps={EVERY}"),
+]
+PATIENT = [
+    *("--config.total_steps=200", "--config.early_stop.eval=val"),
+    *("--config.early_stop.metric=loss", "--config.early_stop.patience=3"),
+]
+
+
+@pytest.fixture(scope="module")
+def data_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("data")
+
+
+def train(workdir: Path, data_dir: Path, *more: str) -> int:
+    directories = [f"--config.data.data_dir={data_dir}", f"--workdir={workdir}"]
+    return main(["train", *RUN, *more, *directories])
+
+
+@pytest.fixture(scope="module")
+def stopped(data_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run that patience has ended."""
+    workdir = tmp_path_factory.mktemp("runs") / "patient"
+    assert train(workdir, data_dir, *PATIENT) == 0
+    return workdir
+
+
+def lines(workdir: Path, name: str) -> dict[int, float]:
+    read = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+    found = [(line["step"], line[name]) for line in read if name in line]
+    assert len(dict(found)) == len(found)
+    return dict(found)
+
+
+def test_the_run_ends_and_says_which_step_is_the_best(stopped: Path) -> None:
+    losses = lines(stopped, "val/loss")
+    best, last = min(losses, key=lambda step: losses[step]), max(losses)
+    assert list(losses) == list(range(EVERY, last + 1, EVERY))
+    assert last == best + 3 * EVERY < 200
+    assert lines(stopped, "best/step") == {last: best}
+    assert lines(stopped, "best/val/loss") == {last: losses[best]}
+    assert json.loads((stopped / "weights.json").read_text())["step"] == best
+    assert list(lines(stopped, "test/loss")) == [last]
+    # The newest two, and the best one.
+    kept = {int(path.name) for path in (stopped / "checkpoints").iterdir()}
+    assert {best, last} <= kept and len(kept) <= 4
+
+
+def test_final_weights_and_evaluations_are_of_the_best_step(
+    stopped: Path, data_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (best,) = lines(stopped, "best/step").values()
+    # The rate is constant, so a shorter run takes the same steps.
+    assert train(tmp_path / "short", data_dir, f"--config.total_steps={best:.0f}") == 0
+    weights = [(path / "weights.npz").read_bytes() for path in (stopped, tmp_path / "short")]
+    assert weights[0] == weights[1]
+    assert set(lines(stopped, "test/loss").values()) == set(
+        lines(tmp_path / "short", "test/loss").values()
+    )
+
+
+def test_a_run_without_patience_takes_all_steps(
+    stopped: Path, data_dir: Path, tmp_path: Path
+) -> None:
+    last = max(lines(stopped, "val/loss"))
+    assert (
+        train(
+            tmp_path,
+            data_dir,
+            *PATIENT,
+            "--config.early_stop.patience=none",
+            f"--config.total_steps={last + EVERY}",
+        )
+        == 0
+    )
+    losses = lines(tmp_path, "val/loss")
+    assert max(losses) == last + EVERY
+    best = min(losses, key=lambda step: losses[step])
+    assert lines(tmp_path, "best/step") == {last + EVERY: best}
+
+
+def test_a_run_that_is_interrupted_anywhere_goes_on_bit_for_bit(
+    stopped: Path, data_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (best,), last = lines(stopped, "best/step").values(), max(lines(stopped, "val/loss"))
+    evaluated, chosen = Reporter.evaluated, Reporter.chosen
+    # Before a checkpoint holds what was evaluated, and after the last step.
+    moments = [("val", best), ("val", last), ("test", last)]
+
+    def interrupt(self, step, name, values):
+        evaluated(self, step, name, values)
+        if moments and (name, step) == moments[0]:
+            del moments[0]
+            raise KeyboardInterrupt
+
+    def interrupt_at_the_end(self, *arguments):
+        chosen(self, *arguments)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Reporter, "evaluated", interrupt)
+    for _ in range(len(moments)):
+        assert train(tmp_path, data_dir, *PATIENT) == 130
+    assert not moments
+    monkeypatch.setattr(Reporter, "chosen", interrupt_at_the_end)
+    for _ in range(2):
+        assert train(tmp_path, data_dir, *PATIENT) == 130
+    monkeypatch.undo()
+    for _ in range(2):  # And once more, when it has ended.
+        assert train(tmp_path, data_dir, *PATIENT) == 0
+        assert results(tmp_path) == results(stopped)
+
+
+def test_a_run_stopped_in_an_evaluation_still_owes_it(
+    stopped: Path, data_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (best,) = lines(stopped, "best/step").values()
+    steps = 0
+    finish, reached = Reporter.finish, Preemption.reached
+
+    def count(self, step, metrics, *, waited):
+        nonlocal steps
+        steps = step
+        finish(self, step, metrics, waited=waited)
+
+    # From the finish of the best step on: it is known, and being evaluated.
+    monkeypatch.setattr(Reporter, "finish", count)
+    monkeypatch.setattr(Preemption, "reached", lambda self: steps >= best or reached(self))
+    assert train(tmp_path, data_dir, *PATIENT) == 143
+    assert best not in lines(tmp_path, "val/loss")
+    monkeypatch.undo()
+    assert train(tmp_path, data_dir, *PATIENT) == 0
+    assert results(tmp_path) == results(stopped)
+
+
+def test_an_older_checkpoint_finds_its_best_one(
+    stopped: Path, data_dir: Path, tmp_path: Path
+) -> None:
+    workdir = tmp_path / "run"
+    shutil.copytree(stopped, workdir)
+    steps = sorted(int(path.name) for path in (workdir / "checkpoints").iterdir())
+    shutil.rmtree(workdir / f"checkpoints/{steps[-1]}")
+    assert train(workdir, data_dir, *PATIENT) == 0
+    assert results(workdir) == results(stopped)
+
+
+def test_a_best_checkpoint_that_is_gone_is_said_to_be(
+    stopped: Path, data_dir: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    workdir = tmp_path / "run"
+    shutil.copytree(stopped, workdir)
+    (best,), last = lines(stopped, "best/step").values(), max(lines(stopped, "val/loss"))
+    for path in (workdir / "checkpoints").iterdir():
+        if int(path.name) != last:
+            shutil.rmtree(path)
+    assert train(workdir, data_dir, *PATIENT) == 0
+    assert f"the checkpoint of step {best:.0f} cannot be used" in caplog.text
+    assert json.loads((workdir / "weights.json").read_text())["step"] == last
+
+
+def test_a_killed_run_goes_on_bit_for_bit(stopped: Path, data_dir: Path, tmp_path: Path) -> None:
+    last = max(lines(stopped, "val/loss"))
+    for moment in (f"step {last - EVERY}: val", f"step {last}: test"):
+        process = start(tmp_path, data_dir, *RUN[1:], *PATIENT)
+        wait_for_line(process, moment)
+        process.kill()
+        process.communicate()
+    process = start(tmp_path, data_dir, *RUN[1:], *PATIENT)
+    output, _ = process.communicate(timeout=300)
+    assert process.returncode == 0, output
+    assert results(tmp_path) == results(stopped)
