@@ -63,9 +63,13 @@ class DataConfig:
     batch_size: int = 512
     # Worker processes that decode and crop; 0 does it in threads of the main process.
     workers: int = 2
-    # inception: a random box of `crop_area` of the image and of aspect 3/4 to 4/3.
-    crop: Literal["inception", "none"] = "inception"
+    # inception: a random box of `crop_area` of the image and of aspect 3/4 to 4/3, resized. The
+    # others resize first: resize to a square of `crop_side`, short_side to this shorter side, both
+    # for a random box of the training size; none to the training size.
+    crop: Literal["inception", "resize", "short_side", "none"] = "inception"
     crop_area: tuple[float, float] = CROP_AREA
+    # Pixels; for training images that are not square, of their shorter side.
+    crop_side: int | None = None
     flip: bool = True
     affine: AffineConfig | None = None
     randaugment: RandAugmentConfig | None = None
@@ -86,8 +90,13 @@ class DataConfig:
         low, high = self.crop_area
         if not 0 < low <= high <= 1:
             raise UserError(f"crop_area must be 0 < low <= high <= 1, not {self.crop_area}")
-        if self.crop == "none" and self.crop_area != CROP_AREA:
+        if self.crop != "inception" and self.crop_area != CROP_AREA:
             raise UserError("crop_area would be ignored: it needs crop='inception'")
+        resizes = self.crop in ("resize", "short_side")
+        if resizes and self.crop_side is None:
+            raise UserError(f"crop={self.crop!r} needs crop_side, in pixels")
+        if not resizes and self.crop_side is not None:
+            raise UserError("crop_side would be ignored: it needs crop='resize' or 'short_side'")
         if not 0 <= self.erase <= 1:
             raise UserError(f"erase must be a probability, from 0 to 1, not {self.erase}")
         if self.mixup < 0 or self.cutmix < 0:

@@ -49,6 +49,18 @@ class TrainConfig:
             raise UserError(f"seed must be between 0 and 2**32 - 1, not {self.seed}")
         if self.log_every < 1:
             raise UserError(f"log_every must be at least 1, not {self.log_every}")
+        side, crop_side = min(self.model.input_size), self.data.crop_side
+        if crop_side is not None and crop_side < side:
+            raise UserError(
+                f"data.crop_side {crop_side} is below the {side} pixels of model.image_size, so "
+                "that no crop fits; raise it"
+            )
+        batch_size, micro_batches = self.data.batch_size, self.optimizer.micro_batches
+        if batch_size % micro_batches:
+            raise UserError(
+                f"data.batch_size {batch_size} is not a multiple of optimizer.micro_batches "
+                f"{micro_batches}; change one of them"
+            )
         for name in ("train", "time"):
             if name in self.evals:
                 raise UserError(f"evals.{name}: the name is taken by training's own metrics")
