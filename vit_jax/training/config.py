@@ -55,12 +55,6 @@ class TrainConfig:
                 f"data.crop_side {crop_side} is below the {side} pixels of model.image_size, so "
                 "that no crop fits; raise it"
             )
-        batch_size, micro_batches = self.data.batch_size, self.optimizer.micro_batches
-        if batch_size % micro_batches:
-            raise UserError(
-                f"data.batch_size {batch_size} is not a multiple of optimizer.micro_batches "
-                f"{micro_batches}; change one of them"
-            )
         for name in ("train", "time"):
             if name in self.evals:
                 raise UserError(f"evals.{name}: the name is taken by training's own metrics")

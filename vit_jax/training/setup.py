@@ -68,12 +68,33 @@ def prepare(
       UserError: anything in the config that does not fit the data, the weights or the devices.
     """
     mesh = make_mesh(config.mesh)
-    _check_batch(config, mesh)
-    _check_attention(config.model, mesh)
+    check_devices(config, mesh)
     data = config.data
     source = open_source(
         data.dataset, data.train, data_dir=data.data_dir, test_fraction=data.test_fraction
     )
+    return assemble(config, mesh, source, started=started, keep_head=keep_head)
+
+
+def check_devices(config: TrainConfig, mesh: Mesh) -> None:
+    """Checks that a batch and the model can be split as the mesh says, on its kind of device.
+
+    Raises:
+      UserError: they cannot.
+    """
+    _check_batch(config, mesh)
+    _check_attention(config.model, mesh)
+
+
+def assemble(
+    config: TrainConfig,
+    mesh: Mesh,
+    source: Source,
+    *,
+    started: Mapping[str, Any] | None = None,
+    keep_head: bool = False,
+) -> Setup:
+    """As `prepare`, with devices and data that are given."""
     total_steps = config.steps(len(source))
     schedule = make_schedule(config.optimizer, total_steps)
     model = _with_classes(config.model, source)
