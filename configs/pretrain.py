@@ -8,7 +8,8 @@
 
 imagenet, imagenet21k and jft follow the table's rows of their data; recipe=NAME gives those rows to
 any other TFDS data set or folder. ImageNet-21k is not in TFDS: imagenet21k is the name of the
-authors' own builder, with one split `full`. JFT-300M is private: jft_300m is a name for yours.
+authors' own builder, with one split `full`. JFT-300M is private: jft_300m, with splits train and
+test, is a name for yours.
 
 Other data without recipe= gets a modest recipe for a single machine. Folders are
 DATA/{train,test}/CLASS/*.jpg, or DATA/CLASS/*.jpg, of which a tenth becomes the test split.
@@ -27,7 +28,7 @@ What the paper says elsewhere, or leaves open, and what stands here:
 - Label smoothing: tuned for the smaller data (section 4.3), no value printed. 1e-4 on ImageNet,
   from a note in Scenic's config of that run; none on ImageNet-21k, where the same would put targets
   of 2.2 in sum on wrong classes, and none on JFT-300M.
-- Crops of 5 to 100 % of the area and flips: the authors' code. Splits: that of their codebase.
+- Crops of 5 to 100 % of the area and flips: the authors' code. Splits: those of their code.
 - Units of ResNets: R50x1 has those of the hybrids, BiT-R50x1 those of BiT; both take the same row.
 - R152x2 for 14 epochs (Table 6) has no row: its own of 7 with --config.epochs=14. Nor has R200x3,
   which takes R152x2's rate for the 14 epochs of Table 6; nor H/14 on ImageNet-21k, which takes
@@ -37,9 +38,10 @@ Figure 3 tunes weight decay, dropout and label smoothing for ImageNet and ImageN
 the values chosen, in Table 3: weight decay 0.03, 0.1 and 0.3, dropout 0 and 0.1. Which others were
 tried is not, nor any label smoothing. weight_decay=, dropout= and label_smoothing= set them:
 
+    recipe=configs/pretrain.py:b16,imagenet21k,label_smoothing=0.0001
     for decay in 0.03 0.1 0.3; do for dropout in 0.0 0.1; do
-        python -m vit_jax train --workdir=runs/b16-$decay-$dropout --config=configs/\\
-    pretrain.py:b16,imagenet21k,weight_decay=$decay,dropout=$dropout,label_smoothing=0.0001
+        python -m vit_jax train --workdir=runs/b16-$decay-$dropout \\
+            --config=$recipe,weight_decay=$decay,dropout=$dropout
     done; done
 
 Table 7 pre-trains ResNets on JFT-300M with BiT's SGD too: R50x1,jft,optimizer=sgd. Rate 0.03 for
