@@ -12,57 +12,6 @@ def load(spec: str, *overrides: str) -> TrainConfig:
     return build(TrainConfig, load_config(spec, overrides))
 
 
-# Table 3: epochs, base rate, decay, weight decay, dropout, clipping (stated for ImageNet alone).
-@pytest.mark.parametrize(
-    ("data", "row"),
-    [
-        ("imagenet", (300, 3e-3, "cosine", 0.3, 0.1, 1.0)),
-        ("imagenet21k", (90, 1e-3, "linear", 0.03, 0.1, None)),
-    ],
-)
-@pytest.mark.parametrize(("model", "width"), [("b16", 768), ("L/32", 1024)])
-def test_pretraining_is_table_3(model: str, width: int, data: str, row: tuple) -> None:
-    config = load(f"configs/pretrain.py:{model},{data}")
-    optimizer = config.optimizer
-    assert row == (
-        config.epochs,
-        optimizer.lr,
-        optimizer.schedule,
-        optimizer.weight_decay,
-        config.model.dropout,
-        optimizer.clip_norm,
-    )
-    assert (config.data.batch_size, optimizer.warmup_steps) == (4096, 10_000)
-    assert (config.model.image_size, config.loss) == (224, "sigmoid")
-    assert config.model.representation_size == width
-
-
-# Table 3 on JFT-300M: epochs, base rate.
-@pytest.mark.parametrize(
-    ("model", "epochs", "lr"),
-    [
-        ("b32", 7, 8e-4),
-        ("ViT-L/16", 7, 4e-4),
-        ("H_14", 14, 3e-4),
-        ("R50x2", 7, 1e-3),
-        ("BiT-R152x2", 7, 6e-4),
-        ("R50+ViT-B/16", 7, 8e-4),
-        ("R50+ViT-L/32", 7, 2e-4),
-    ],
-)
-def test_the_jft_recipe_is_table_3(model: str, epochs: int, lr: float) -> None:
-    config = load(f"configs/pretrain.py:{model},./images,recipe=jft")
-    optimizer = config.optimizer
-    assert (config.epochs, optimizer.lr, optimizer.schedule) == (epochs, lr, "linear")
-    assert (optimizer.weight_decay, config.model.dropout, optimizer.clip_norm) == (0.1, 0, None)
-    assert (config.data.batch_size, optimizer.warmup_steps) == (4096, 10_000)
-
-
-def test_a_model_without_a_row_in_table_3_is_refused() -> None:
-    with pytest.raises(UserError, match="Table 3 has no row for ti16 on JFT-300M"):
-        load("configs/pretrain.py:ti16,./images,recipe=jft")
-
-
 RATES = (0.001, 0.003, 0.01, 0.03)
 
 

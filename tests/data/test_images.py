@@ -352,14 +352,20 @@ def test_squash_is_the_whole_image_resized():
     assert distance(transform(encode(image)), image.resize((48, 32), Image.BILINEAR)) == 0
 
 
-def torchvision_crop(image: Image.Image, short_side: int, size: int) -> np.ndarray:
-    """Resize(short_side) and CenterCrop(size) as torchvision documents them."""
+def torchvision_resize(image: Image.Image, short_side: int) -> np.ndarray:
+    """Resize(short_side) as torchvision documents it."""
     width, height = image.size
     if width <= height:
         width, height = short_side, int(short_side * height / width)
     else:
         width, height = int(short_side * width / height), short_side
-    resized = np.asarray(image.resize((width, height), Image.BICUBIC))
+    return np.asarray(image.resize((width, height), Image.BICUBIC))
+
+
+def torchvision_crop(image: Image.Image, short_side: int, size: int) -> np.ndarray:
+    """Resize(short_side) and CenterCrop(size) as torchvision documents them."""
+    resized = torchvision_resize(image, short_side)
+    height, width = resized.shape[:2]
     top, left = round((height - size) / 2.0), round((width - size) / 2.0)
     return resized[top : top + size, left : left + size]
 
@@ -416,6 +422,73 @@ def test_training_images_are_crops_by_the_generator():
         found = transform(encode(image), np.random.default_rng(seed))
         assert (found.shape, found.dtype) == ((32, 48, 3), np.uint8)
         assert distance(found, resize(crop, (32, 48), PreprocessingConfig())) == 0
+
+
+def positions(height: int, width: int) -> bytes:
+    """An image whose values are its positions: red from left to right, green downwards."""
+    y, x = np.mgrid[:height, :width]
+    image = np.stack([255 * x / (width - 1), 255 * y / (height - 1), 0 * x], axis=-1)
+    return encode(image.round().astype(np.uint8))
+
+
+def corners(crop: str, crop_side: int, size: tuple[int, int], data: bytes) -> np.ndarray:
+    """Left and upper edge of random crops, and their spans, as shares of the image: [300, 4]."""
+    preprocessing = PreprocessingConfig(antialias=True)
+    config = DataConfig("./x", crop=crop, crop_side=crop_side)
+    transform = TrainTransform(size, preprocessing, config)
+    found, rng = [], np.random.default_rng(0)
+    for _ in range(300):
+        image = transform(data, rng).astype(np.float64) / 255
+        assert image.shape == (*size, 3)
+        left, top = image[..., 0].min(), image[..., 1].min()
+        found.append((left, top, image[..., 0].max() - left, image[..., 1].max() - top))
+    return np.array(found)
+
+
+# The crop's sides and the room that it has, in the resized image's sides.
+@pytest.mark.parametrize(
+    ("crop", "size", "resized"),
+    [
+        ("resize", (24, 24), (32, 32)),
+        ("resize", (24, 48), (32, 64)),
+        ("short_side", (24, 24), (32, 96)),
+        ("short_side", (24, 48), (32, 96)),
+        ("short_side", (48, 24), (64, 192)),
+    ],
+)
+def test_crops_of_the_resized_image_have_its_scale_and_any_place(crop, size, resized):
+    found = corners(crop, 32, size, positions(100, 300))
+    shares = np.array(size) / resized
+    # Between the centres of the outermost pixels; half a pixel at the edges, where values repeat.
+    assert np.abs(found[:, 2:] - shares[::-1]).max() < 1.2 / np.array(resized)[::-1].min()
+    for first, share, side in zip(found[:, :2].T, shares[::-1], resized[::-1], strict=True):
+        assert len(np.unique(first.round(2))) > 5
+        assert first.min() == pytest.approx(0, abs=1 / side)
+        assert first.max() == pytest.approx(1 - share, abs=1 / side)
+        # Uniform.
+        assert first.mean() == pytest.approx((1 - share) / 2, abs=0.05)
+
+
+def test_a_crop_that_leaves_no_room_is_the_resized_image():
+    image = Image.fromarray(pixels(40, 90))
+    config = DataConfig("./x", crop="resize", crop_side=32)
+    transform = TrainTransform((32, 32), PreprocessingConfig(), config)
+    found = transform(encode(image), np.random.default_rng(0))
+    assert distance(found, resize(image, (32, 32), PreprocessingConfig())) == 0
+
+
+def test_the_short_sides_crop_is_torchvisions_resize_and_a_box_of_it():
+    image = Image.fromarray(pixels(40, 90))
+    preprocessing = PreprocessingConfig(interpolation="bicubic", antialias=True)
+    config = DataConfig("./x", crop="short_side", crop_side=32)
+    found = TrainTransform((28, 28), preprocessing, config)(encode(image), np.random.default_rng(3))
+    whole = torchvision_resize(image, 32)
+    boxes = [
+        whole[top : top + 28, left : left + 28]
+        for top in range(32 - 28 + 1)
+        for left in range(whole.shape[1] - 28 + 1)
+    ]
+    assert sum(np.array_equal(found, box) for box in boxes) == 1
 
 
 def highest() -> SimpleNamespace:
@@ -484,6 +557,10 @@ def test_shifts_stay_within_their_bound():
         ({"crop_area": (0.5, 0.4)}, "crop_area must be"),
         ({"crop_area": (0.5, 1.1)}, "crop_area must be"),
         ({"crop": "none", "crop_area": (0.2, 1.0)}, "crop_area would be ignored"),
+        ({"crop": "resize", "crop_side": 9, "crop_area": (0.2, 1.0)}, "crop_area would be ignored"),
+        ({"crop": "resize"}, "crop='resize' needs crop_side, in pixels"),
+        ({"crop": "short_side"}, "crop='short_side' needs crop_side, in pixels"),
+        ({"crop_side": 256}, "crop_side would be ignored"),
         ({"test_fraction": 1.0}, "test_fraction must be between 0 and 1"),
     ],
 )

@@ -50,6 +50,30 @@ def test_decay_ends_after_the_last_update(kind, end):
     assert rates[TOTAL - 1] > end
 
 
+def test_the_step_schedule_is_the_hyper_rule():
+    """30, 60 and 90 % of 50 updates, each to a tenth; warm-up counts as part of the run."""
+    rates = _rates(schedule="step", warmup_steps=WARMUP)
+    warm = PEAK * np.arange(1, 11) / 10
+    rest = PEAK * np.repeat([1, 0.1, 0.01, 0.001], [5, 15, 15, 5])
+    np.testing.assert_allclose(rates, np.concatenate([warm, rest]), rtol=1e-5)
+
+
+def test_a_milestone_at_the_end_of_the_warmup():
+    rates = _rates(schedule="step", warmup_steps=WARMUP, milestones=(0.2, 0.5))
+    expected = np.repeat([PEAK, 0.1 * PEAK, 0.01 * PEAK], [1, 15, 25])
+    np.testing.assert_allclose(rates[WARMUP - 1 :], expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("warmup", "total", "milestones"),
+    [(16, 50, None), (0, 50, (0.001, 0.5)), (0, 4, (0.5, 0.51)), (0, 4, (0.5, 0.99))],
+)
+def test_each_fall_of_the_rate_needs_a_step_after_the_warmup(warmup, total, milestones):
+    config = OptimizerConfig(schedule="step", warmup_steps=warmup, milestones=milestones)
+    with pytest.raises(UserError, match="milestones: the rate would fall after steps .* of"):
+        make_schedule(config, total)
+
+
 def test_schedule_is_traced():
     schedule = make_schedule(OptimizerConfig(lr=PEAK, warmup_steps=WARMUP), TOTAL)
     actual = jax.jit(jax.vmap(schedule))(jnp.arange(TOTAL))
@@ -163,6 +187,10 @@ def test_dtype_of_the_momentum(name, slot, dtype):
         ({"decay_mask": "kernels"}, "decay_mask would be ignored: weight_decay is 0"),
         ({"lr": 0.0}, "lr must be positive"),
         ({"lr": 1e-5, "schedule": "linear"}, "lr must be above 1e-05"),
+        ({"milestones": (0.5,)}, "milestones would be ignored"),
+        ({"schedule": "step", "milestones": (0.5, 0.4)}, "milestones must ascend between 0 and 1"),
+        ({"schedule": "step", "milestones": (0.5, 1.0)}, "milestones must ascend between 0 and 1"),
+        ({"schedule": "step", "milestones": ()}, "milestones must ascend between 0 and 1"),
         ({"warmup_steps": -1}, "must not be negative"),
         ({"weight_decay": -0.1}, "must not be negative"),
         ({"clip_norm": 0.0}, "clip_norm must be positive"),

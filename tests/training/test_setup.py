@@ -50,3 +50,13 @@ def test_tensor_divides_the_heads(prepare):
         "config.mesh.tensor: 3 does not divide the 4 heads of "
     )
     assert prepare("cpu", tensor=2).model.size.num_heads == 4
+
+
+def test_a_crop_fits_into_the_resized_image():
+    overrides = ("--config.data.crop=resize", "--config.data.crop_side=7")
+    assert refusal(build, TrainConfig, load_config("configs/quickstart.py", overrides)) == (
+        "config: data.crop_side 7 is below the 8 pixels of model.image_size, so that no crop "
+        "fits; raise it"
+    )
+    overrides = ("--config.data.crop=resize", "--config.data.crop_side=8")
+    assert build(TrainConfig, load_config("configs/quickstart.py", overrides)).data.crop_side == 8

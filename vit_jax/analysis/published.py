@@ -1,9 +1,6 @@
 """Tables of the paper (arXiv 2010.11929v2) as data; each figure stands here alone."""
 
-from typing import NamedTuple
-
-# Images of JFT-300M (section 4.1), by which Table 6 counts.
-JFT_IMAGES = 303e6
+from typing import Literal, NamedTuple
 
 
 class Table1Row(NamedTuple):
@@ -15,6 +12,33 @@ class Table1Row(NamedTuple):
     mlp_dim: int
     heads: int
     params: float
+
+
+class Table3Row(NamedTuple):
+    """A recipe of pre-training, with Adam, batch 4096, warm-up of 10,000 steps, at 224 pixels.
+
+    Attributes:
+      models: ViT-* is every ViT.
+      data: as `vit_jax.data.datasets` names it.
+      epochs: one or two alternatives, ascending.
+      lr: base rate.
+      schedule: how the rate decays.
+    """
+
+    models: tuple[str, ...]
+    data: str
+    epochs: tuple[int, ...]
+    lr: float
+    schedule: Literal["linear", "cosine"]
+    weight_decay: float
+    dropout: float
+
+
+class Table4Row(NamedTuple):
+    """A recipe of fine-tuning: its steps, and the base rates that the paper chooses from."""
+
+    steps: int
+    rates: tuple[float, ...]
 
 
 class Table6Row(NamedTuple):
@@ -38,6 +62,43 @@ TABLE_1 = (
 )
 
 # ResNets as BiT's, whose units are pre-activation; which order these had is not in the paper.
+TABLE_3 = (
+    Table3Row(("ViT-B/16", "ViT-B/32"), "jft", (7,), 8e-4, "linear", 0.1, 0.0),
+    Table3Row(("ViT-L/32",), "jft", (7,), 6e-4, "linear", 0.1, 0.0),
+    Table3Row(("ViT-L/16",), "jft", (7, 14), 4e-4, "linear", 0.1, 0.0),
+    Table3Row(("ViT-H/14",), "jft", (14,), 3e-4, "linear", 0.1, 0.0),
+    Table3Row(("BiT-R50x1", "BiT-R50x2"), "jft", (7,), 1e-3, "linear", 0.1, 0.0),
+    Table3Row(("BiT-R101x1",), "jft", (7,), 8e-4, "linear", 0.1, 0.0),
+    Table3Row(("BiT-R152x1", "BiT-R152x2"), "jft", (7,), 6e-4, "linear", 0.1, 0.0),
+    Table3Row(("R50+ViT-B/16", "R50+ViT-B/32"), "jft", (7,), 8e-4, "linear", 0.1, 0.0),
+    Table3Row(("R50+ViT-L/32",), "jft", (7,), 2e-4, "linear", 0.1, 0.0),
+    Table3Row(("R50+ViT-L/16",), "jft", (7, 14), 4e-4, "linear", 0.1, 0.0),
+    Table3Row(("ViT-B/16", "ViT-B/32"), "imagenet21k", (90,), 1e-3, "linear", 0.03, 0.1),
+    Table3Row(("ViT-L/16", "ViT-L/32"), "imagenet21k", (30, 90), 1e-3, "linear", 0.03, 0.1),
+    Table3Row(("ViT-*",), "imagenet", (300,), 3e-3, "cosine", 0.3, 0.1),
+)
+
+_RATES = (0.001, 0.003, 0.01, 0.03)
+# By data set; vtab is each task of VTAB-1k.
+TABLE_4 = {
+    "imagenet": Table4Row(20_000, (0.003, 0.01, 0.03, 0.06)),
+    "cifar100": Table4Row(10_000, _RATES),
+    "cifar10": Table4Row(10_000, _RATES),
+    "pets": Table4Row(500, _RATES),
+    "flowers": Table4Row(500, _RATES),
+    "vtab": Table4Row(2500, (0.01,)),
+}
+# Of fine-tuning by its steps: Table 4 of "How to train your ViT?" (arXiv 2106.10270).
+WARMUP_STEPS = {500: 100, 2500: 200, 10_000: 500, 20_000: 500}
+# The rates of Table 4 that big_vision's configs/transfer.py reports as chosen for B/32.
+CHOSEN_RATES = {
+    "imagenet": 0.03,
+    "cifar10": 0.003,
+    "cifar100": 0.01,
+    "pets": 0.003,
+    "flowers": 0.003,
+}
+
 TABLE_6 = (
     Table6Row("ViT-B/32", 7, 80.73, 86.27, 98.61, 90.49, 93.40, 99.27, 55),
     Table6Row("ViT-B/16", 7, 84.15, 88.85, 99.00, 91.87, 95.80, 99.56, 224),

@@ -1,7 +1,9 @@
 """`describe`: what a config or a model is, before anything is trained."""
 
 import argparse
+import dataclasses
 from collections.abc import Iterable
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vit_jax.commands.arguments import image_size
@@ -10,7 +12,10 @@ from vit_jax.errors import UserError
 from vit_jax.schema import build
 
 if TYPE_CHECKING:
+    from vit_jax.data.config import DataConfig
+    from vit_jax.data.records import Source
     from vit_jax.models.config import ModelConfig
+    from vit_jax.training.config import TrainConfig
     from vit_jax.training.setup import Setup
 
 
@@ -19,7 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--config",
         metavar="FILE.py[:ARGUMENT]",
-        help="model, schedule and a batch of a config; --config.SECTION.KEY=VALUE changes a value",
+        help="model, recipe and a batch of a config; --config.SECTION.KEY=VALUE changes a value",
     )
     parser.add_argument("--model", help="a model by name, such as ViT-B/16, without a config")
     parser.add_argument(
@@ -31,7 +36,6 @@ def run(arguments: argparse.Namespace, overrides: list[str]) -> None:
     """Runs the command."""
     from vit_jax.models.config import ModelConfig
     from vit_jax.training.config import TrainConfig
-    from vit_jax.training.setup import prepare
 
     if (arguments.config is None) == (arguments.model is None):
         raise UserError("describe needs either --config or --model")
@@ -43,10 +47,61 @@ def run(arguments: argparse.Namespace, overrides: list[str]) -> None:
         return
     if arguments.image_size is not None:
         raise UserError("--image_size would be ignored: use --config.model.image_size")
-    setup = prepare(build(TrainConfig, load_config(arguments.config, overrides)))
+    _describe_run(build(TrainConfig, load_config(arguments.config, overrides)))
+
+
+def _describe_run(config: "TrainConfig") -> None:
+    """With what is here of the data, the weights to start from and the devices."""
+    import jax
+
+    from vit_jax.parallel.mesh import MeshConfig, make_mesh
+    from vit_jax.training.recipe import recipe_rows
+    from vit_jax.training.setup import assemble
+
+    source, missing = _open_source(config.data)
+    start = config.init_from or "random parameters"
+    if config.init_from is not None and not Path(config.init_from).expanduser().exists():
+        # What weights decide of a model has its default then.
+        start = f"{start}, which is not a file here and was not read"
+        config = dataclasses.replace(config, init_from=None, position_resize="aligned")
+    setup = assemble(config, make_mesh(MeshConfig(), jax.devices()[:1]), source)
     _print_model(setup.model)
-    _print_run(setup)
-    _print_batch(setup)
+    rows = [*recipe_rows(setup), ("starts from", start), ("mesh", _mesh_of(config))]
+    _print_table("recipe", rows)
+    if missing is None:
+        _print_batch(setup)
+    else:
+        print(f"\nno batch: {missing}; examples and classes are the published ones")
+
+
+def _open_source(data: "DataConfig") -> "tuple[Source, str | None]":
+    """The training data, or its published size and why it cannot be read."""
+    from vit_jax.data.datasets import published_source
+    from vit_jax.data.subset import Subset
+    from vit_jax.training.setup import open_training
+
+    try:
+        return open_training(data), None
+    except UserError as error:
+        published = published_source(data.dataset, data.train)
+        if published is None or data.test_fraction is not None:
+            raise
+        missing = str(error).partition(";")[0]
+        if data.subset is None:
+            return published, missing
+        return Subset(published, data.subset, data.subset_seed), missing
+
+
+def _mesh_of(config: "TrainConfig") -> str:
+    from vit_jax.parallel.mesh import make_mesh
+    from vit_jax.training.setup import check_devices
+
+    try:
+        mesh = make_mesh(config.mesh)
+        check_devices(config, mesh)
+    except UserError as error:
+        return f"not on this machine: {error}"
+    return ", ".join(f"{axis} {number}" for axis, number in mesh.shape.items())
 
 
 def _print_model(model: "ModelConfig") -> None:
@@ -92,27 +147,6 @@ def _shape(model: "ModelConfig") -> list[tuple[str, str]]:
     tokens += [f"{model.registers} registers"] if model.registers else []
     lines.append(("sequence length", f"{model.sequence_length} ({' + '.join(tokens)})"))
     return [*lines, ("classes", f"{model.num_classes}")]
-
-
-def _print_run(setup: "Setup") -> None:
-    config, total = setup.config, setup.total_steps
-    optimizer = config.optimizer
-    marks = {0, optimizer.warmup_steps, total // 2, total - 1}
-    rates = [f"step {s + 1}: {float(setup.schedule(s)):.3g}" for s in sorted(marks) if s < total]
-    epochs = total * config.data.batch_size / len(setup.source)
-    _print_table(
-        "run",
-        [
-            ("data", f"{setup.source.name}, {len(setup.source):,} examples"),
-            ("steps", f"{total:,} of {config.data.batch_size} images ({epochs:.1f} epochs)"),
-            ("optimizer", f"{optimizer.name}, weight decay {optimizer.weight_decay}"),
-            ("rate", f"{optimizer.schedule}; {', '.join(rates)}"),
-            ("loss", config.loss),
-            ("mesh", ", ".join(f"{axis} {n}" for axis, n in setup.mesh.shape.items())),
-            *((f"evals.{name}", e.split) for name, e in config.evals.items()),
-            *([("best step by", config.early_stop.name)] if config.early_stop else []),
-        ],
-    )
 
 
 def _print_batch(setup: "Setup") -> None:

@@ -36,13 +36,15 @@ def _print_table_1() -> None:
 
 def _print_table_6() -> None:
     from vit_jax.analysis.macs import exaflops
-    from vit_jax.analysis.published import JFT_IMAGES, TABLE_6
+    from vit_jax.analysis.published import TABLE_6
+    from vit_jax.data.datasets import DATASETS
     from vit_jax.models.config import ModelConfig
 
     print("Table 6: exaFLOPs of pre-training on JFT-300M at 224 pixels, 6 x multiply-adds x images")
     print(f"{'model':<14} {'epochs':>6} {'paper':>7} {'ours':>8} {'ours / paper':>13}")
+    images = DATASETS["jft"].sizes["train"]
     for row in TABLE_6:
-        ours = exaflops(ModelConfig(name=row.model, num_classes=0), row.epochs * JFT_IMAGES)
+        ours = exaflops(ModelConfig(name=row.model, num_classes=0), row.epochs * images)
         print(
             f"{row.model:<14} {row.epochs:>6} {row.exaflops:>7,.0f} {ours:>8,.1f} "
             f"{ours / row.exaflops - 1:>+12.1%}"

@@ -72,9 +72,13 @@ class DataConfig:
     batch_size: int = 512
     # Worker processes that decode and crop; 0 does it in threads of the main process.
     workers: int = 2
-    # inception: a random box of `crop_area` of the image and of aspect 3/4 to 4/3.
-    crop: Literal["inception", "none"] = "inception"
+    # inception: a random box of `crop_area` of the image and of aspect 3/4 to 4/3, resized. The
+    # others resize first: resize to a square of `crop_side`, short_side to this shorter side, both
+    # for a random box of the training size; none to the training size.
+    crop: Literal["inception", "resize", "short_side", "none"] = "inception"
     crop_area: tuple[float, float] = CROP_AREA
+    # Pixels; for training images that are not square, of their shorter side.
+    crop_side: int | None = None
     flip: bool = True
     affine: AffineConfig | None = None
     randaugment: RandAugmentConfig | None = None
@@ -100,11 +104,24 @@ class DataConfig:
             raise UserError("subset_seed would be ignored: it needs subset")
         if self.workers < 0:
             raise UserError(f"workers must not be negative, not {self.workers}")
+        self._check_crop()
+        self._check_mixing()
+        if self.test_fraction is not None and not 0 < self.test_fraction < 1:
+            raise UserError(f"test_fraction must be between 0 and 1, not {self.test_fraction}")
+
+    def _check_crop(self) -> None:
         low, high = self.crop_area
         if not 0 < low <= high <= 1:
             raise UserError(f"crop_area must be 0 < low <= high <= 1, not {self.crop_area}")
-        if self.crop == "none" and self.crop_area != CROP_AREA:
+        if self.crop != "inception" and self.crop_area != CROP_AREA:
             raise UserError("crop_area would be ignored: it needs crop='inception'")
+        resizes = self.crop in ("resize", "short_side")
+        if resizes and self.crop_side is None:
+            raise UserError(f"crop={self.crop!r} needs crop_side, in pixels")
+        if not resizes and self.crop_side is not None:
+            raise UserError("crop_side would be ignored: it needs crop='resize' or 'short_side'")
+
+    def _check_mixing(self) -> None:
         if not 0 <= self.erase <= 1:
             raise UserError(f"erase must be a probability, from 0 to 1, not {self.erase}")
         if self.mixup < 0 or self.cutmix < 0:
@@ -113,5 +130,3 @@ class DataConfig:
             )
         if self.batch_size == 1 and (self.mixup or self.cutmix):
             raise UserError("mixup and cutmix would be ignored: they need batch_size above 1")
-        if self.test_fraction is not None and not 0 < self.test_fraction < 1:
-            raise UserError(f"test_fraction must be between 0 and 1, not {self.test_fraction}")

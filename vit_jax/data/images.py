@@ -76,10 +76,28 @@ class TrainTransform:
         if self.config.crop == "inception":
             box = sample_crop(image.height, image.width, self.config.crop_area, rng)
             image = image.crop(box)
-        image = resize(image, self.size, self.preprocessing)
+        if self.config.crop_side is not None:
+            image = self._crop_resized(image, rng, self.config.crop_side)
+        else:
+            image = resize(image, self.size, self.preprocessing)
         if self.config.randaugment is not None:
             image = rand_augment(image, rng, self.config.randaugment)
         return random_erase(np.asarray(image), rng, self.config.erase)
+
+    def _crop_resized(self, image: Image.Image, rng: Generator, side: int) -> Image.Image:
+        """A random box of the resized image; squashed, as BiT does, or of its own aspect."""
+        height, width = self.size
+        if self.config.crop == "resize":
+            enlarge = side / min(self.size)
+            resized = round(height * enlarge), round(width * enlarge)
+        else:
+            resized = covering(image, self.size, side)
+        image = resize(image, resized, self.preprocessing)
+        top, left = (
+            int(rng.integers(0, whole - part, endpoint=True))
+            for whole, part in zip(resized, self.size, strict=True)
+        )
+        return image.crop((left, top, left + width, top + height))
 
 
 @dataclass(frozen=True)
@@ -99,15 +117,21 @@ class EvalTransform:
         if self.preprocessing.resize == "squash":
             return np.asarray(resize(image, self.size, self.preprocessing))
         height, width = self.size
-        # The smallest size that covers the input, enlarged by short_side over its shorter side.
-        shorter = min(height, width)
-        enlarge = (self.preprocessing.short_side or shorter) / shorter
-        scale = enlarge * max(height / image.height, width / image.width)
-        # Floors the longer side as torchvision does; the small number undoes rounding noise.
-        covering = int(image.height * scale + 1e-6), int(image.width * scale + 1e-6)
-        image = resize(image, covering, self.preprocessing)
-        top, left = round((covering[0] - height) / 2), round((covering[1] - width) / 2)
+        resized = covering(image, self.size, self.preprocessing.short_side or min(self.size))
+        image = resize(image, resized, self.preprocessing)
+        top, left = round((resized[0] - height) / 2), round((resized[1] - width) / 2)
         return np.asarray(image.crop((left, top, left + width, top + height)))
+
+
+def covering(image: Image.Image, size: Size, short_side: int) -> Size:
+    """The image's size, scaled to the smallest that covers `size` as its shorter side grows.
+
+    Of a square `size`, the image's shorter side becomes `short_side`, in pixels.
+    """
+    height, width = size
+    scale = short_side / min(size) * max(height / image.height, width / image.width)
+    # Floors the longer side as torchvision does; the small number undoes rounding noise.
+    return int(image.height * scale + 1e-6), int(image.width * scale + 1e-6)
 
 
 def resize(image: Image.Image, size: Size, preprocessing: PreprocessingConfig) -> Image.Image:

@@ -54,6 +54,12 @@ class TrainConfig:
             raise UserError(f"seed must be between 0 and 2**32 - 1, not {self.seed}")
         if self.log_every < 1:
             raise UserError(f"log_every must be at least 1, not {self.log_every}")
+        side, crop_side = min(self.model.input_size), self.data.crop_side
+        if crop_side is not None and crop_side < side:
+            raise UserError(
+                f"data.crop_side {crop_side} is below the {side} pixels of model.image_size, so "
+                "that no crop fits; raise it"
+            )
         for name in ("train", "time", "best"):
             if name in self.evals:
                 raise UserError(f"evals.{name}: the name is taken by training's own metrics")

@@ -1,5 +1,6 @@
 """The `optimizer` section of a config, its learning rates and its gradient transformation."""
 
+import itertools
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -15,6 +16,12 @@ from vit_jax.training.rates import rate_factors
 
 # Where linear decay ends, in the paper's code.
 LINEAR_END = 1e-5
+# Of the step schedule: shares of the run after which the rate falls, and to what part of itself
+# (BiT-HyperRule, arXiv 1912.11370, section 3.3).
+MILESTONES = (0.3, 0.6, 0.9)
+STEP_FACTOR = 0.1
+# SGD's momentum; the decay of AdamW's two moments.
+_BETAS = {"sgd": (0.9,), "adamw": (0.9, 0.999)}
 
 
 @dataclass(frozen=True)
@@ -28,7 +35,9 @@ class OptimizerConfig:
     name: Literal["adamw", "sgd"] = "adamw"
     # Peak rate.
     lr: float = 1e-3
-    schedule: Literal["cosine", "linear", "constant"] = "cosine"
+    schedule: Literal["cosine", "linear", "step", "constant"] = "cosine"
+    # Of schedule="step", ascending shares of the run; None is (0.3, 0.6, 0.9).
+    milestones: tuple[float, ...] | None = None
     warmup_steps: int = 0
     weight_decay: float = 0.0
     # all: every parameter, as in the paper; kernels: those named `kernel`, as in big_vision.
@@ -64,6 +73,8 @@ class OptimizerConfig:
             raise UserError(f"lr must be positive, not {self.lr}")
         if self.schedule == "linear" and self.lr <= LINEAR_END:
             raise UserError(f"lr must be above {LINEAR_END}, where linear decay ends")
+        if self.milestones is not None:
+            _check_milestones(self.milestones, self.schedule)
         if self.warmup_steps < 0 or self.weight_decay < 0:
             raise UserError("warmup_steps and weight_decay must not be negative")
         if self.weight_decay == 0 and self.decay_mask != "all":
@@ -79,16 +90,38 @@ class OptimizerConfig:
             if value is not None and not 0 <= value < 1:
                 raise UserError(f"{key} must be in [0, 1), not {value}")
 
+    @property
+    def betas(self) -> tuple[float, ...]:
+        """SGD's momentum, or the decay of AdamW's two moments."""
+        given = (self.momentum,) if self.name == "sgd" else (self.b1, self.b2)
+        return tuple(
+            default if value is None else value
+            for value, default in zip(given, _BETAS[self.name], strict=True)
+        )
+
+
+def _check_milestones(milestones: tuple[float, ...], schedule: str) -> None:
+    if schedule != "step":
+        raise UserError("milestones would be ignored: they need schedule='step'")
+    ascending = all(a < b for a, b in itertools.pairwise((0, *milestones, 1)))
+    if not milestones or not ascending:
+        raise UserError(f"milestones must ascend between 0 and 1, not {milestones}")
+
+
+def milestone_steps(config: OptimizerConfig, total_steps: int) -> list[int]:
+    """Numbers of updates after which the rate of the step schedule falls to a tenth."""
+    return [round(share * total_steps) for share in config.milestones or MILESTONES]
+
 
 def make_schedule(config: OptimizerConfig, total_steps: int) -> optax.Schedule:
     """The rate of update s = 0, 1, ..., total_steps - 1.
 
     Warm-up is linear and its first rate is lr / warmup_steps, so that no update is lost; then
-    cosine decay towards 0, linear decay towards 1e-5 (both reached after the last update), or
-    the constant rate.
+    cosine decay towards 0, linear decay towards 1e-5 (both reached after the last update), steps
+    down to a tenth after each milestone, or the constant rate.
 
     Raises:
-      UserError: the warm-up is as long as the run or longer.
+      UserError: the warm-up is as long as the run, or lasts beyond the first milestone.
     """
     lr, warmup = config.lr, config.warmup_steps
     if warmup >= total_steps:
@@ -96,16 +129,33 @@ def make_schedule(config: OptimizerConfig, total_steps: int) -> optax.Schedule:
             f"config.optimizer.warmup_steps: {warmup} leave nothing of the run's {total_steps} "
             "steps; lower them or train longer"
         )
-    decay_steps = total_steps - warmup
-    decays = {
-        "cosine": optax.cosine_decay_schedule(lr, decay_steps),
-        "linear": optax.linear_schedule(lr, LINEAR_END, decay_steps),
-        "constant": optax.constant_schedule(lr),
-    }
+    decay = _decay(config, total_steps)
     if warmup == 0:
-        return decays[config.schedule]
-    warm = optax.linear_schedule(lr / warmup, lr, warmup - 1) if warmup > 1 else decays["constant"]
-    return optax.join_schedules([warm, decays[config.schedule]], [warmup])
+        return decay
+    warm = optax.linear_schedule(lr / warmup, lr, max(warmup - 1, 1))
+    return optax.join_schedules([warm, decay], [warmup])
+
+
+def _decay(config: OptimizerConfig, total_steps: int) -> optax.Schedule:
+    """The schedule after the warm-up, where it counts from 0."""
+    lr, steps = config.lr, total_steps - config.warmup_steps
+    if config.schedule == "cosine":
+        return optax.cosine_decay_schedule(lr, steps)
+    if config.schedule == "linear":
+        return optax.linear_schedule(lr, LINEAR_END, steps)
+    if config.schedule == "constant":
+        return optax.constant_schedule(lr)
+    falls = milestone_steps(config, total_steps)
+    ends = [max(config.warmup_steps, 1) - 1, *falls, total_steps]
+    if any(a >= b for a, b in itertools.pairwise(ends)):
+        raise UserError(
+            f"config.optimizer.milestones: the rate would fall after steps {falls} of "
+            f"{total_steps}, and each fall needs a step of its own after the {config.warmup_steps} "
+            "steps of warm-up; warm up for less, or train longer"
+        )
+    return optax.piecewise_constant_schedule(
+        lr, {fall - config.warmup_steps: STEP_FACTOR for fall in falls}
+    )
 
 
 def make_optimizer(
@@ -127,12 +177,9 @@ def make_optimizer(
     )
     dtype = jnp.dtype(config.momentum_dtype)
     if config.name == "adamw":
-        b1 = 0.9 if config.b1 is None else config.b1
-        b2 = 0.999 if config.b2 is None else config.b2
-        moments = optax.scale_by_adam(b1, b2, mu_dtype=dtype)
+        moments = optax.scale_by_adam(*config.betas, mu_dtype=dtype)
     else:
-        momentum = 0.9 if config.momentum is None else config.momentum
-        moments = optax.trace(momentum, accumulator_dtype=dtype)
+        moments = optax.trace(*config.betas, accumulator_dtype=dtype)
     parts = []
     if config.freeze:
         parts.append(_by_parameter(lambda g, factor: jnp.where(factor > 0, g, 0), factors))

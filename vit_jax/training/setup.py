@@ -70,10 +70,51 @@ def prepare(
       UserError: anything in the config that does not fit the data, the weights or the devices.
     """
     mesh = make_mesh(config.mesh)
+    check_devices(config, mesh)
+    return assemble(config, mesh, open_training(config.data), started=started, keep_head=keep_head)
+
+
+def open_training(data: DataConfig) -> Source:
+    """The training data, or the subset of it that the config asks for.
+
+    Raises:
+      UserError: it is not there, or not as the config says.
+    """
+    source = open_source(
+        data.dataset,
+        data.train,
+        data_dir=data.data_dir,
+        test_fraction=data.test_fraction,
+        label=data.label,
+        max_labels=data.max_labels,
+    )
+    if data.max_labels is not None and source.max_labels is None:
+        raise UserError(
+            f"config.data.max_labels would be ignored: records of {source.name} have one label; "
+            "leave it out"
+        )
+    return source if data.subset is None else Subset(source, data.subset, data.subset_seed)
+
+
+def check_devices(config: TrainConfig, mesh: Mesh) -> None:
+    """Checks that a batch and the model can be split as the mesh says, on its kind of device.
+
+    Raises:
+      UserError: they cannot.
+    """
     _check_batch(config, mesh)
     _check_attention(config.model, mesh)
-    data = config.data
-    source = _open_training(data)
+
+
+def assemble(
+    config: TrainConfig,
+    mesh: Mesh,
+    source: Source,
+    *,
+    started: Mapping[str, Any] | None = None,
+    keep_head: bool = False,
+) -> Setup:
+    """As `prepare`, with devices and data that are given."""
     total_steps = config.steps(len(source))
     schedule = make_schedule(config.optimizer, total_steps)
     model = _with_classes(config.model, source)
@@ -145,23 +186,6 @@ def make_evaluations(setup: Setup) -> dict[str, Classification]:
             on_error=data.on_error,
         )
     return evaluations
-
-
-def _open_training(data: DataConfig) -> Source:
-    source = open_source(
-        data.dataset,
-        data.train,
-        data_dir=data.data_dir,
-        test_fraction=data.test_fraction,
-        label=data.label,
-        max_labels=data.max_labels,
-    )
-    if data.max_labels is not None and source.max_labels is None:
-        raise UserError(
-            f"config.data.max_labels would be ignored: records of {source.name} have one label; "
-            "leave it out"
-        )
-    return source if data.subset is None else Subset(source, data.subset, data.subset_seed)
 
 
 def _open_initial(

@@ -10,17 +10,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from vit_jax.data.datasets import DATASETS
 from vit_jax.weights.download import STORAGE
 
 # Classes of a data set, by its TFDS name.
-NUM_CLASSES = {
-    "imagenet21k": 21_843,
-    "imagenet2012": 1000,
-    "cifar10": 10,
-    "cifar100": 100,
-    "oxford_iiit_pet": 37,
-    "resisc45": 45,
-}
+NUM_CLASSES = {dataset.tfds: dataset.classes for dataset in DATASETS.values()}
 
 
 @dataclass(frozen=True)
