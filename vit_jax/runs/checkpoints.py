@@ -234,7 +234,9 @@ class _Retention(PreservationPolicy):
     ) -> list[bool]:
         del context
         newest = sorted(info.step for info in checkpoints)[-self.keep :]
-        bests = {max((b for b in self.bests if b <= step), default=step) for step in newest}
+        # Of those that are there: a save may have failed.
+        saved = {info.step for info in checkpoints}.intersection(self.bests)
+        bests = {max((b for b in saved if b <= step), default=step) for step in newest}
         return [info.step in bests.union(newest) for info in checkpoints]
 
 
