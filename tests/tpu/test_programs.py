@@ -17,6 +17,7 @@ from jax.sharding import NamedSharding
 from vit_jax.analysis.collectives import KINDS, Collective, collectives
 from vit_jax.analysis.macs import count_params
 from vit_jax.data.config import DataConfig
+from vit_jax.errors import UserError
 from vit_jax.models.config import ModelConfig
 from vit_jax.models.dot_product import attend
 from vit_jax.models.functional import abstract_params
@@ -58,7 +59,6 @@ class Case:
 BLOCK = {"remat": "block"}
 CASES = {
     "B-16": Case("ViT-B/16", "v5e:4x4", MeshConfig(), 1024, {"all-reduce": 1.02}, 30, 13.9),
-    "B-256": Case("ViT-B/16", "v5e:16x16", MeshConfig(), 4096, {"all-reduce": 1.02}, 30, 4.5),
     "L-16": Case(
         *("ViT-L/16", "v5e:4x4", MeshConfig(1, 16), 1024),
         *({"all-gather": 0.95, "collective-permute": 5, "all-reduce": 0.02}, 11_200, 1.9, BLOCK),
@@ -67,10 +67,6 @@ CASES = {
     "L-256": Case(
         *("ViT-L/16", "v5e:16x16", MeshConfig(16, 16), 4096),
         *({"all-gather": 2.02, "all-reduce": 1.1}, 700, 8.6),
-    ),
-    "H-16": Case(
-        *("ViT-H/14", "v5e:4x4", MeshConfig(1, 16), 512),
-        *({"all-gather": 0.95, "collective-permute": 5, "all-reduce": 0.02}, 15_000, 4, BLOCK),
     ),
     # And some of them to compute the forward pass again.
     "H-256": Case(
@@ -135,41 +131,49 @@ def test_a_step_s_memory_and_collectives(case: Case) -> None:
     assert state <= memory.argument_size_in_bytes <= 1.1 * state + 224 * 224 * 3 * case.batch_size
 
 
-SHALLOW = {"depth": 2, "remat": "block"}
-
-
 @pytest.mark.parametrize("sequence", [False, True])
-def test_tensor_parallel_blocks_send_activations_only(sequence: bool) -> None:
+def test_tensor_parallel_blocks_gather_no_kernels(sequence: bool) -> None:
     mesh = MeshConfig(data=8, tensor=2, sequence=sequence)
-    case = Case("ViT-L/16", "v5e:4x4", mesh, 256, options=SHALLOW)
+    case = Case("ViT-S/16", "v5e:4x4", mesh, 256, options=BLOCK)
     sent = collectives(compiled(case).as_text())
-    kernels = {(1024, 4096), (4096, 1024), (1024, 2048), (2048, 1024)}
-    gathered = [s for c in sent if c.kind == "all-gather" for s in c.shapes]
-    assert not kernels & {tuple(n for n in shape if n > 1) for shape in gathered}
-    tokens = 197 * 1024 * 32 * 2
-    # Two sums a block of what its halves make, forward, again, and backward; see Megatron-LM.
-    sums = [c for c in sent if c.bytes >= tokens / 2 and "while" in c.source]
-    assert sums
+    kernels = {(384, 1536), (1536, 384), (384, 6, 64), (6, 64, 384)}
+    gathered = {
+        tuple(length for length in shape if length > 1)
+        for c in sent
+        if c.kind == "all-gather"
+        for shape in c.shapes
+    }
+    assert not kernels & gathered
+    # What each half makes of a block's 32 examples is put together, in every block.
+    tokens = 32 * 197 * 384 * 2
+    assert any(c.times == 12 and c.bytes >= tokens / 2 for c in sent)
 
 
-def test_slices_exchange_nothing_but_gradients() -> None:
-    mesh = MeshConfig(data=2, fsdp=16, num_slices=2)
-    case = Case("ViT-L/16", "v5e:4x4", mesh, 512, options=SHALLOW)
-    text = compiled(case, num_slices=2).as_text()
-    assert text
+def test_several_slices() -> None:
+    devices = topology_devices("v5e:4x4", num_slices=2)
+    mesh = make_mesh(MeshConfig(data=2, fsdp=16, num_slices=2), devices)
+    for number in range(2):
+        assert {device.slice_index for device in mesh.devices[number].flat} == {number}
+    with pytest.raises(UserError, match="num_slices: 1, but the 32 devices are in 2 slices"):
+        make_mesh(MeshConfig(), devices)
+
+
+def test_a_topology_that_does_not_exist() -> None:
+    with pytest.raises(UserError, match="^no TPU topology 'v9:2x2' to compile for "):
+        topology_devices("v9:2x2")
 
 
 def test_block_inputs_wait_in_the_host_s_memory() -> None:
-    options = {"depth": 8, "image_size": 384}
     on_device, on_host = (
         compiled(
-            Case("ViT-L/16", "v5e:4x4", MeshConfig(), 512, options=options | {"remat": remat})
+            Case("ViT-S/16", "v5e:4x4", MeshConfig(), 1024, options={"remat": remat})
         ).memory_analysis()
         for remat in ("block", "offload")
     )
-    inputs = 8 * 32 * 577 * 1024 * 2
+    assert on_device is not None and on_host is not None
+    inputs = 12 * 64 * 197 * 384 * 2
     assert on_host.host_temp_size_in_bytes >= inputs
-    assert on_device.temp_size_in_bytes - on_host.temp_size_in_bytes >= 0.7 * inputs
+    assert on_host.temp_size_in_bytes < on_device.temp_size_in_bytes
 
 
 @pytest.mark.parametrize(

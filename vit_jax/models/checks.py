@@ -31,6 +31,8 @@ _FAMILIES_WITH = {
 }
 # Of group normalisation.
 _GROUPS = 32
+# No model is near it, and memory would be gone before anything could be said.
+_DEEPEST, _WIDEST = 2**10, 2**16
 
 
 def check(config: ModelConfig) -> None:
@@ -94,8 +96,9 @@ def _check_resnet(config: ModelConfig) -> None:
 def _check_blocks(config: ModelConfig) -> None:
     size = config.mixer_size if config.family == "mixer" else config.size
     for name, value in size._asdict().items():
-        if value < 1:
-            raise UserError(f"{name} must be at least 1, not {value}")
+        largest = _DEEPEST if name == "depth" else _WIDEST
+        if not 1 <= value <= largest:
+            raise UserError(f"{name} must be from 1 to {largest:,}, not {value}")
     if config.family == "mixer":
         return
     if config.size.width % config.size.num_heads:
