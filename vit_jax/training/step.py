@@ -72,11 +72,11 @@ def make_train_step(
 ) -> Callable[[TrainState, Batch], tuple[TrainState, dict[str, Array]]]:
     """Builds the step, to be jitted with the state donated.
 
-    The step takes images uint8 [batch, height, width, 3], labels int [batch] and weights float32
-    [batch], and returns the next state and scalars: the mean loss over the rows that count, the
-    global norm, before clipping, of the gradient of what trains, and the rows skipped since the
-    run's start. All that is random depends on (seed, state.step) and the row alone. `mixup` and
-    `cutmix` are as in `data.mix.pair`.
+    The step takes images uint8 [batch, height, width, 3], labels int [batch] or, padded with -1,
+    [batch, n], and weights float32 [batch]. It returns the next state and scalars: the mean loss
+    over the rows that count, the global norm, before clipping, of the gradient of what trains, and
+    the rows skipped since the run's start. All that is random depends on (seed, state.step) and
+    the row alone. `mixup` and `cutmix` are as in `data.mix.pair`.
     """
     apply = apply_model(model)
     placement = OnMesh(mesh, sequence)
