@@ -19,6 +19,7 @@ from pathlib import Path
 
 import jax
 
+from benchmarks.step import seconds_a_step
 from vit_jax.schema import build
 from vit_jax.training.config import TrainConfig
 from vit_jax.training.loop import make_loader, train
@@ -97,13 +98,7 @@ def _bare(config: TrainConfig, steps: int) -> float:
     with make_loader(setup, start=0) as loader:
         batch = next(loader).arrays
     step = jit_step(setup.config, setup.optimizer, setup.mesh)
-    state, metrics = step(state, batch)
-    jax.block_until_ready(metrics)
-    began = time.perf_counter()
-    for _ in range(steps):
-        state, metrics = step(state, batch)
-    jax.block_until_ready(metrics)
-    return (time.perf_counter() - began) / steps
+    return seconds_a_step(step, state, batch, warmup=1, steps=steps)
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """A training step on data that is made up, for the benchmarks of speed and of compilation."""
 
+import time
 from typing import Any
 
 import jax
@@ -66,6 +67,18 @@ class SyntheticStep:
             for name, x in batch_shapes(self.config, self.mesh).items()
         }
         return self.compile(), jax.jit(lambda: init(None), out_shardings=shardings)(), batch
+
+
+def seconds_a_step(step: Any, state: Any, batch: Any, *, warmup: int, steps: int) -> float:
+    """Mean time of steps on one batch, after a few that are not timed; the state is used up."""
+    for _ in range(warmup):
+        state, metrics = step(state, batch)
+    jax.block_until_ready(metrics)
+    began = time.perf_counter()
+    for _ in range(steps):
+        state, metrics = step(state, batch)
+    jax.block_until_ready(metrics)
+    return (time.perf_counter() - began) / steps
 
 
 def _random(rng: np.random.Generator, shape: tuple[int, ...], dtype: Any) -> np.ndarray:

@@ -14,9 +14,9 @@ import platform
 import time
 
 import jax
-from vit_jax.analysis.peaks import images_at_peak
 
-from benchmarks.step import SyntheticStep
+from benchmarks.step import SyntheticStep, seconds_a_step
+from vit_jax.analysis.peaks import images_at_peak
 
 HEAD = "| model | attention | scan | remat | batch | img/s | MFU | compile | memory |"
 
@@ -61,18 +61,12 @@ def _measure(synthetic: SyntheticStep, warmup: int, steps: int) -> str:
     try:
         step, state, batch = synthetic.start()
         compiled = time.perf_counter() - began
-        for _ in range(warmup):
-            state, metrics = step(state, batch)
-        jax.block_until_ready(metrics)
-        began = time.perf_counter()
-        for _ in range(steps):
-            state, metrics = step(state, batch)
-        jax.block_until_ready(metrics)
+        seconds = seconds_a_step(step, state, batch, warmup=warmup, steps=steps)
     except jax.errors.JaxRuntimeError as error:
         if "RESOURCE_EXHAUSTED" in str(error) or "out of memory" in str(error).lower():
             return "out of memory | | |"
         raise
-    speed = steps * synthetic.config.data.batch_size / (time.perf_counter() - began)
+    speed = synthetic.config.data.batch_size / seconds
     peak = images_at_peak(synthetic.config.model, synthetic.mesh.devices.flat)
     mfu = f"{speed / peak:.1%}" if peak else ""
     memory = step.memory_analysis()
