@@ -45,11 +45,12 @@ class Block(nnx.Module):
         capture: Collection[str],
     ) -> tuple[Array, dict[str, Array]]:
         """[batch, T, width] -> [batch, T, width]; see `blocks.run`."""
-        del placement, capture
+        del capture
         keys = (None,) * 2 if key is None else tuple(jax.random.split(key))
-        y = self.token_mixing(self.norm1(x).swapaxes(1, 2)).swapaxes(1, 2)
-        x = x + blocks.skip(y, keys[0], skip_rate)
-        y = self.channel_mixing(self.norm2(x))
+        normed = placement.whole(self.norm1(x))
+        y = placement.whole(self.token_mixing(normed.swapaxes(1, 2)).swapaxes(1, 2))
+        x = placement.constrain(x + blocks.skip(y, keys[0], skip_rate))
+        y = placement.whole(self.channel_mixing(placement.whole(self.norm2(x))))
         return x + blocks.skip(y, keys[1], skip_rate), {}
 
 
@@ -74,7 +75,8 @@ class Mixer(Model):
         self, images: Array, key: Array | None, placement: Placement, capture: Collection[str]
     ) -> tuple[Array, dict[str, Array]]:
         x = self.embedding(images)
-        tokens = placement.constrain(x.reshape(x.shape[0], -1, x.shape[-1]))
+        tokens = x.reshape(x.shape[0], -1, x.shape[-1])
+        tokens = placement.constrain(placement.whole(tokens))
         tokens, captured = blocks.run(self.blocks, tokens, self.config, key, placement, capture)
         tokens = self.norm(tokens)
         return tokens.mean(axis=1), captured | ({"tokens": tokens} if "tokens" in capture else {})

@@ -15,6 +15,10 @@ class Placement(Protocol):
         """The same values: tokens [batch, T, width], or feature maps [batch, ...] of a ResNet."""
         ...
 
+    def whole(self, x: Array) -> Array:
+        """The same tokens, all of an example on one device: what a branch takes and gives."""
+        ...
+
     def on_each_device(self, f: F) -> F:
         """`f` run by every device on its own part of its arguments.
 
@@ -29,6 +33,10 @@ class OneDevice:
     """The placement where there is nothing to spread."""
 
     def constrain(self, x: Array) -> Array:
+        """As it is."""
+        return x
+
+    def whole(self, x: Array) -> Array:
         """As it is."""
         return x
 

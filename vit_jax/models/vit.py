@@ -42,14 +42,14 @@ class Block(nnx.Module):
           skip_rate: probability of skipping a branch, for each example; None is never.
         """
         keys = (None,) * 4 if key is None else tuple(jax.random.split(key, 4))
-        normed, captured = self.norm1(x), {}
+        normed, captured = placement.whole(self.norm1(x)), {}
         if "attention" in capture:
             y, captured["attention"] = self.attention.with_weights(normed, normed)
         else:
             y = self.attention(normed, normed, placement)
-        y = self.dropout(y, deterministic=key is None, rngs=keys[0])
-        x = x + blocks.skip(y, keys[1], skip_rate)
-        y = self.mlp(self.norm2(x), keys[2])
+        y = placement.whole(self.dropout(y, deterministic=key is None, rngs=keys[0]))
+        x = placement.constrain(x + blocks.skip(y, keys[1], skip_rate))
+        y = placement.whole(self.mlp(placement.whole(self.norm2(x)), keys[2]))
         return x + blocks.skip(y, keys[3], skip_rate), captured
 
 
@@ -100,7 +100,7 @@ class ViT(Model):
         )
         if self.config.resnet is not None:
             images = self.backbone(images, placement)
-        tokens = placement.constrain(self._embed(images, stem_key))
+        tokens = placement.constrain(placement.whole(self._embed(images, stem_key)))
         tokens, captured = blocks.run(
             self.blocks, tokens, self.config, encoder_key, placement, capture
         )

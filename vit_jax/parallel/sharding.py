@@ -95,6 +95,16 @@ class OnMesh:
         spec = P(BATCH_AXES, "tensor") if is_split else P(BATCH_AXES)
         return jax.lax.with_sharding_constraint(x, NamedSharding(self.mesh, spec))
 
+    def whole(self, x: Array) -> Array:
+        """Tokens [batch, T, width] split over the batch alone.
+
+        Without it XLA leaves a branch's tokens split over the sequence, forward or backward, and
+        gathers its kernels instead.
+        """
+        if not self.sequence:
+            return x
+        return jax.lax.with_sharding_constraint(x, NamedSharding(self.mesh, P(BATCH_AXES)))
+
     def on_each_device(self, f: F) -> F:
         """`f` of arrays [batch, T, heads, size], by each device on its examples and heads."""
         spec = P(BATCH_AXES, None, "tensor")
