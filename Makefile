@@ -1,6 +1,7 @@
 # make demo: train on real data from scratch, then fine-tune at twice the resolution.
 # make test: the tests. make parity: those against torch, timm and transformers.
-# make tpu: programs for absent TPUs. make lint: style and types. All make and reuse .venv.
+# make tpu: programs for absent TPUs. make lint: style and types. All make and reuse .venv; tpu has
+# its own, for where libtpu is installed JAX looks for TPUs at every start, and complains.
 PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
@@ -21,8 +22,8 @@ test: .venv/installed-for-test
 parity: .venv/installed-for-parity
 	$(BIN)/python -m pytest -n 2 tests/peers
 
-tpu: .venv/installed-for-tpu
-	$(BIN)/python -m pytest tests/tpu
+tpu: .venv-tpu/installed
+	.venv-tpu/bin/python -m pytest tests/tpu
 
 lint: .venv/installed-for-test
 	$(BIN)/ruff format --check .
@@ -42,6 +43,7 @@ lint: .venv/installed-for-test
 	$(PIP) --editable '.[test,parity]'
 	touch $@
 
-.venv/installed-for-tpu: .venv/installed-for-test
-	$(PIP) --editable '.[test,tpu]'
+.venv-tpu/installed: setup.py constraints.txt
+	$(PYTHON) -m venv .venv-tpu
+	$(PIP:.venv/%=.venv-tpu/%) --editable '.[test,tpu]'
 	touch $@
