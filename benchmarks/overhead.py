@@ -23,7 +23,7 @@ from benchmarks.step import seconds_a_step
 from vit_jax.schema import build
 from vit_jax.training.config import TrainConfig
 from vit_jax.training.loop import make_loader, train
-from vit_jax.training.program import jit_step, make_init, state_shapes
+from vit_jax.training.program import jit_step, start_state, state_shapes
 from vit_jax.training.setup import prepare
 
 # Of a checkpoint, which comes after the last step in any case.
@@ -92,12 +92,10 @@ def _bare(config: TrainConfig, steps: int) -> float:
     """Seconds a step on the first batch, again and again."""
     setup = prepare(config)
     shapes = state_shapes(setup.config, setup.optimizer, setup.mesh)
-    shardings = jax.tree.map(lambda x: x.sharding, shapes)
-    init = make_init(setup.config, setup.optimizer)
-    state = jax.jit(lambda: init(None), out_shardings=shardings)()
+    state = start_state(setup.config, setup.optimizer, shapes)
     with make_loader(setup, start=0) as loader:
         batch = next(loader).arrays
-    step = jit_step(setup.config, setup.optimizer, setup.mesh)
+    step = jit_step(setup.config, setup.optimizer, setup.mesh, state)
     return seconds_a_step(step, state, batch, warmup=1, steps=steps)
 
 

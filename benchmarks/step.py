@@ -14,7 +14,7 @@ from vit_jax.models.functional import abstract_params
 from vit_jax.parallel.mesh import MeshConfig, make_mesh
 from vit_jax.training.config import TrainConfig
 from vit_jax.training.optimizer import OptimizerConfig, make_optimizer, make_schedule
-from vit_jax.training.program import batch_shapes, jit_step, make_init, state_shapes
+from vit_jax.training.program import batch_shapes, jit_step, start_state, state_shapes
 
 CLASSES = 1000
 
@@ -30,7 +30,6 @@ class SyntheticStep:
         self,
         name: str,
         batch_size: int,
-        mesh: MeshConfig | None = None,
         devices: Any = None,
         **model: Any,
     ):
@@ -41,32 +40,29 @@ class SyntheticStep:
                 lr=1e-3, weight_decay=0.1, clip_norm=1.0, momentum_dtype="bfloat16", warmup_steps=10
             ),
             total_steps=10_000,
-            mesh=mesh or MeshConfig(),
         )
-        self.mesh: Mesh = make_mesh(self.config.mesh, devices)
+        self.mesh: Mesh = make_mesh(MeshConfig(), devices)
         schedule = make_schedule(self.config.optimizer, 10_000)
         params = abstract_params(self.config.model)
         self.optimizer: optax.GradientTransformation = make_optimizer(
             self.config.optimizer, schedule, params
         )
 
+        self._shapes = state_shapes(self.config, self.optimizer, self.mesh)
+
     def compile(self) -> jax.stages.Compiled:
         """Traces and compiles the step; nothing is allocated."""
-        state = state_shapes(self.config, self.optimizer, self.mesh)
-        batch = batch_shapes(self.config, self.mesh)
-        return jit_step(self.config, self.optimizer, self.mesh).lower(state, batch).compile()
+        step = jit_step(self.config, self.optimizer, self.mesh, self._shapes)
+        return step.lower(self._shapes, batch_shapes(self.config, self.mesh)).compile()
 
     def start(self) -> tuple[jax.stages.Compiled, Any, Any]:
         """The compiled step, a state and a batch on the devices."""
-        shapes = state_shapes(self.config, self.optimizer, self.mesh)
-        shardings = jax.tree.map(lambda x: x.sharding, shapes)
-        init = make_init(self.config, self.optimizer)
         rng = np.random.default_rng(0)
         batch = {
             name: jax.device_put(_random(rng, x.shape, x.dtype), x.sharding)
             for name, x in batch_shapes(self.config, self.mesh).items()
         }
-        return self.compile(), jax.jit(lambda: init(None), out_shardings=shardings)(), batch
+        return self.compile(), start_state(self.config, self.optimizer, self._shapes), batch
 
 
 def seconds_a_step(step: Any, state: Any, batch: Any, *, warmup: int, steps: int) -> float:

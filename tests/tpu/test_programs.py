@@ -76,7 +76,7 @@ CASES = {
 }
 
 
-def compiled(case: Case, num_slices: int = 1) -> jax.stages.Compiled:
+def compiled(case: Case) -> jax.stages.Compiled:
     model = ModelConfig(case.name, num_classes=1000, dtype="bfloat16", **case.options).following()
     optimizer = OptimizerConfig(lr=1e-3, weight_decay=0.1, clip_norm=1.0)
     config = TrainConfig(
@@ -86,9 +86,10 @@ def compiled(case: Case, num_slices: int = 1) -> jax.stages.Compiled:
     transformation = make_optimizer(
         optimizer, make_schedule(optimizer, 1000), abstract_params(model)
     )
-    mesh = make_mesh(case.mesh, topology_devices(case.topology, num_slices))
+    mesh = make_mesh(case.mesh, topology_devices(case.topology))
     state = state_shapes(config, transformation, mesh)
-    return jit_step(config, transformation, mesh).lower(state, batch_shapes(config, mesh)).compile()
+    step = jit_step(config, transformation, mesh, state)
+    return step.lower(state, batch_shapes(config, mesh)).compile()
 
 
 def total(sent: list[Collective], *kinds: str) -> int:

@@ -25,7 +25,7 @@ from vit_jax.runs.directory import RunDirectory, has_checkpoint, read_config
 from vit_jax.schema import build, to_dict
 from vit_jax.training.config import TrainConfig
 from vit_jax.training.early_stop import BestStep, best_params
-from vit_jax.training.program import jit_step, make_init, state_shapes
+from vit_jax.training.program import jit_step, start_state, state_shapes
 from vit_jax.training.reporter import Reporter, is_due
 from vit_jax.training.setup import Setup, make_evaluations, place_initial, prepare
 from vit_jax.training.step import TrainState, final_params
@@ -125,7 +125,7 @@ class _Run:
                 self._stop(start)
             if self._is_over(start):
                 return start, state
-        train_step = jit_step(config, self.setup.optimizer, self.setup.mesh)
+        train_step = jit_step(config, self.setup.optimizer, self.setup.mesh, state)
         pending: tuple[int, dict[str, Array]] | None = None
         for step in range(start + 1, total + 1):
             self.trace.start_before(step)
@@ -227,17 +227,15 @@ def _restore_or_init(
     setup: Setup, checkpoints: Checkpoints, initial: Params | None
 ) -> tuple[int, TrainState]:
     """The step and state to go on from, sharded from the first moment on."""
-    init = make_init(setup.config, setup.optimizer)
-    shapes = state_shapes(setup.config, setup.optimizer, setup.mesh)
+    config, optimizer = setup.config, setup.optimizer
+    shapes = state_shapes(config, optimizer, setup.mesh)
     restored = checkpoints.restore(shapes)
     if restored is not None:
         return restored
-    shardings = jax.tree.map(lambda x: x.sharding, shapes)
-    if setup.initial is None:
-        return 0, jax.jit(lambda: init(None), out_shardings=shardings)()
-    if initial is None:  # The run had a state, but none that can be read.
+    if initial is None and setup.initial is not None:
+        # The run had a state, but none that can be read.
         initial = together(lambda: place_initial(setup))
-    return 0, jax.jit(init, out_shardings=shardings)(initial)
+    return 0, start_state(config, optimizer, shapes, initial)
 
 
 def make_loader(setup: Setup, start: int) -> Loader:

@@ -17,29 +17,39 @@ from vit_jax.training.config import TrainConfig
 from vit_jax.training.step import Batch, TrainState, init_state, make_train_step
 
 
-def make_init(
-    config: TrainConfig, optimizer: optax.GradientTransformation
-) -> Callable[[Params | None], TrainState]:
-    """The state to start from, given parameters or, for None, with fresh ones."""
-
-    def init(params: Params | None) -> TrainState:
-        if params is None:
-            params = init_params(config.model, config.seed)
-        return init_state(params, optimizer, average=config.optimizer.average is not None)
-
-    return init
-
-
 def state_shapes(
     config: TrainConfig, optimizer: optax.GradientTransformation, mesh: Mesh
 ) -> TrainState:
     """Shapes, types and shardings of the state, as `jax.ShapeDtypeStruct`."""
-    shapes = jax.eval_shape(lambda: make_init(config, optimizer)(None))
+    shapes = jax.eval_shape(lambda: _init(config, optimizer, None))
     return jax.tree.map(
         lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s),
         shapes,
         state_shardings(shapes, mesh),
     )
+
+
+def start_state(
+    config: TrainConfig,
+    optimizer: optax.GradientTransformation,
+    shapes: TrainState,
+    params: Params | None = None,
+) -> TrainState:
+    """The state before the first step, placed as `shapes` (of `state_shapes`) say.
+
+    Args:
+      params: to start from; None draws fresh ones.
+    """
+    shardings = jax.tree.map(lambda x: x.sharding, shapes)
+    return jax.jit(lambda p: _init(config, optimizer, p), out_shardings=shardings)(params)
+
+
+def _init(
+    config: TrainConfig, optimizer: optax.GradientTransformation, params: Params | None
+) -> TrainState:
+    if params is None:
+        params = init_params(config.model, config.seed)
+    return init_state(params, optimizer, average=config.optimizer.average is not None)
 
 
 def batch_shapes(config: TrainConfig, mesh: Mesh) -> dict[str, jax.ShapeDtypeStruct]:
@@ -55,12 +65,13 @@ def batch_shapes(config: TrainConfig, mesh: Mesh) -> dict[str, jax.ShapeDtypeStr
 
 
 def jit_step(
-    config: TrainConfig, optimizer: optax.GradientTransformation, mesh: Mesh
+    config: TrainConfig, optimizer: optax.GradientTransformation, mesh: Mesh, state: TrainState
 ) -> "jax.stages.Wrapped":
     """The step of `make_train_step`, which takes the state's memory for the next state.
 
     Args:
       config: with nothing of the model left open.
+      state: arrays or, as of `state_shapes`, their shapes.
     """
     model = config.model
     assert model.preprocessing is not None
@@ -79,7 +90,7 @@ def jit_step(
         average=config.optimizer.average,
         seed=config.seed,
     )
-    shardings = jax.tree.map(lambda x: x.sharding, state_shapes(config, optimizer, mesh))
+    shardings = state_shardings(state, mesh)
     return jax.jit(
         step,
         in_shardings=(shardings, batch_sharding(mesh)),
