@@ -30,6 +30,7 @@ class SyntheticStep:
         self,
         name: str,
         batch_size: int,
+        mesh: MeshConfig,
         devices: Any = None,
         **model: Any,
     ):
@@ -40,8 +41,9 @@ class SyntheticStep:
                 lr=1e-3, weight_decay=0.1, clip_norm=1.0, momentum_dtype="bfloat16", warmup_steps=10
             ),
             total_steps=10_000,
+            mesh=mesh,
         )
-        self.mesh: Mesh = make_mesh(MeshConfig(), devices)
+        self.mesh: Mesh = make_mesh(mesh, devices)
         schedule = make_schedule(self.config.optimizer, 10_000)
         params = abstract_params(self.config.model)
         self.optimizer: optax.GradientTransformation = make_optimizer(

@@ -17,6 +17,7 @@ import jax
 
 from benchmarks.step import SyntheticStep, seconds_a_step
 from vit_jax.analysis.peaks import images_at_peak
+from vit_jax.parallel.mesh import MeshConfig
 
 HEAD = "| model | attention | scan | remat | batch | img/s | MFU | compile | memory |"
 
@@ -43,6 +44,7 @@ def main(
         synthetic = SyntheticStep(
             name,
             batch_size * len(devices),
+            MeshConfig(),
             attention=attention,
             scan=scan == "scan",
             remat=remat,

@@ -5,6 +5,7 @@ bytes of a device to what was recorded with libtpu 0.0.42, and a tenth more.
 """
 
 import functools
+import re
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,19 +15,15 @@ import pytest
 from jax import P
 from jax.sharding import NamedSharding
 
+from benchmarks.step import SyntheticStep
 from vit_jax.analysis.collectives import KINDS, Collective, collectives
 from vit_jax.analysis.macs import count_params
-from vit_jax.data.config import DataConfig
 from vit_jax.errors import UserError
 from vit_jax.models.config import ModelConfig
 from vit_jax.models.dot_product import attend
-from vit_jax.models.functional import abstract_params
 from vit_jax.parallel.mesh import MeshConfig, make_mesh
 from vit_jax.parallel.sharding import OnMesh
 from vit_jax.parallel.topologies import topology_devices
-from vit_jax.training.config import TrainConfig
-from vit_jax.training.optimizer import OptimizerConfig, make_optimizer, make_schedule
-from vit_jax.training.program import batch_shapes, jit_step, state_shapes
 
 pytest.importorskip("libtpu")
 GIB = 2**30
@@ -59,6 +56,14 @@ class Case:
 BLOCK = {"remat": "block"}
 CASES = {
     "B-16": Case("ViT-B/16", "v5e:4x4", MeshConfig(), 1024, {"all-reduce": 1.02}, 30, 13.9),
+    "H-16": Case(
+        *("ViT-H/14", "v5e:4x4", MeshConfig(1, 16), 1024),
+        *({"all-gather": 0.95, "collective-permute": 5, "all-reduce": 0.02}, 15_000, 3.7, BLOCK),
+    ),
+    "B-256": Case(
+        *("ViT-B/16", "v5e:16x16", MeshConfig(16, 16), 4096),
+        *({"all-gather": 2.02, "all-reduce": 1.1}, 240, 3.2),
+    ),
     "L-16": Case(
         *("ViT-L/16", "v5e:4x4", MeshConfig(1, 16), 1024),
         *({"all-gather": 0.95, "collective-permute": 5, "all-reduce": 0.02}, 11_200, 1.9, BLOCK),
@@ -77,19 +82,10 @@ CASES = {
 
 
 def compiled(case: Case) -> jax.stages.Compiled:
-    model = ModelConfig(case.name, num_classes=1000, dtype="bfloat16", **case.options).following()
-    optimizer = OptimizerConfig(lr=1e-3, weight_decay=0.1, clip_norm=1.0)
-    config = TrainConfig(
-        model, DataConfig("none", batch_size=case.batch_size), optimizer, total_steps=1000,
-        mesh=case.mesh,
-    )  # fmt: skip
-    transformation = make_optimizer(
-        optimizer, make_schedule(optimizer, 1000), abstract_params(model)
-    )
-    mesh = make_mesh(case.mesh, topology_devices(case.topology))
-    state = state_shapes(config, transformation, mesh)
-    step = jit_step(config, transformation, mesh, state)
-    return step.lower(state, batch_shapes(config, mesh)).compile()
+    devices = topology_devices(case.topology, case.mesh.num_slices)
+    return SyntheticStep(
+        case.name, case.batch_size, case.mesh, devices, dtype="bfloat16", **case.options
+    ).compile()
 
 
 def total(sent: list[Collective], *kinds: str) -> int:
@@ -127,8 +123,8 @@ def test_a_step_s_memory_and_collectives(case: Case) -> None:
         assert total(sent, kind) <= case.sent.get(kind, 0.01) * params
     assert sum(c.times for c in sent) <= case.number
     assert memory.peak_memory_in_bytes <= 1.1 * case.gib * GIB
-    # Parameters and two moments in float32, and whatever cannot be split.
-    state = 6 * params / case.mesh.fsdp
+    # Parameters and a moment in float32, another in bfloat16, and whatever cannot be split.
+    state = 5 * params / case.mesh.fsdp
     assert state <= memory.argument_size_in_bytes <= 1.1 * state + 224 * 224 * 3 * case.batch_size
 
 
@@ -148,6 +144,17 @@ def test_tensor_parallel_blocks_gather_no_kernels(sequence: bool) -> None:
     # What each half makes of a block's 32 examples is put together, in every block.
     tokens = 32 * 197 * 384 * 2
     assert any(c.times == 12 and c.bytes >= tokens / 2 for c in sent)
+
+
+def test_gradients_go_between_slices_in_parts() -> None:
+    case = Case("ViT-S/16", "v5e:2x2", MeshConfig(num_slices=2), 64, options={"depth": 2})
+    program = compiled(case)
+    params = 2 * sum(count_params(ModelConfig("ViT-S/16", num_classes=1000, depth=2)).values())
+    sent = collectives(program.as_text())
+    # A slice sums its own, each of its four devices sends a quarter, and they put these together.
+    assert 0.25 * params <= total(sent, "send") <= 0.26 * params
+    groups = re.findall(r"replica_groups=(\S+),", program.as_text())
+    assert set(groups) == {"{{0,1,2,3}}"}
 
 
 def test_several_slices() -> None:

@@ -4,7 +4,8 @@ import re
 from collections import defaultdict
 from dataclasses import dataclass
 
-KINDS = ("all-gather", "all-reduce", "reduce-scatter", "all-to-all", "collective-permute")
+# The last is what goes to other slices.
+KINDS = ("all-gather", "all-reduce", "reduce-scatter", "all-to-all", "collective-permute", "send")
 
 _COMPUTATION = re.compile(r"^(ENTRY )?%?([\w.\-]+) \(.*\{$")
 _OPERATION = re.compile(rf"= (.*?) ({'|'.join(KINDS)})(-start)?\(")
@@ -45,7 +46,7 @@ def collectives(hlo: str) -> list[Collective]:
     """
     computations = _computations(hlo)
     times = _times(computations)
-    found: dict[str, Collective] = {}
+    found: dict[tuple, Collective] = {}
     for name, lines in computations.items():
         for line in lines:
             operation = _OPERATION.search(line)
@@ -53,13 +54,15 @@ def collectives(hlo: str) -> list[Collective]:
                 continue
             result, kind, is_start = operation.groups()
             parts = _parts(result)
-            if is_start:  # The result holds the operand, the result and what the device notes.
+            if is_start or kind == "send":
+                # The result holds the operand, the result and what the device notes.
                 parts = [max(parts, key=lambda part: part[1])]
             shapes = tuple(shape for shape, _ in parts)
             source = _SOURCE.search(line)
             channel = _CHANNEL.search(line)
-            # A TPU's compiler cuts one collective into stages, which all name its channel.
-            key = channel.group(1) if channel else f"{name} {len(found)}"
+            # A TPU's compiler cuts one collective into stages, which all name its channel; fused
+            # ones of different shapes may share a channel too.
+            key = channel.group(1) if channel else f"{name} {len(found)}", kind, shapes
             size = sum(number for _, number in parts)
             if key not in found or size * times[name] > found[key].bytes * found[key].times:
                 found[key] = Collective(
