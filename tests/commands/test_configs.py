@@ -15,28 +15,28 @@ def load(spec: str, *overrides: str) -> TrainConfig:
 RATES = (0.001, 0.003, 0.01, 0.03)
 
 
-# Table 4: steps, and the grid that the rate must be of. Warm-up: the paper's code, and AugReg's
-# Table 4 for runs of 500 steps.
+# Table 4: the grid that the default rate must be of. Warm-up, by the steps of test_recipes.py: the
+# paper's code, and AugReg's Table 4 for runs of 500 and 2,500 steps.
 @pytest.mark.parametrize(
-    ("data", "steps", "warmup", "grid"),
+    ("data", "warmup", "grid"),
     [
-        ("imagenet", 20_000, 500, (0.003, 0.01, 0.03, 0.06)),
-        ("cifar10", 10_000, 500, RATES),
-        ("cifar100", 10_000, 500, RATES),
-        ("pets", 500, 100, RATES),
-        ("flowers", 500, 100, RATES),
+        ("imagenet", 500, (0.003, 0.01, 0.03, 0.06)),
+        ("cifar10", 500, RATES),
+        ("cifar100", 500, RATES),
+        ("pets", 100, RATES),
+        ("flowers", 100, RATES),
+        ("a_task_of_vtab", 200, (0.01,)),
+        ("./photos", 200, (0.01,)),
     ],
 )
-def test_fine_tuning_is_table_4(
-    data: str, steps: int, warmup: int, grid: tuple[float, ...]
+def test_fine_tuning_warms_up_to_a_rate_of_table_4(
+    data: str, warmup: int, grid: tuple[float, ...]
 ) -> None:
     config = load(f"configs/finetune.py:b16,{data},weights=weights.npz")
-    _assert_recipe_of_table_4(config)
-    assert (config.total_steps, config.optimizer.warmup_steps) == (steps, warmup)
+    assert config.optimizer.warmup_steps == warmup
     assert config.optimizer.lr in grid
-    assert (config.model.name, config.model.image_size) == ("b16", 384)
+    assert config.model.name == "b16"
     assert config.init_from == "weights.npz"
-    assert config.optimizer.average is None
 
 
 def _assert_recipe_of_table_4(config: TrainConfig) -> None:
