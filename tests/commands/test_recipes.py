@@ -227,6 +227,23 @@ def test_the_regularisation_of_figure_3() -> None:
     assert "dropout would be ignored: R50x1 is a ResNet" in told
 
 
+# Figure 4's caption: ViT-b/32 is half as wide as ViT-B/32 of Table 1.
+def test_subsets_as_in_figure_4() -> None:
+    config = load(
+        "pretrain.py:b32,jft",
+        *("--config.data.subset=9000000", "--config.epochs=none"),
+        *("--config.total_steps=517822", "--config.early_stop.eval=test"),
+        *("--config.model.width=384", "--config.model.mlp_dim=1536"),
+        "--config.model.representation_size=384",
+    )
+    size = config.model.size
+    assert (2 * size.width, 2 * size.mlp_dim) == (768, 3072)
+    assert size.depth == 12
+    assert config.total_steps == 7 * 303_000_000 // config.data.batch_size
+    assert config.early_stop is not None
+    assert (config.early_stop.name, config.early_stop.patience) == ("test/top1", None)
+
+
 # Table 7 and BiT's section 3.3: 0.03 for 256 images; 10, 23, 30 and 37 of 40 epochs.
 def test_resnets_with_sgd_as_in_table_7() -> None:
     config = load("pretrain.py:R152x2,jft,optimizer=sgd")
@@ -238,6 +255,8 @@ def test_resnets_with_sgd_as_in_table_7() -> None:
     assert optimizer.milestones == (10 / 40, 23 / 40, 30 / 40, 37 / 40)
     # 1e-4 in the gradient, of which momentum 0.9 makes 1 + 0.9 + 0.81 + ... times as much.
     assert optimizer.weight_decay == pytest.approx(1e-4 / (1 - 0.9))
+    smaller = load("pretrain.py:R50x1,jft,optimizer=sgd", "--config.data.batch_size=512")
+    assert smaller.optimizer.lr == pytest.approx(0.03 * 512 / 256)
     for spec in ("b16,jft", "R50x1,./photos"):
         assert "sgd is that of Table 7" in refusal(load, f"pretrain.py:{spec},optimizer=sgd")
 
