@@ -8,9 +8,11 @@ rate 1e-3 and cosine decay, 10,000 steps of warm-up, clipped at norm 1; softmax;
 fixed positions of sines and cosines, a hidden tanh layer before the head; crops and flips,
 RandAugment of two layers and magnitude 10, Mixup 0.2; no dropout, stochastic depth or averaging.
 Weight decay of 1e-4 there is not times the rate; 0.1 here is, by 1e-3. First moment in bfloat16,
-decay of kernels alone, training on 99 % of the images, evaluation at short side 256: the authors'
-code (big_vision, configs/vit_s16_i1k.py). Its RandAugment has the original's faults, which are on
-here (vit_jax/data/randaugment.py); --config.data.randaugment.original_faults=False mends them.
+decay of kernels alone, training on 99 % of the images, evaluation on the centre of the image at
+short side 256: the authors' code (big_vision, configs/vit_s16_i1k.py). It resizes by area there,
+here bilinearly without antialiasing (configs/augreg.py says why). Its RandAugment has the
+original's faults, which are on here (vit_jax/data/randaugment.py);
+--config.data.randaugment.original_faults=False mends them.
 
 Expected top-1 on ImageNet's validation split in percent (the paper's table), and without a part:
 

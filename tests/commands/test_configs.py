@@ -104,6 +104,20 @@ def test_augreg_is_its_table_4(
     assert load(f"configs/augreg.py:B_16,{data},size=224").model.image_size == 224
 
 
+# As the recommended files on ImageNet at 384 pixels are named.
+@pytest.mark.parametrize(
+    ("models", "rate"),
+    [
+        ("S_32 B_32 L_16 R26_S_32 R50_L_32 runs/mine,model=l16", 0.01),
+        ("Ti_16 S_16 B_16 R_Ti_16 B_8 runs/mine,model=b16", 0.03),
+    ],
+)
+def test_augreg_takes_the_rates_of_its_table_3(models: str, rate: float) -> None:
+    for model in models.split():
+        config = load(f"configs/augreg.py:{model},data=imagenet")
+        assert config.optimizer.lr == rate, model
+
+
 # A released file.
 FULL_NAME = "B_32-i21k-300ep-lr_0.001-aug_light1-wd_0.1-do_0.0-sd_0.0"
 

@@ -1,4 +1,8 @@
-"""The augmentation levels of "How to train your ViT?" (AugReg, arXiv 2106.10270)."""
+"""The augmentation levels of "How to train your ViT?" (AugReg, arXiv 2106.10270).
+
+Names are the paper's. Those of its released files count the light levels from 0: by the order of
+the two lists, light0 and light1 there are light1 and light2 here.
+"""
 
 from typing import NamedTuple
 

@@ -1,7 +1,8 @@
 """The files of "How to train your ViT?" (Steiner et al., arXiv 2106.10270): names and choice.
 
 A name says how a model was pre-trained and, after `--`, fine-tuned; the storage's `index.csv`
-has the accuracies of all 50,000.
+has the accuracies of all 50,000. The paper's levels of augmentation light1 and light2 are, by the
+order of the two lists, light0 and light1 in names; the other five are the same.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import re
 from collections.abc import Sequence
 
 from vit_jax.errors import UserError
+from vit_jax.models.sizes import parse_name
 from vit_jax.weights.download import STORAGE, fetch
 from vit_jax.weights.released import NUM_CLASSES, Release
 
@@ -67,6 +69,14 @@ _PUBLISHED = {
 def recommended() -> list[Release]:
     """The files that the authors recommend, before and after fine-tuning on ImageNet."""
     return [release for stem in _PUBLISHED if (release := parse(stem)) is not None]
+
+
+def rate_on_imagenet(model: str) -> float | None:
+    """The rate at which the recommended file of a model, such as ViT-B/16, was fine-tuned."""
+    for stem, (rate, _) in _RECOMMENDED.items():
+        if parse_name(_model_name(stem.partition("-")[0])) == parse_name(model):
+            return float(rate)
+    return None
 
 
 def parse(stem: str) -> Release | None:
