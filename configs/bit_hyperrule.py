@@ -84,6 +84,8 @@ def get_config(argument: str | None = None) -> ConfigDict:
 def _examples(dataset: Dataset, given: str | None) -> int:
     """Training examples, which the rule goes by."""
     if given is not None:
+        if int(given) < 1:
+            raise UserError(f"examples={given}: the number of training examples must be at least 1")
         return int(given)
     if not dataset.sizes:
         raise UserError(

@@ -5,6 +5,7 @@ import math
 import pytest
 
 from tests.small_models import refusal
+from vit_jax.analysis import published
 from vit_jax.config import load_config
 from vit_jax.schema import build, to_dict
 from vit_jax.training.config import TrainConfig
@@ -15,6 +16,8 @@ def load(spec: str, *overrides: str) -> TrainConfig:
 
 
 def value(config: TrainConfig, dotted: str) -> object:
+    if dotted == "optimizer.betas":  # as `describe` prints them
+        return config.optimizer.betas
     section = to_dict(config)
     for key in dotted.split("."):
         section = section[key]
@@ -48,6 +51,11 @@ def width(model: str) -> int | None:
     return next((number for size, number in widths.items() if size in model), None)
 
 
+# Section 4.1.
+ADAM = {"optimizer.name": "adamw", "optimizer.betas": (0.9, 0.999)}
+CROPS_AND_FLIPS = {"data.crop": "inception", "data.crop_area": [0.05, 1.0], "data.flip": True}
+
+
 def table_3():
     for data, rows in TABLE_3.items():
         for models, epochs, lr, schedule, weight_decay, dropout in rows:
@@ -59,8 +67,8 @@ def table_3():
                         "data.batch_size": 4096,
                         "optimizer.warmup_steps": 10_000,
                         "model.image_size": 224,
-                        "optimizer.name": "adamw",
                         "optimizer.clip_norm": 1.0 if data == "imagenet" else None,
+                        **ADAM,
                         # The row.
                         "epochs": max(epochs) if isinstance(epochs, tuple) else epochs,
                         "optimizer.lr": lr,
@@ -77,7 +85,7 @@ def table_3():
                         "model.stochastic_depth": 0.0,
                         "data.randaugment": None,
                         "data.mixup": 0.0,
-                        "data.crop_area": [0.05, 1.0],
+                        **CROPS_AND_FLIPS,
                     },
                 )
 
@@ -104,6 +112,7 @@ def table_4():
                     "optimizer.lr": rate,
                     "optimizer.name": "sgd",
                     "optimizer.momentum": 0.9,
+                    "optimizer.momentum_dtype": "bfloat16",
                     "optimizer.schedule": "cosine",
                     "optimizer.weight_decay": 0.0,
                     "optimizer.clip_norm": 1.0,
@@ -114,6 +123,7 @@ def table_4():
                     "model.representation_size": None,
                     "loss": "softmax",
                     "label_smoothing": 0.0,
+                    **CROPS_AND_FLIPS,
                 },
             )
 
@@ -151,8 +161,10 @@ def augreg():
                         "model.stochastic_depth": dropout,
                         "optimizer.weight_decay": weight_decay,
                         "optimizer.decay_mask": "kernels",
+                        "optimizer.momentum_dtype": "bfloat16",
+                        **ADAM,
+                        **CROPS_AND_FLIPS,
                         "data.batch_size": 4096,
-                        "optimizer.name": "adamw",
                         "optimizer.lr": 1e-3,
                         "optimizer.schedule": "cosine",
                         "optimizer.warmup_steps": 10_000,
@@ -171,6 +183,23 @@ def augreg():
 def test_every_published_recipe(spec: str, expected: dict[str, object]) -> None:
     config = load(spec)
     assert {key: value(config, key) for key in expected} == expected
+
+
+def test_two_numbers_of_epochs_are_both_known() -> None:
+    both = {
+        (model, data): epochs
+        for data, rows in TABLE_3.items()
+        for models, epochs, *_ in rows
+        for model in models.split()
+        if isinstance(epochs, tuple)
+    }
+    listed = {
+        (model.removeprefix("ViT-"), row.data): row.epochs
+        for row in published.TABLE_3
+        for model in row.models
+        if len(row.epochs) > 1
+    }
+    assert listed == both
 
 
 @pytest.mark.parametrize(
@@ -270,7 +299,21 @@ def test_augreg_keeps_training_and_fine_tuning_apart() -> None:
         "leave it out"
     )
     assert "did you mean 'medium1'?" in refusal(load, "augreg.py:B_16,imagenet,aug=medum1")
+    # A name of files.
+    assert refusal(load, "augreg.py:B_16,imagenet,aug=light0").endswith(
+        "write aug=light1, as the paper names it"
+    )
+    assert refusal(load, "augreg.py:b16,imagenet,aug=none") == (
+        "'b16' is no model of AugReg's; did you mean 'B_16'?"
+    )
+    # Fine-tuning has a default, pets.
+    assert "needs data after the model" in refusal(load, "augreg.py:B_16,aug=light1")
     assert load("augreg.py:R26_S_32,./photos,aug=light1").model.name == "R26+ViT-S/32"
+
+
+def test_augreg_without_weight_decay_masks_none() -> None:
+    optimizer = load("augreg.py:B_16,imagenet,aug=none,weight_decay=0").optimizer
+    assert (optimizer.weight_decay, optimizer.decay_mask) == (0.0, "all")
 
 
 # "Better plain ViT baselines".
@@ -328,6 +371,9 @@ def test_the_bit_hyper_rule(spec, steps, mixup, crop) -> None:
 def test_the_bit_hyper_rule_asks_for_the_number_of_examples() -> None:
     told = refusal(load, "bit_hyperrule.py:R50x1,./photos,weights=w.npz")
     assert told.endswith("say that of ./photos with examples=NUMBER in the argument")
+    for number in (0, -5):
+        told = refusal(load, f"bit_hyperrule.py:R50x1,./photos,examples={number},weights=w.npz")
+        assert told == f"examples={number}: the number of training examples must be at least 1"
 
 
 def test_head_biases_are_those_of_rare_classes() -> None:
