@@ -188,7 +188,7 @@ def changed(**changes) -> ModelConfig:
     [
         (changed(pooling="gap"), "w.safetensors", "huggingface", "no pooling=gap"),
         (changed(registers=2), "w.safetensors", "huggingface", "no registers"),
-        (changed(positions="none"), "w.safetensors", "huggingface", "no positions=none"),
+        (changed(positions="absent"), "w.safetensors", "huggingface", "no positions=absent"),
         (
             changed(representation_size=8),
             "w.safetensors",
