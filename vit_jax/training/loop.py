@@ -280,7 +280,11 @@ def _write_weights(
                 params,
                 setup.model,
                 class_names=setup.source.class_names,
-                facts={"step": step, "averaged": setup.config.optimizer.average is not None},
+                facts={
+                    "step": step,
+                    "averaged": setup.config.optimizer.average is not None,
+                    "loss": setup.config.loss,
+                },
             )
         except OSError as error:
             raise UserError(
