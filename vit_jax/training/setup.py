@@ -141,15 +141,19 @@ def assemble(
 
 
 def place_initial(setup: Setup) -> Params:
-    """Reads the parameters to start from onto the mesh; each process gives its devices' parts."""
+    """Reads the parameters to start from onto the mesh."""
     assert setup.initial is not None
-    params = setup.initial()
+    return place(setup.initial(), setup.mesh)
 
-    def place(stored: AnyArray, sharding: NamedSharding) -> Array:
+
+def place(params: Params, mesh: Mesh) -> Params:
+    """Reads stored parameters onto a mesh; each process gives its devices' parts."""
+
+    def read(stored: AnyArray, sharding: NamedSharding) -> Array:
         array = np.asarray(stored)
         return jax.make_array_from_callback(array.shape, sharding, lambda index: array[index])
 
-    return jax.tree.map(place, params, state_shardings(params, setup.mesh))
+    return jax.tree.map(read, params, state_shardings(params, mesh))
 
 
 def make_evaluations(setup: Setup) -> dict[str, Classification]:
