@@ -116,6 +116,7 @@ def assemble(
 ) -> Setup:
     """As `prepare`, with devices and data that are given."""
     total_steps = config.steps(len(source))
+    _check_early_stop(config, total_steps)
     schedule = make_schedule(config.optimizer, total_steps)
     model = _with_classes(config.model, source)
     initial = None
@@ -198,6 +199,18 @@ def _open_initial(
     assert config.init_from is not None
     weights = open_weights(resolve(config.init_from), model.image_size)
     return fit(weights, model, config.position_resize, keep_head=keep_head)
+
+
+def _check_early_stop(config: TrainConfig, total_steps: int) -> None:
+    if config.early_stop is None:
+        return
+    name = config.early_stop.eval
+    every_steps = config.evals[name].every_steps
+    if every_steps is not None and every_steps >= total_steps:
+        raise UserError(
+            f"config.early_stop would be ignored: evals.{name} comes every {every_steps} steps, so "
+            f"after the last of {total_steps} only; lower its every_steps"
+        )
 
 
 def _check_batch(config: TrainConfig, mesh: Mesh) -> None:
