@@ -40,6 +40,10 @@ def test_a_recipe_of_table_3_without_data_or_devices(capsys) -> None:
         "label smoothing": "none",
         "head bias": "-10",
         "representation": "tanh layer of width 1280",
+        "positions": "learned",
+        "pooling": "token",
+        "activations": "bfloat16",
+        "seed": "0",
         "crop": "5% to 100% of the area",
         "flip": "left to right",
         "RandAugment": "none",
@@ -64,6 +68,9 @@ def test_the_plain_baseline_without_its_data(capsys, tmp_path: Path) -> None:
         "data": "imagenet2012/train[:99%], 1,268,355 examples",
         # 90 * 1,268,355 / 1024.
         "steps": "111,477",
+        "positions": "sincos2d",
+        "pooling": "gap",
+        "activations": "bfloat16",
         "schedule": "cosine to 0",
         "optimizer": "AdamW, betas 0.9, 0.999, first moment in bfloat16",
         "weight decay": "0.1 times the rate, of kernels alone",
@@ -85,10 +92,12 @@ def test_fine_tuning_without_its_weights(capsys, tmp_path: Path) -> None:
         "schedule": "a tenth after each of the steps 3,000, 6,000, 9,000",
         "optimizer": "SGD, momentum 0.9 in float32",
         "weight decay": "none",
+        "positions": None,
+        "pooling": None,
         "crop": "from the image at 160x160",
         "starts from": "bit/BiT-M-R50x1, which is not a file here and was not read",
     }
-    assert {name: rows[name] for name in expected} == expected
+    assert {name: rows.get(name) for name in expected} == expected
 
 
 def test_everything_that_can_be_on(capsys, tmp_path: Path) -> None:
@@ -106,6 +115,11 @@ def test_everything_that_can_be_on(capsys, tmp_path: Path) -> None:
         "--config.optimizer.rates=(('head/.*',10),)",
         "--config.model.dropout=0.1",
         "--config.model.stochastic_depth=0.2",
+        "--config.seed=7",
+        "--config.model.positions=absent",
+        "--config.evals.test.every_steps=50",
+        "--config.early_stop.eval=test",
+        "--config.early_stop.patience=3",
     )
     expected = {
         "crop": "from the image at short side 9",
@@ -118,6 +132,10 @@ def test_everything_that_can_be_on(capsys, tmp_path: Path) -> None:
         "own rates": "head/.* 10x",
         "dropout": "0.1",
         "stochastic depth": "0.2 at the last block",
+        "seed": "7",
+        "positions": "absent",
+        "best step by": "test/top1",
+        "patience": "3 evaluations",
         "mesh": "data 1, fsdp 1, tensor 1",
         "no batch": "",
     }
