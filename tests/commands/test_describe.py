@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from vit_jax.__main__ import main
+from vit_jax.data.datasets import DATASETS, Dataset
 
 
 def described(capsys: pytest.CaptureFixture[str], config: str, *overrides: str) -> dict[str, str]:
@@ -150,6 +151,16 @@ def test_everything_that_can_be_on(capsys, tmp_path: Path) -> None:
         (["pretrain.py:b16,no_such_set,recipe=jft"], "unknown TFDS data set 'no_such_set'"),
         (["pretrain.py:b16,imagenet", "--config.data.train=trian"], "splits: train (1281167)"),
         (
+            ["pretrain.py:b16,imagenet", "--config.evals.val.split=valdation"],
+            "splits: train (1281167), validation (50000)",
+        ),
+        (
+            ["pretrain.py:b16,imagenet", "--config.evals.val.dataset=cifar1O"],
+            "did you mean 'cifar10'?",
+        ),
+        (["pretrain.py:b16,imagenet", "--config.data.label=foo"], "no label 'foo'"),
+        (["pretrain.py:b16,imagenet", "--config.data.max_labels=3"], "max_labels would be ignored"),
+        (
             ["pretrain.py:b16,imagenet", "--config.data.test_fraction=0.1"],
             "test_fraction=0.1 would",
         ),
@@ -166,3 +177,30 @@ def test_mistakes_are_told_without_the_data_too(arguments, message, capsys, tmp_
     assert main(["describe", f"--config=configs/{config}", *overrides, data_dir]) == 2
     error = capsys.readouterr().err
     assert error.startswith("error: ") and message in error.splitlines()[-1]
+
+
+@pytest.mark.parametrize(
+    "override",
+    ["--config.data.max_labels=8", "--config.evals.test.dataset=imagenet_v2/matched-frequency"],
+)
+def test_what_is_not_here_is_no_mistake(override, capsys, tmp_path: Path) -> None:
+    data_dir = f"--config.data.data_dir={tmp_path}"
+    rows = described(capsys, "pretrain.py:b16,jft", data_dir, override)
+    assert rows["no batch"].startswith("no batch: unknown TFDS data set 'jft_300m'")
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("--config.data.label=foo", "has no label 'foo'"),
+        ("--config.data.max_labels=3", "max_labels would be ignored"),
+        ("--config.evals.test.split=tset", "splits: train (1437), test (360)"),
+    ],
+)
+def test_mistakes_in_data_that_are_here(override, message, capsys, tmp_path, monkeypatch) -> None:
+    # With a published size, which used to stand in for them.
+    digits = Dataset("digits", 10, {"train": 1437, "test": 360})
+    monkeypatch.setitem(DATASETS, "digits", digits)
+    data_dir = f"--config.data.data_dir={tmp_path}"
+    assert main(["describe", "--config=configs/quickstart.py", override, data_dir]) == 2
+    assert message in capsys.readouterr().err

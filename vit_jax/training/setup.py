@@ -16,7 +16,7 @@ from vit_jax.data.records import Source
 from vit_jax.data.sources import open_source
 from vit_jax.data.subset import Subset
 from vit_jax.errors import UserError
-from vit_jax.evaluation.classification import Classification
+from vit_jax.evaluation.classification import Classification, EvalConfig
 from vit_jax.models.config import ModelConfig
 from vit_jax.models.functional import Params, abstract_params
 from vit_jax.parallel.mesh import make_mesh
@@ -78,7 +78,8 @@ def open_training(data: DataConfig) -> Source:
     """The training data, or the subset of it that the config asks for.
 
     Raises:
-      UserError: it is not there, or not as the config says.
+      NoDataError: it is not there.
+      UserError: it is not as the config says.
     """
     source = open_source(
         data.dataset,
@@ -88,6 +89,15 @@ def open_training(data: DataConfig) -> Source:
         label=data.label,
         max_labels=data.max_labels,
     )
+    return part_for_training(data, source)
+
+
+def part_for_training(data: DataConfig, source: Source) -> Source:
+    """The subset that the config asks for, if it does.
+
+    Raises:
+      UserError: there are fewer records, or `max_labels` would be ignored.
+    """
     if data.max_labels is not None and source.max_labels is None:
         raise UserError(
             f"config.data.max_labels would be ignored: records of {source.name} have one label; "
@@ -157,6 +167,24 @@ def place(params: Params, mesh: Mesh) -> Params:
     return jax.tree.map(read, params, state_shardings(params, mesh))
 
 
+def open_evaluation(data: DataConfig, config: EvalConfig) -> Source:
+    """The data of one evaluation; what it leaves open is as in training.
+
+    Raises:
+      NoDataError: it is not there.
+      UserError: it is not as the config says.
+    """
+    dataset = config.dataset or data.dataset
+    return open_source(
+        dataset,
+        config.split,
+        data_dir=data.data_dir,
+        test_fraction=data.test_fraction if dataset == data.dataset else None,
+        label=data.label if dataset == data.dataset else None,
+        max_labels=data.max_labels,
+    )
+
+
 def make_evaluations(setup: Setup) -> dict[str, Classification]:
     """The config's evaluations by name.
 
@@ -166,15 +194,7 @@ def make_evaluations(setup: Setup) -> dict[str, Classification]:
     data = setup.config.data
     evaluations = {}
     for name, config in setup.config.evals.items():
-        dataset = config.dataset or data.dataset
-        source = open_source(
-            dataset,
-            config.split,
-            data_dir=data.data_dir,
-            test_fraction=data.test_fraction if dataset == data.dataset else None,
-            label=data.label if dataset == data.dataset else None,
-            max_labels=data.max_labels,
-        )
+        source = open_evaluation(data, config)
         if source.class_names != setup.source.class_names:
             raise UserError(
                 f"config.evals.{name}: {source.name} has other classes than {setup.source.name}; "
