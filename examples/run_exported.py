@@ -36,7 +36,8 @@ def main(program: str, *images: str) -> None:
     model, names = description["model"], description["class_names"]
     exported = export.deserialize(bytearray(Path(program).read_bytes()))
     batch = np.stack([prepare(image, model) for image in images])
-    probabilities = np.asarray(jax.nn.softmax(exported.call(batch)))
+    shares = jax.nn.sigmoid if description["loss"] == "sigmoid" else jax.nn.softmax
+    probabilities = np.asarray(shares(exported.call(batch)))
     for image, row in zip(images, probabilities, strict=True):
         print(image)
         for label in np.argsort(-row)[:5]:

@@ -1,4 +1,4 @@
-"""The two exceptions that are no fault of the program."""
+"""The exceptions that are no fault of the program."""
 
 
 class UserError(ValueError):
@@ -11,6 +11,18 @@ class UserError(ValueError):
     def __init__(self, message: str):
         # What it quotes of the user's may hold line breaks, of which Unicode has several.
         super().__init__(" ".join(message.splitlines()))
+
+
+class NoDataError(UserError):
+    """A data set that is not here.
+
+    Attributes:
+      is_known: whether it has only to be prepared; else its name may be a slip.
+    """
+
+    def __init__(self, message: str, *, is_known: bool):
+        super().__init__(message)
+        self.is_known = is_known
 
 
 class Stopped(Exception):

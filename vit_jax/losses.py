@@ -22,7 +22,7 @@ def cross_entropy(logits: Array, labels: Array, loss: Loss, label_smoothing: flo
       labels: int [batch] in [0, classes), or [batch, labels] for any number of classes an example,
         padded with -1; a class that stands there twice counts once.
       label_smoothing: share s of the target that is taken from the true class. Softmax spreads
-        it evenly over all classes; sigmoid's targets are 1 - s and s.
+        it evenly over all classes; sigmoid's targets are 1 - s and s, so that s is below 1/2.
 
     Returns:
       float32 [batch], in nats; of `softmax` 0 for an example without any class.

@@ -26,7 +26,8 @@ def build(section: type[T], values: Mapping[str, Any], where: str = "config") ->
 
     Fields may be scalars, `None`, `Literal`, unions, tuples (lists are accepted), dataclasses, and
     dicts from names to any of these. An integer serves as a float, an integral float such as 1e3
-    as an integer; a bool is neither. Floats must be finite.
+    as an integer; a bool is neither. Floats must be finite. `None` is "none" where a `Literal` has
+    the word and `None` itself is not allowed.
 
     Args:
       section: a dataclass.
@@ -129,13 +130,21 @@ def _convert(hint: Any, value: Any, where: str, places: dict[str, str]) -> Any:
             member = get_args(hint)[1]
             return {k: _convert(member, item, f"{where}.{k}", places) for k, item in value.items()}
     elif origin is Literal:
-        for option in get_args(hint):
-            if type(option) is type(value) and option == value:
-                return option
+        return _convert_literal(hint, value, where)
     elif hint in _WORDS:
         return _convert_scalar(hint, value, where)
     elif origin not in (tuple, dict):
         raise TypeError(f"{where}: a config field cannot be declared as {hint}")
+    raise _wrong_type(hint, value, where)
+
+
+def _convert_literal(hint: Any, value: Any, where: str) -> Any:
+    options = get_args(hint)
+    if value is None and "none" in options:  # On the command line the two look the same.
+        return "none"
+    for option in options:
+        if type(option) is type(value) and option == value:
+            return option
     raise _wrong_type(hint, value, where)
 
 

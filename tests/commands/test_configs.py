@@ -152,3 +152,13 @@ def test_augreg_asks_for_a_model_that_no_name_tells() -> None:
 def test_every_other_config_is_one() -> None:
     for spec in ("quickstart.py", "fashion_mnist.py:./images", "pretrain.py:ti16,./photos"):
         assert load(f"configs/{spec}").evals["test"].split == "test"
+
+
+def test_nothing_by_its_word_on_the_command_line() -> None:
+    config = load(
+        "configs/quickstart.py",
+        *("--config.data.crop=none", "--config.model.remat=none", "--config.data.affine=none"),
+        "--config.model.positions=absent",
+    )
+    assert (config.data.crop, config.data.affine) == ("none", None)
+    assert (config.model.remat, config.model.positions) == ("none", "absent")

@@ -125,15 +125,18 @@ def test_the_program_has_its_description(program: Path) -> None:
         "layout": "stablehlo",
         "model": to_dict(EXACT),
         "class_names": list(NAMES),
+        "loss": None,
     }
     assert set(os.listdir(program.parent)) == {"w.stablehlo", "w.json"}
 
 
+@pytest.mark.parametrize("loss", ["softmax", "sigmoid"])
 def test_the_example_serves_it_without_this_package(
-    source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    loss: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     # Weights without a word on preprocessing: squashed, so that this size is left as it is.
-    program = convert(write(tmp_path / "w.npz", SMALL), tmp_path / "s.stablehlo", "stablehlo")
+    weights = write(tmp_path / "w.npz", SMALL, facts={"loss": loss})
+    program = convert(weights, tmp_path / "s.stablehlo", "stablehlo")
     files = [str(tmp_path / f"{name}.png") for name in "ab"]
     rng = np.random.default_rng(0)
     for file in files:
@@ -188,7 +191,7 @@ def changed(**changes) -> ModelConfig:
     [
         (changed(pooling="gap"), "w.safetensors", "huggingface", "no pooling=gap"),
         (changed(registers=2), "w.safetensors", "huggingface", "no registers"),
-        (changed(positions="none"), "w.safetensors", "huggingface", "no positions=none"),
+        (changed(positions="absent"), "w.safetensors", "huggingface", "no positions=absent"),
         (
             changed(representation_size=8),
             "w.safetensors",

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from vit_jax.__main__ import main
+from vit_jax.data.datasets import DATASETS, Dataset
 
 
 def described(capsys: pytest.CaptureFixture[str], config: str, *overrides: str) -> dict[str, str]:
@@ -40,6 +41,10 @@ def test_a_recipe_of_table_3_without_data_or_devices(capsys) -> None:
         "label smoothing": "none",
         "head bias": "-10",
         "representation": "tanh layer of width 1280",
+        "positions": "learned",
+        "pooling": "token",
+        "activations": "bfloat16",
+        "seed": "0",
         "crop": "5% to 100% of the area",
         "flip": "left to right",
         "RandAugment": "none",
@@ -64,6 +69,9 @@ def test_the_plain_baseline_without_its_data(capsys, tmp_path: Path) -> None:
         "data": "imagenet2012/train[:99%], 1,268,355 examples",
         # 90 * 1,268,355 / 1024.
         "steps": "111,477",
+        "positions": "sincos2d",
+        "pooling": "gap",
+        "activations": "bfloat16",
         "schedule": "cosine to 0",
         "optimizer": "AdamW, betas 0.9, 0.999, first moment in bfloat16",
         "weight decay": "0.1 times the rate, of kernels alone",
@@ -85,10 +93,12 @@ def test_fine_tuning_without_its_weights(capsys, tmp_path: Path) -> None:
         "schedule": "a tenth after each of the steps 3,000, 6,000, 9,000",
         "optimizer": "SGD, momentum 0.9 in float32",
         "weight decay": "none",
+        "positions": None,
+        "pooling": None,
         "crop": "from the image at 160x160",
         "starts from": "bit/BiT-M-R50x1, which is not a file here and was not read",
     }
-    assert {name: rows[name] for name in expected} == expected
+    assert {name: rows.get(name) for name in expected} == expected
 
 
 def test_everything_that_can_be_on(capsys, tmp_path: Path) -> None:
@@ -106,6 +116,11 @@ def test_everything_that_can_be_on(capsys, tmp_path: Path) -> None:
         "--config.optimizer.rates=(('head/.*',10),)",
         "--config.model.dropout=0.1",
         "--config.model.stochastic_depth=0.2",
+        "--config.seed=7",
+        "--config.model.positions=absent",
+        "--config.evals.test.every_steps=50",
+        "--config.early_stop.eval=test",
+        "--config.early_stop.patience=3",
     )
     expected = {
         "crop": "from the image at short side 9",
@@ -118,6 +133,10 @@ def test_everything_that_can_be_on(capsys, tmp_path: Path) -> None:
         "own rates": "head/.* 10x",
         "dropout": "0.1",
         "stochastic depth": "0.2 at the last block",
+        "seed": "7",
+        "positions": "absent",
+        "best step by": "test/top1",
+        "patience": "3 evaluations",
         "mesh": "data 1, fsdp 1, tensor 1",
         "no batch": "",
     }
@@ -131,6 +150,16 @@ def test_everything_that_can_be_on(capsys, tmp_path: Path) -> None:
         (["pretrain.py:b16,./nowhere,recipe=jft"], "nowhere does not exist"),
         (["pretrain.py:b16,no_such_set,recipe=jft"], "unknown TFDS data set 'no_such_set'"),
         (["pretrain.py:b16,imagenet", "--config.data.train=trian"], "splits: train (1281167)"),
+        (
+            ["pretrain.py:b16,imagenet", "--config.evals.val.split=valdation"],
+            "splits: train (1281167), validation (50000)",
+        ),
+        (
+            ["pretrain.py:b16,imagenet", "--config.evals.val.dataset=cifar1O"],
+            "did you mean 'cifar10'?",
+        ),
+        (["pretrain.py:b16,imagenet", "--config.data.label=foo"], "no label 'foo'"),
+        (["pretrain.py:b16,imagenet", "--config.data.max_labels=3"], "max_labels would be ignored"),
         (
             ["pretrain.py:b16,imagenet", "--config.data.test_fraction=0.1"],
             "test_fraction=0.1 would",
@@ -148,3 +177,30 @@ def test_mistakes_are_told_without_the_data_too(arguments, message, capsys, tmp_
     assert main(["describe", f"--config=configs/{config}", *overrides, data_dir]) == 2
     error = capsys.readouterr().err
     assert error.startswith("error: ") and message in error.splitlines()[-1]
+
+
+@pytest.mark.parametrize(
+    "override",
+    ["--config.data.max_labels=8", "--config.evals.test.dataset=imagenet_v2/matched-frequency"],
+)
+def test_what_is_not_here_is_no_mistake(override, capsys, tmp_path: Path) -> None:
+    data_dir = f"--config.data.data_dir={tmp_path}"
+    rows = described(capsys, "pretrain.py:b16,jft", data_dir, override)
+    assert rows["no batch"].startswith("no batch: unknown TFDS data set 'jft_300m'")
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("--config.data.label=foo", "has no label 'foo'"),
+        ("--config.data.max_labels=3", "max_labels would be ignored"),
+        ("--config.evals.test.split=tset", "splits: train (1437), test (360)"),
+    ],
+)
+def test_mistakes_in_data_that_are_here(override, message, capsys, tmp_path, monkeypatch) -> None:
+    # With a published size, which used to stand in for them.
+    digits = Dataset("digits", 10, {"train": 1437, "test": 360})
+    monkeypatch.setitem(DATASETS, "digits", digits)
+    data_dir = f"--config.data.data_dir={tmp_path}"
+    assert main(["describe", "--config=configs/quickstart.py", override, data_dir]) == 2
+    assert message in capsys.readouterr().err

@@ -68,7 +68,7 @@ def test_train_leaves_what_a_run_should(finished: Path) -> None:
     assert rates[2] == pytest.approx(3e-3)
     assert rates[8] == pytest.approx(3e-3 * 0.5 * (1 + np.cos(np.pi * 5 / 6)), rel=1e-4)
     description = json.loads((finished / "weights.json").read_text())
-    assert description["averaged"] is False
+    assert (description["averaged"], description["loss"]) == (False, "softmax")
     assert description["class_names"] == [str(digit) for digit in range(10)]
     assert description["model"]["preprocessing"]["mean"] == [0.5, 0.5, 0.5]
 

@@ -24,7 +24,7 @@ from vit_jax.commands.predict import list_files
 from vit_jax.evaluation import prediction
 from vit_jax.models.config import ModelConfig
 from vit_jax.preprocessing import PreprocessingConfig
-from vit_jax.weights.files import write_weights
+from vit_jax.weights.files import Layout, write_weights
 
 MODEL = dataclasses.replace(
     SMALL,
@@ -309,6 +309,28 @@ def test_four_devices_say_the_same(
     (output,) = finish(start_on((1, 4), [*command, "--images", str(photos), *flags]))
     assert output.endswith("4 of 7 images could not be read\n")
     assert_close(read_csv(tmp_path / "a.csv"), answers)
+
+
+@pytest.mark.parametrize("layout", ["google", "huggingface"])
+def test_after_the_sigmoid_loss_each_class_has_its_own_probability(
+    layout: Layout, photos: Path, tmp_path: Path
+) -> None:
+    params = random_params(MODEL)
+    params["head"]["kernel"] *= 0.2
+    params["head"]["bias"][3:] = 40  # Both round to 1; the order is still that of the logits.
+    write_weights(tmp_path / "run.npz", params, MODEL, facts={"loss": "sigmoid"})
+    path = tmp_path / ("w.npz" if layout == "google" else "w.safetensors")
+    arguments = ["convert", f"--source={tmp_path / 'run.npz'}", f"--target={path}"]
+    assert main([*arguments, f"--layout={layout}"]) == 0
+    files = [photos / name for name in READABLE]
+    predict(path, [*map(str, files)], tmp_path / "a.csv")
+    model = vit_jax.load_model(weights=path)
+    found = read_csv(tmp_path / "a.csv")
+    for file, logits in zip(files, model(vit_jax.preprocess(files, model)), strict=True):
+        answers = found[str(file)]
+        assert [label for label, _, _ in answers] == np.argsort(-logits).tolist()
+        wanted = 1 / (1 + np.exp(-np.sort(np.asarray(logits, np.float64))[::-1]))
+        np.testing.assert_allclose([share for _, _, share in answers], wanted, atol=ROUNDING)
 
 
 def test_weights_of_a_run_on_a_gpu(photos: Path, tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ import pytest
 from PIL import Image
 
 from tests.small_models import refusal
+from vit_jax.data import long_tail
 from vit_jax.data.long_tail import LongTail
 from vit_jax.data.sources import open_source
 
@@ -33,6 +34,39 @@ def test_frequencies_follow_the_power_law(records):
     counts = np.bincount([record.label[0] for record in records], minlength=50)
     # Chi-square with 49 degrees of freedom: 85 is passed once in a thousand times.
     assert ((counts - expected) ** 2 / expected).sum() < 85
+
+
+@pytest.mark.parametrize("most_draws", [0, 3, 1000])
+def test_the_second_label_follows_the_law_of_those_that_are_left(most_draws):
+    classes, images = 8, 4000
+    draw = long_tail._Classes(classes, 1.5, most_draws)
+    pairs = [draw(2, np.random.default_rng((7, i))) for i in range(images)]
+    law = np.arange(1, classes + 1) ** -1.5
+    law /= law.sum()
+    # Of first i and then j: p_i p_j / (1 - p_i).
+    expected = images * law[:, None] * law / (1 - law[:, None])
+    np.fill_diagonal(expected, 0)
+    counts = np.zeros((classes, classes))
+    np.add.at(counts, tuple(np.transpose(pairs)), 1)
+    assert counts.diagonal().sum() == 0
+    off = ~np.eye(classes, dtype=bool)
+    # Chi-square with 55 degrees of freedom: 93 is passed once in a thousand times.
+    assert ((counts - expected)[off] ** 2 / expected[off]).sum() < 93
+
+
+@pytest.mark.parametrize("exponent", [40, 1e308])
+def test_an_end_where_one_class_is_nearly_all(exponent, tmp_path):
+    name = f"long_tail/classes=8,images=20,exponent={exponent},labels=4"
+    for record in open_source(name, "train", data_dir=str(tmp_path)):
+        assert record.label == tuple(range(len(record.label)))
+
+
+def test_the_default_data_stay_as_they_were_measured(tmp_path):
+    # The header of configs/long_tail.py has accuracies on them.
+    examples = LongTail(data_dir=str(tmp_path))._generate_examples(0, 12)
+    expected = [[8], [32], [47], [55], [60, 3153, 66, 23], [3, 1276, 18_013], [150], [383], [63]]
+    expected += [[4, 709], [500], [11]]
+    assert [example["labels"] for _, example in examples] == expected
 
 
 def test_labels_of_an_image_are_different_and_as_many_as_asked(records):
@@ -71,7 +105,7 @@ def test_classes_are_as_many_as_in_jft_by_default(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "argument", ["classes=7", "images=9", "labels=0.5", "exponent=-1", "seed=-1"]
+    "argument", ["classes=7", "images=9", "labels=0.5", "exponent=-1", "exponent=1e999", "seed=-1"]
 )
 def test_arguments_that_make_no_data(argument, tmp_path):
     message = refusal(open_source, f"long_tail/{argument}", "train", data_dir=str(tmp_path))

@@ -165,6 +165,13 @@ def test_own_type_comes_first_in_a_union() -> None:
     assert type(build(section, {"x": 1.0}).x) is float
 
 
+def test_none_is_a_word_where_nothing_else_is_meant() -> None:
+    crop = Literal["inception", "none"]
+    section = dataclasses.make_dataclass("section", [("x", crop), ("y", crop | None, "none")])
+    assert dataclasses.astuple(build(section, {"x": None, "y": None})) == ("none", None)
+    assert dataclasses.astuple(build(section, {"x": "none"})) == ("none", "none")
+
+
 def test_round_trip_through_json() -> None:
     built = build(Experiment, FULL)
     plain = to_dict(built)

@@ -239,7 +239,7 @@ def _swap_patches(images):
     return images.at[:, :8, :8].set(last).at[:, -8:, -8:].set(first)
 
 
-@pytest.mark.parametrize("positions", ["none", "learned", "sincos2d"])
+@pytest.mark.parametrize("positions", ["absent", "learned", "sincos2d"])
 def test_only_positions_tell_patches_apart(positions):
     config = _config(pooling="gap", positions=positions, image_size=(16, 24), depth=1)
     assert ("pos_embedding" in abstract_params(config)) == (positions == "learned")
@@ -247,7 +247,7 @@ def test_only_positions_tell_patches_apart(positions):
     logits, swapped = jnp.split(
         _logits(config, jnp.concatenate([images, _swap_patches(images)])), 2
     )
-    assert np.allclose(logits, swapped, rtol=1e-4, atol=1e-4) == (positions == "none")
+    assert np.allclose(logits, swapped, rtol=1e-4, atol=1e-4) == (positions == "absent")
 
 
 @pytest.mark.parametrize("pooling", ["token", "gap", "gap_timm"])

@@ -283,7 +283,7 @@ def test_convert_to_timm(tmp_path, capsys):
         ({"pooling": "attention"}, "attention pooling"),
         ({"representation_size": 9}, "representation layer"),
         ({"positions": "sincos2d"}, "fixed positions"),
-        ({"positions": "none", "pooling": "gap"}, "positions"),
+        ({"positions": "absent", "pooling": "gap"}, "positions"),
         ({"norm_epsilon": 1e-3}, "norm_epsilon"),
     ],
 )

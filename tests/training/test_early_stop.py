@@ -6,6 +6,7 @@ import math
 import shutil
 from pathlib import Path
 
+import jax.numpy as jnp
 import pytest
 
 from benchmarks.kills import COMMAND, results, start
@@ -18,8 +19,10 @@ from vit_jax.models.config import ModelConfig
 from vit_jax.parallel.processes import Preemption
 from vit_jax.training.config import TrainConfig
 from vit_jax.training.early_stop import BestStep, EarlyStopConfig
+from vit_jax.training.final_weights import best_params
 from vit_jax.training.optimizer import OptimizerConfig
 from vit_jax.training.reporter import Reporter
+from vit_jax.training.step import TrainState
 
 
 def follow(config: EarlyStopConfig, values: list[float]) -> tuple[list[int], int | None]:
@@ -218,7 +221,11 @@ def test_an_older_checkpoint_finds_its_best_one(
 
 
 def test_a_best_checkpoint_that_is_gone_is_said_to_be(
-    stopped: Path, data_dir: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    stopped: Path,
+    data_dir: Path,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     workdir = tmp_path / "run"
     shutil.copytree(stopped, workdir)
@@ -226,9 +233,58 @@ def test_a_best_checkpoint_that_is_gone_is_said_to_be(
     for path in (workdir / "checkpoints").iterdir():
         if int(path.name) != last:
             shutil.rmtree(path)
+    # The run has ended: its weights are those of the best step.
     assert train(workdir, data_dir, *PATIENT) == 0
     assert f"the checkpoint of step {best:.0f} cannot be used" in caplog.text
+    assert f"the weights of step {best:.0f} are those of {workdir / 'weights.npz'}" in caplog.text
+    assert results(workdir) == results(stopped)
+    capsys.readouterr()
+    (workdir / "weights.npz").unlink()
+    assert train(workdir, data_dir, *PATIENT) == 0
     assert json.loads((workdir / "weights.json").read_text())["step"] == last
+    said = capsys.readouterr().out
+    assert f"are the best that can be read (best/step {last:g}" in said
+    assert f"those of step {best:g}, " in said
+
+
+class Kept:
+    """Checkpoints of which some can be read; their state is their step."""
+
+    def __init__(self, *steps: int):
+        self.steps = steps
+
+    def restore_step(self, step: int, like: TrainState) -> TrainState | None:
+        del like
+        return state_of(step) if step in self.steps else None
+
+
+def state_of(step: int) -> TrainState:
+    return TrainState(jnp.int32(step), {"w": jnp.float32(step)}, (), None, jnp.int32(0))
+
+
+@pytest.mark.parametrize(
+    ("metric", "values", "kept", "written", "chosen"),
+    [
+        ("top1", [0.1, 0.2, 0.8, 0.75], [10, 30], None, 30),
+        # The last one is next to the best.
+        ("top1", [0.1, 0.2, 0.8, 0.75], [10, 20], None, 40),
+        ("loss", [2.0, 1.5, 0.3, 0.5], [10, 20], None, 40),
+        ("top1", [0.1, 0.7, 0.8, 0.6], [10, 20], None, 20),
+        ("top1", [0.1, 0.7, 0.8, math.nan], [10], None, 10),
+        ("top1", [0.1, 0.7, 0.8, 0.7], [10], None, 40),
+        ("top1", [math.nan, math.nan, math.nan, math.nan], [10], None, 40),
+        # What an earlier end has written.
+        ("top1", [0.1, 0.2, 0.8, 0.75], [10], 30, 30),
+        ("top1", [0.1, 0.2, 0.8, 0.75], [10], 20, 40),
+    ],
+)
+def test_the_best_weights_that_can_be_read(metric, values, kept, written, chosen):
+    best = BestStep(EarlyStopConfig("val", metric))
+    for step, value in zip((10, 20, 30, 40), values, strict=True):
+        best.add(step, value)
+    found = {written: {"w": jnp.float32(written)}} if written else {}
+    step, params = best_params(best, 40, state_of(40), Kept(*kept), found.get)
+    assert (step, float(params["w"])) == (chosen, chosen)
 
 
 def test_a_killed_run_goes_on_bit_for_bit(stopped: Path, data_dir: Path, tmp_path: Path) -> None:

@@ -184,7 +184,10 @@ def test_dtype_of_the_momentum(name, slot, dtype):
         ({"name": "sgd", "b1": 0.9}, "b1 would be ignored: sgd has none"),
         ({"name": "sgd", "b2": 0.9}, "b2 would be ignored: sgd has none"),
         ({"name": "adamw", "momentum": 0.9}, "momentum would be ignored: adamw has none"),
-        ({"decay_mask": "kernels"}, "decay_mask would be ignored: weight_decay is 0"),
+        (
+            {"decay_mask": "kernels"},
+            "weight_decay is 0; raise that, or set decay_mask=all",
+        ),
         ({"lr": 0.0}, "lr must be positive"),
         ({"lr": 1e-5, "schedule": "linear"}, "lr must be above 1e-05"),
         ({"milestones": (0.5,)}, "milestones would be ignored"),

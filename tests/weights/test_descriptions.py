@@ -147,6 +147,12 @@ def test_wrong_values_are_named(tmp_path, layout, changes, problem):
     assert problem in message and str(path) in message
 
 
+def test_a_loss_that_there_is_not(tmp_path):
+    assert open_weights(_write(tmp_path, facts={"loss": "sigmoid"})).facts == {"loss": "sigmoid"}
+    message = refusal(open_weights, _write(tmp_path, text='{"loss": "hinge"}'))
+    assert "loss='hinge', which is none of softmax, sigmoid" in message
+
+
 @pytest.mark.parametrize("number", [0, 4, 6])
 def test_too_few_or_too_many_class_names(tmp_path, number):
     text = json.dumps({"model": to_dict(SMALL), "class_names": ["name"] * number})

@@ -194,7 +194,7 @@ def test_forms_that_this_package_has_not():
         {"pooling": "attention"},
         {"representation_size": 8},
         {"positions": "sincos2d"},
-        {"positions": "none"},
+        {"positions": "absent"},
     ],
 )
 def test_forms_that_timm_has_not(tmp_path, changes):

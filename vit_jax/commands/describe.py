@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from vit_jax.commands.arguments import image_size
 from vit_jax.config import load_config
-from vit_jax.errors import UserError
+from vit_jax.errors import NoDataError, UserError
 from vit_jax.schema import build
 
 if TYPE_CHECKING:
@@ -59,6 +59,7 @@ def _describe_run(config: "TrainConfig") -> None:
     from vit_jax.training.setup import assemble
 
     source, missing = _open_source(config.data)
+    _check_evaluations(config)
     start = config.init_from or "random parameters"
     if config.init_from is not None and not Path(config.init_from).expanduser().exists():
         # What weights decide of a model has its default then.
@@ -77,19 +78,29 @@ def _describe_run(config: "TrainConfig") -> None:
 def _open_source(data: "DataConfig") -> "tuple[Source, str | None]":
     """The training data, or its published size and why it cannot be read."""
     from vit_jax.data.datasets import published_source
-    from vit_jax.data.subset import Subset
-    from vit_jax.training.setup import open_training
+    from vit_jax.training.setup import open_training, part_for_training
 
     try:
         return open_training(data), None
-    except UserError as error:
+    except NoDataError as error:
         published = published_source(data.dataset, data.train)
-        if published is None or data.test_fraction is not None:
+        if published is None:
             raise
-        missing = str(error).partition(";")[0]
-        if data.subset is None:
-            return published, missing
-        return Subset(published, data.subset, data.subset_seed), missing
+        return part_for_training(data, published), str(error).partition(";")[0]
+
+
+def _check_evaluations(config: "TrainConfig") -> None:
+    """As far as their data are here or have a published size."""
+    from vit_jax.data.datasets import check_split
+    from vit_jax.training.setup import open_evaluation
+
+    for evaluation in config.evals.values():
+        try:
+            open_evaluation(config.data, evaluation)
+        except NoDataError as error:
+            dataset = evaluation.dataset or config.data.dataset
+            if not check_split(dataset, evaluation.split) and not error.is_known:
+                raise
 
 
 def _mesh_of(config: "TrainConfig") -> str:

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import NamedTuple, NoReturn
 
+from vit_jax.data.records import MAX_LABELS
 from vit_jax.data.splits import split_ranges
 
 
@@ -24,6 +25,7 @@ class Dataset(NamedTuple):
       pretrain: what pre-training trains on.
       held_out: what is scored meanwhile, by name.
       side: of its images in pixels, where that is one for all.
+      many_labels: whether an image may have several.
     """
 
     tfds: str
@@ -34,6 +36,7 @@ class Dataset(NamedTuple):
     pretrain: str = "train"
     held_out: Mapping[str, str] = MappingProxyType({"test": "test"})
     side: int | None = None
+    many_labels: bool = False
 
 
 # Sizes: of ImageNet-21k and JFT-300M as papers round them, else TFDS's. Splits of pre-training:
@@ -57,7 +60,7 @@ DATASETS = {
         pretrain="full[51200:]",
         held_out={"val": "full[25600:51200]"},
     ),
-    "jft": Dataset("jft_300m", 18_291, {"train": 303_000_000}),
+    "jft": Dataset("jft_300m", 18_291, {"train": 303_000_000}, many_labels=True),
     "cifar10": Dataset("cifar10", 10, {"train": 50_000, "test": 10_000}, side=32),
     "cifar100": Dataset("cifar100", 100, {"train": 50_000, "test": 10_000}, side=32),
     "pets": Dataset("oxford_iiit_pet", 37, {"train": 3680, "test": 3669}),
@@ -84,7 +87,7 @@ class PublishedSource:
         ranges = split_ranges(split, {s: [n] for s, n in dataset.sizes.items()}, dataset.tfds)
         self.name = f"{dataset.tfds}/{split}"
         self.class_names = tuple(str(label) for label in range(dataset.classes or 0))
-        self.max_labels: int | None = None
+        self.max_labels = MAX_LABELS if dataset.many_labels else None
         self._length = sum(stop - start for _, start, stop in ranges)
 
     def __len__(self) -> int:
@@ -100,3 +103,18 @@ def published_source(tfds: str, split: str) -> PublishedSource | None:
         if dataset.tfds == tfds:
             return PublishedSource(dataset, split)
     return None
+
+
+def check_split(tfds: str, split: str) -> bool:
+    """Checks a split against the published ones; False where none are.
+
+    Raises:
+      UserError: there is no such split.
+    """
+    for dataset in DATASETS.values():
+        if dataset.tfds == tfds:
+            # The size of JFT's own one is not published.
+            if split not in dataset.held_out.values():
+                PublishedSource(dataset, split)
+            return True
+    return False

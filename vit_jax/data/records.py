@@ -4,6 +4,10 @@ from __future__ import annotations
 
 from typing import NamedTuple, Protocol
 
+# Of one record, unless a config says otherwise: far above what images are labelled with, while the
+# labels of a batch stay a small part of it.
+MAX_LABELS = 64
+
 
 class Record(NamedTuple):
     """One example as it is stored.

@@ -30,8 +30,9 @@ def open_source(
           64. A record with more is an error when it is read.
 
     Raises:
-      UserError: if there is no such data set or split, or no record in it, or if `test_fraction`
-          or `label` would be ignored.
+      NoDataError: there is no such TFDS data set, or it is not prepared.
+      UserError: there is no such folder or split, or no record in it, or `test_fraction` or
+          `label` would be ignored.
     """
     if is_folder(dataset):
         if label is not None:

@@ -13,15 +13,13 @@ from absl import logging as absl_logging
 
 from vit_jax.data import digits, long_tail  # noqa: F401 (TFDS finds what has been imported)
 from vit_jax.data.built_in import BuiltIn, prepare_built_in
-from vit_jax.data.records import Record
+from vit_jax.data.records import MAX_LABELS, Record
 from vit_jax.data.splits import locate, split_ranges
 from vit_jax.data.tfds_features import labelled_images
-from vit_jax.errors import UserError
+from vit_jax.errors import NoDataError, UserError
 from vit_jax.schema import nearest
 
 _FORMAT = tfds.core.FileFormat.ARRAY_RECORD
-# Far above what images are labelled with; the labels of a batch stay a small part of it.
-_MAX_LABELS = 64
 
 
 def open_tfds(
@@ -35,17 +33,21 @@ def open_tfds(
     """Opens a prepared data set; those that need no download are prepared on first use.
 
     Raises:
-      UserError: if the name or the split is unknown, or the data set is not prepared, not as
-          ArrayRecord, or not one of labelled images, or the split hides its labels.
+      NoDataError: the name is unknown, or the data set is not prepared.
+      UserError: it is not prepared as ArrayRecord or not one of labelled images, or the split is
+          unknown or hides its labels.
     """
     with _quiet():
         builder = _builder(dataset, data_dir)
         if isinstance(builder, BuiltIn):
             prepare_built_in(builder)
         if not builder.is_prepared():
-            raise UserError(
+            with contextlib.suppress(TypeError):  # The classes' names may be in the data alone.
+                labelled_images(dataset, builder.info, label)
+            raise NoDataError(
                 f"data set {dataset!r} is not prepared in {builder.data_dir_root}; "
-                f"run: {_prepare_command(dataset, str(builder.data_dir_root))}"
+                f"run: {_prepare_command(dataset, str(builder.data_dir_root))}",
+                is_known=True,
             )
         directory = _array_record_directory(dataset, builder)
         source = TfdsSource(dataset, split, directory, label, max_labels)
@@ -96,7 +98,7 @@ class TfdsSource:
         self._directory = directory
         self._keys = labelled_images(dataset, info, label)
         self.class_names = self._keys.class_names
-        self.max_labels = (max_labels or _MAX_LABELS) if self._keys.is_sequence else None
+        self.max_labels = (max_labels or MAX_LABELS) if self._keys.is_sequence else None
         self._ranges = split_ranges(
             split, {name: s.shard_lengths for name, s in info.splits.items()}, dataset
         )
@@ -154,9 +156,10 @@ def _builder(dataset: str, data_dir: str | None) -> Any:
             ) from None
         if isinstance(error, tfds.core.DatasetNotFoundError):
             known = tfds.list_builders(with_community_datasets=False)
-            raise UserError(
+            raise NoDataError(
                 f"unknown TFDS data set {dataset!r}{nearest(dataset, known)} "
-                "(a folder is written with ./, ../, / or ~)"
+                "(a folder is written with ./, ../, / or ~)",
+                is_known=False,
             ) from None
         raise UserError(f"data set {dataset!r}: {_one_line(error)}") from None
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from jax import Array
@@ -34,7 +35,11 @@ class Prediction(NamedTuple):
 def predict(
     model: Model, files: Sequence[str], *, top_k: int = 5, batch_size: int = 32
 ) -> Iterator[Prediction]:
-    """The best classes of image files, in their order; softmax probabilities.
+    """The best classes of image files, in their order, with their probabilities.
+
+    Of a model that is known to be trained with the sigmoid loss, each class has a probability of
+    its own. Else those of all classes sum to 1, as for released files: none says its loss, be it
+    sigmoid as on ImageNet-21k. The order of the classes is the same.
 
     Batches are split over all devices of this process; the next one is decoded in threads while
     the devices work.
@@ -67,7 +72,10 @@ def _predictions(
     @jax.jit
     def best(params: nnx.State, images: Array) -> tuple[Array, Array]:
         logits = nnx.merge(graphdef, params)(normalize(images, preprocessing))
-        return jax.lax.top_k(jax.nn.softmax(logits), top_k)
+        # As logarithms: many classes may have a sigmoid that rounds to 1.
+        shares = jax.nn.log_sigmoid if model.loss == "sigmoid" else jax.nn.log_softmax
+        logarithms, classes = jax.lax.top_k(shares(logits), top_k)
+        return jnp.exp(logarithms), classes
 
     transform = EvalTransform(model.config.input_size, preprocessing)
     batches = [files[i : i + batch_size] for i in range(0, len(files), batch_size)]

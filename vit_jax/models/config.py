@@ -48,8 +48,9 @@ class ModelConfig:
     width_factor: float | None = None
 
     # Where None stands in these four, it is that of the weights that training starts from, else
-    # learned, token, tanh and 1e-6 (1e-5 in BiT), as in the authors' code.
-    positions: Literal["learned", "sincos2d", "none"] | None = None
+    # learned, token, tanh and 1e-6 (1e-5 in BiT), as in the authors' code. Without positions, which
+    # is absent, the model sees a set of patches.
+    positions: Literal["learned", "sincos2d", "absent"] | None = None
     # token: the class token. gap: mean over the normalised patch tokens, no class token, as in
     # Google's files. gap_timm: mean over the patch tokens, then the norm; a class token takes
     # part in attention but is left out of the mean. attention: a learned query attends to them.

@@ -8,6 +8,7 @@ from flax import nnx
 from jax import Array
 
 from vit_jax.errors import UserError
+from vit_jax.losses import Loss
 from vit_jax.models.config import ModelConfig
 from vit_jax.models.placement import OneDevice, Placement
 from vit_jax.schema import nearest
@@ -27,6 +28,7 @@ class Model(nnx.Module):
           `attention`: each block's weights, float32 [depth, batch, heads, T, T].
       config: with nothing left open.
       class_names: of the head's classes, if known.
+      loss: that the head was trained with, if known.
     """
 
     captured: tuple[str, ...] = ("features",)
@@ -36,6 +38,7 @@ class Model(nnx.Module):
             raise ValueError("num_classes must be known when a model is made")
         self.config = config.following()
         self.class_names: tuple[str, ...] | None = None
+        self.loss: Loss | None = None
 
     def _add_head(self, features: int, rngs: nnx.Rngs) -> None:
         config = self.config

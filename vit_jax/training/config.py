@@ -48,8 +48,7 @@ class TrainConfig:
             raise UserError(f"total_steps must be at least 1, not {self.total_steps}")
         if self.epochs is not None and self.epochs <= 0:
             raise UserError(f"epochs must be positive, not {self.epochs}")
-        if not 0 <= self.label_smoothing < 1:
-            raise UserError(f"label_smoothing must be in [0, 1), not {self.label_smoothing}")
+        _check_label_smoothing(self.label_smoothing, self.loss)
         if not 0 <= self.seed < 2**32:
             raise UserError(f"seed must be between 0 and 2**32 - 1, not {self.seed}")
         if self.log_every < 1:
@@ -81,6 +80,16 @@ class TrainConfig:
         return max(1, round(self.epochs * examples / self.data.batch_size))
 
 
+def _check_label_smoothing(share: float, loss: Loss) -> None:
+    if not 0 <= share < 1:
+        raise UserError(f"label_smoothing must be in [0, 1), not {share}")
+    if loss == "sigmoid" and share >= 0.5:
+        raise UserError(
+            f"label_smoothing {share} leaves the right classes of loss='sigmoid' no higher a "
+            "target than the wrong ones (1 - s and s); take less than 0.5"
+        )
+
+
 def _check_early_stop(early_stop: EarlyStopConfig, evals: dict[str, EvalConfig]) -> None:
     name = early_stop.eval
     if name not in evals:
@@ -88,5 +97,5 @@ def _check_early_stop(early_stop: EarlyStopConfig, evals: dict[str, EvalConfig])
     if evals[name].every_steps is None:
         raise UserError(
             f"early_stop would be ignored: evals.{name} comes after the last step only; give it "
-            "every_steps"
+            "every_steps below those of the run"
         )

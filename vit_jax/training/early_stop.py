@@ -4,12 +4,7 @@ import math
 from dataclasses import dataclass, field
 from typing import Literal
 
-import jax
-
 from vit_jax.errors import UserError
-from vit_jax.models.functional import Params
-from vit_jax.runs.checkpoints import Checkpoints
-from vit_jax.training.step import TrainState, final_params
 
 
 @dataclass(frozen=True)
@@ -42,47 +37,41 @@ class BestStep:
     """The best step so far, which follows from the evaluation's values alone.
 
     Attributes:
+      values: of every evaluated step.
       improvements: each step that was the best when it came, and its value; the last is the best.
       since: evaluations after that one.
     """
 
     config: EarlyStopConfig
+    values: dict[int, float] = field(default_factory=dict)
     improvements: dict[int, float] = field(default_factory=dict)
     since: int = 0
 
     def add(self, step: int, value: float) -> None:
         """Takes the next value; one that only equals the best, or is NaN, is no improvement."""
-        sign = -1 if self.config.metric == "loss" else 1
-        best = max((sign * old for old in self.improvements.values()), default=-math.inf)
-        if sign * value > best:
+        self.values[step] = value
+        if self._score(step) > max(map(self._score, self.improvements), default=-math.inf):
             self.improvements[step] = value
             self.since = 0
         else:
             self.since += 1
 
+    def ranked(self, last: int) -> list[int]:
+        """The steps whose weights may be the final ones, the best first; of equals the earlier.
+
+        Args:
+          last: the step that is one of them in any case.
+        """
+        return sorted({*self.improvements, last}, key=lambda step: (-self._score(step), step))
+
+    def _score(self, step: int) -> float:
+        """The higher, the better; a step that gave no number is the worst."""
+        value = self.values.get(step, math.nan)
+        if math.isnan(value):
+            return -math.inf
+        return -value if self.config.metric == "loss" else value
+
     @property
     def is_over(self) -> bool:
         """Whether patience has come to its end."""
         return self.config.patience is not None and self.since >= self.config.patience
-
-
-def best_params(
-    best: BestStep, last: int, state: TrainState, checkpoints: Checkpoints
-) -> tuple[int, Params]:
-    """The best step whose checkpoint can be read, and its weights; else the last step's.
-
-    Args:
-      state: of the step `last`; of its arrays, those of the optimizer are given up.
-    """
-    like = jax.tree.map(
-        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), state
-    )
-    # So that another state has room, where gradients and activations had it.
-    jax.tree.map(lambda x: x.delete(), state.opt_state)
-    for step in sorted(best.improvements, reverse=True):
-        if step == last:
-            break
-        restored = checkpoints.restore_step(step, like)
-        if restored is not None:
-            return step, final_params(restored)
-    return last, final_params(state)

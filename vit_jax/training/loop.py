@@ -1,5 +1,6 @@
 """A run, from its config to its final weights."""
 
+import functools
 import os
 from collections.abc import Collection, Iterator
 from contextlib import ExitStack, contextmanager
@@ -24,7 +25,8 @@ from vit_jax.runs.checkpoints import Checkpoints
 from vit_jax.runs.directory import RunDirectory, has_checkpoint, read_config
 from vit_jax.schema import build, to_dict
 from vit_jax.training.config import TrainConfig
-from vit_jax.training.early_stop import BestStep, best_params
+from vit_jax.training.early_stop import BestStep
+from vit_jax.training.final_weights import best_params, written_params
 from vit_jax.training.program import jit_step, start_state, state_shapes
 from vit_jax.training.reporter import Reporter, is_due
 from vit_jax.training.setup import Setup, make_evaluations, place_initial, prepare
@@ -80,7 +82,8 @@ def train(
         if profile and start >= profile[-1]:
             reporter.message(f"step {profile[-1]} is past, so that nothing is traced")
         trace = stack.enter_context(Trace(profile if is_writer else range(0), run.profile))
-        loop = _Run(setup, evaluations, checkpoints, reporter, loader, preemption, trace, best)
+        opened = (evaluations, checkpoints, reporter, loader, preemption, trace)
+        loop = _Run(setup, *opened, best, run.weights)
         step, params = loop.run(start, state)
         checkpoints.wait()
         _write_weights(setup, step, params, run, is_writer)
@@ -100,6 +103,8 @@ class _Run:
     preemption: Preemption
     trace: Trace
     best: BestStep | None
+    # The file of final weights.
+    weights: Path
 
     def run(self, start: int, state: TrainState) -> tuple[int, Params]:
         """Takes the steps after `start`; returns the final weights and the step they are of."""
@@ -107,7 +112,8 @@ class _Run:
         if self.best is None:
             return last, final_params(state)
         self.checkpoints.wait()
-        chosen, params = best_params(self.best, last, state, self.checkpoints)
+        written = functools.partial(written_params, self.setup, self.weights)
+        chosen, params = best_params(self.best, last, state, self.checkpoints, written)
         done = self.reporter.recorded if last == start else ()
         if not self._evaluate(last, params, self._due_at_the_end, done):
             self._stop(last)
@@ -280,7 +286,11 @@ def _write_weights(
                 params,
                 setup.model,
                 class_names=setup.source.class_names,
-                facts={"step": step, "averaged": setup.config.optimizer.average is not None},
+                facts={
+                    "step": step,
+                    "averaged": setup.config.optimizer.average is not None,
+                    "loss": setup.config.loss,
+                },
             )
         except OSError as error:
             raise UserError(

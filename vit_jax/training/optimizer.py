@@ -78,7 +78,9 @@ class OptimizerConfig:
         if self.warmup_steps < 0 or self.weight_decay < 0:
             raise UserError("warmup_steps and weight_decay must not be negative")
         if self.weight_decay == 0 and self.decay_mask != "all":
-            raise UserError("decay_mask would be ignored: weight_decay is 0")
+            raise UserError(
+                "decay_mask would be ignored: weight_decay is 0; raise that, or set decay_mask=all"
+            )
         if self.clip_norm is not None and self.clip_norm <= 0:
             raise UserError(
                 f"clip_norm must be positive, not {self.clip_norm}; null is no clipping"

@@ -3,6 +3,7 @@
 from vit_jax.data.config import DataConfig
 from vit_jax.models.config import ModelConfig
 from vit_jax.training.config import TrainConfig
+from vit_jax.training.early_stop import EarlyStopConfig
 from vit_jax.training.optimizer import LINEAR_END, OptimizerConfig, milestone_steps
 from vit_jax.training.setup import Setup
 
@@ -16,6 +17,7 @@ def recipe_rows(setup: Setup) -> list[tuple[str, str]]:
         *_length_rows(setup),
         *_rate_rows(setup),
         *_optimizer_rows(config.optimizer),
+        *_model_rows(setup.model),
         *_objective_rows(config),
         *_image_rows(config.data),
         *_evaluation_rows(setup),
@@ -34,6 +36,7 @@ def _length_rows(setup: Setup) -> list[tuple[str, str]]:
         ("micro-batches", micro if micro_batches > 1 else _OFF),
         ("epochs", f"{epochs:.4g}"),
         ("steps", f"{total:,}"),
+        ("seed", f"{config.seed}"),
     ]
 
 
@@ -76,6 +79,17 @@ def _optimizer_rows(config: OptimizerConfig) -> list[tuple[str, str]]:
     return rows
 
 
+def _model_rows(model: ModelConfig) -> list[tuple[str, str]]:
+    """What no table of shapes shows; ResNet and Mixer have one way of each of the first two."""
+    own = {"positions": model.positions, "pooling": model.pooling}
+    return [
+        *((name, kind) for name, kind in own.items() if kind is not None),
+        ("representation", _representation(model)),
+        ("head bias", f"{model.head_bias:g}"),
+        ("activations", model.dtype),
+    ]
+
+
 def _objective_rows(config: TrainConfig) -> list[tuple[str, str]]:
     model = config.model
     return [
@@ -83,8 +97,6 @@ def _objective_rows(config: TrainConfig) -> list[tuple[str, str]]:
         ("stochastic depth", _or_off(model.stochastic_depth, "{:g} at the last block")),
         ("loss", config.loss),
         ("label smoothing", _or_off(config.label_smoothing)),
-        ("head bias", f"{model.head_bias:g}"),
-        ("representation", _representation(model)),
     ]
 
 
@@ -135,8 +147,13 @@ def _evaluation_rows(setup: Setup) -> list[tuple[str, str]]:
     return [
         ("evaluation", resize),
         *((f"evals.{name}", config.split) for name, config in setup.config.evals.items()),
-        *([("best step by", early_stop.name)] if early_stop else []),
+        *(_early_stop_rows(early_stop) if early_stop else []),
     ]
+
+
+def _early_stop_rows(config: EarlyStopConfig) -> list[tuple[str, str]]:
+    patience = f"{config.patience} evaluations" if config.patience else _OFF
+    return [("best step by", config.name), ("patience", patience)]
 
 
 def _or_off(value: float | None, text: str = "{:g}") -> str:

@@ -75,13 +75,16 @@ class Reporter:
     def chosen(self, step: int, best: BestStep, chosen: int) -> None:
         """Writes and shows after the last step which one gives the final weights."""
         scalars = {"best/step": float(chosen)}
-        if chosen in best.improvements:
-            scalars[f"best/{best.config.name}"] = best.improvements[chosen]
+        if chosen in best.values:
+            scalars[f"best/{best.config.name}"] = best.values[chosen]
         # A run that has ended and is started again says so already.
         if self._writer is not None and "best/step" not in self._writer.recorded:
             self._write(step, scalars)
         shown = ", ".join(f"{name} {value:g}" for name, value in scalars.items())
-        self.message(f"step {step}: the final weights are the best ones ({shown})")
+        wanted = best.ranked(step)[0]
+        are = "the best ones" if chosen == wanted else "the best that can be read"
+        gone = "" if chosen == wanted else f"; those of step {wanted}, {best.values[wanted]:g}, not"
+        self.message(f"step {step}: the final weights are {are} ({shown}{gone})")
 
     def past(self, name: str) -> list[tuple[int, float]]:
         """The steps and values that earlier starts wrote of a scalar, on every process."""

@@ -16,7 +16,7 @@ from vit_jax.data.records import Source
 from vit_jax.data.sources import open_source
 from vit_jax.data.subset import Subset
 from vit_jax.errors import UserError
-from vit_jax.evaluation.classification import Classification
+from vit_jax.evaluation.classification import Classification, EvalConfig
 from vit_jax.models.config import ModelConfig
 from vit_jax.models.functional import Params, abstract_params
 from vit_jax.parallel.mesh import make_mesh
@@ -78,7 +78,8 @@ def open_training(data: DataConfig) -> Source:
     """The training data, or the subset of it that the config asks for.
 
     Raises:
-      UserError: it is not there, or not as the config says.
+      NoDataError: it is not there.
+      UserError: it is not as the config says.
     """
     source = open_source(
         data.dataset,
@@ -88,6 +89,15 @@ def open_training(data: DataConfig) -> Source:
         label=data.label,
         max_labels=data.max_labels,
     )
+    return part_for_training(data, source)
+
+
+def part_for_training(data: DataConfig, source: Source) -> Source:
+    """The subset that the config asks for, if it does.
+
+    Raises:
+      UserError: there are fewer records, or `max_labels` would be ignored.
+    """
     if data.max_labels is not None and source.max_labels is None:
         raise UserError(
             f"config.data.max_labels would be ignored: records of {source.name} have one label; "
@@ -116,6 +126,7 @@ def assemble(
 ) -> Setup:
     """As `prepare`, with devices and data that are given."""
     total_steps = config.steps(len(source))
+    _check_early_stop(config, total_steps)
     schedule = make_schedule(config.optimizer, total_steps)
     model = _with_classes(config.model, source)
     initial = None
@@ -141,15 +152,37 @@ def assemble(
 
 
 def place_initial(setup: Setup) -> Params:
-    """Reads the parameters to start from onto the mesh; each process gives its devices' parts."""
+    """Reads the parameters to start from onto the mesh."""
     assert setup.initial is not None
-    params = setup.initial()
+    return place(setup.initial(), setup.mesh)
 
-    def place(stored: AnyArray, sharding: NamedSharding) -> Array:
+
+def place(params: Params, mesh: Mesh) -> Params:
+    """Reads stored parameters onto a mesh; each process gives its devices' parts."""
+
+    def read(stored: AnyArray, sharding: NamedSharding) -> Array:
         array = np.asarray(stored)
         return jax.make_array_from_callback(array.shape, sharding, lambda index: array[index])
 
-    return jax.tree.map(place, params, state_shardings(params, setup.mesh))
+    return jax.tree.map(read, params, state_shardings(params, mesh))
+
+
+def open_evaluation(data: DataConfig, config: EvalConfig) -> Source:
+    """The data of one evaluation; what it leaves open is as in training.
+
+    Raises:
+      NoDataError: it is not there.
+      UserError: it is not as the config says.
+    """
+    dataset = config.dataset or data.dataset
+    return open_source(
+        dataset,
+        config.split,
+        data_dir=data.data_dir,
+        test_fraction=data.test_fraction if dataset == data.dataset else None,
+        label=data.label if dataset == data.dataset else None,
+        max_labels=data.max_labels,
+    )
 
 
 def make_evaluations(setup: Setup) -> dict[str, Classification]:
@@ -161,15 +194,7 @@ def make_evaluations(setup: Setup) -> dict[str, Classification]:
     data = setup.config.data
     evaluations = {}
     for name, config in setup.config.evals.items():
-        dataset = config.dataset or data.dataset
-        source = open_source(
-            dataset,
-            config.split,
-            data_dir=data.data_dir,
-            test_fraction=data.test_fraction if dataset == data.dataset else None,
-            label=data.label if dataset == data.dataset else None,
-            max_labels=data.max_labels,
-        )
+        source = open_evaluation(data, config)
         if source.class_names != setup.source.class_names:
             raise UserError(
                 f"config.evals.{name}: {source.name} has other classes than {setup.source.name}; "
@@ -194,6 +219,18 @@ def _open_initial(
     assert config.init_from is not None
     weights = open_weights(resolve(config.init_from), model.image_size)
     return fit(weights, model, config.position_resize, keep_head=keep_head)
+
+
+def _check_early_stop(config: TrainConfig, total_steps: int) -> None:
+    if config.early_stop is None:
+        return
+    name = config.early_stop.eval
+    every_steps = config.evals[name].every_steps
+    if every_steps is not None and every_steps >= total_steps:
+        raise UserError(
+            f"config.early_stop would be ignored: evals.{name} comes every {every_steps} steps, so "
+            f"after the last of {total_steps} only; lower its every_steps"
+        )
 
 
 def _check_batch(config: TrainConfig, mesh: Mesh) -> None:

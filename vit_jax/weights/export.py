@@ -26,7 +26,8 @@ def export_model(model: Model, path: str | os.PathLike[str]) -> None:
 
     It maps uint8 [batch, height, width, 3], resized and cropped but not normalised, to float32
     logits [batch, num_classes], for any batch size. `NAME.json` beside it holds the model with its
-    preprocessing and the names of the classes.
+    preprocessing, the names of the classes and the loss, which says how logits become
+    probabilities.
 
     Raises:
       UserError: `path` does not end in `.stablehlo`.
@@ -48,6 +49,7 @@ def export_model(model: Model, path: str | os.PathLike[str]) -> None:
         "layout": "stablehlo",
         "model": to_dict(model.config),
         "class_names": None if model.class_names is None else list(model.class_names),
+        "loss": model.loss,
     }
     text = json.dumps(description, indent=2, allow_nan=False) + "\n"
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -12,12 +12,13 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 
 from vit_jax.atomic import write_together
 from vit_jax.errors import UserError
+from vit_jax.losses import Loss
 from vit_jax.models.config import ModelConfig
 from vit_jax.models.sizes import heads_of_width
 from vit_jax.runs.directory import is_run
@@ -33,6 +34,8 @@ Layout = Literal["google", "timm", "huggingface"]
 # What each layout's own configs are called; they stand beside a file of exactly this name.
 _OWN_CONFIG, _OWN_PREPROCESSOR = "config.json", "preprocessor_config.json"
 _HUB_FILE = "model.safetensors"
+# What else our own descriptions hold.
+_NO_FACTS = ("layout", "model", "class_names")
 
 
 @dataclass(frozen=True)
@@ -45,6 +48,7 @@ class Weights:
       model: what they are the parameters of; without a head, `num_classes` is 0.
       class_names: of the head's classes, if known.
       assumed: what was neither in the file nor beside it, in words, by the model's key.
+      facts: more that our description beside it says, such as `step` and `loss` of a run.
     """
 
     path: Path
@@ -53,6 +57,7 @@ class Weights:
     model: ModelConfig
     class_names: tuple[str, ...] | None
     assumed: dict[str, str]
+    facts: dict[str, Any]
 
 
 def open_weights(
@@ -206,7 +211,7 @@ def _open(path: Path, arrays: dict[str, Any], image_size: Any) -> Weights:
             f"{len(class_names)} class names lie beside it, but its head has {model.num_classes} "
             "classes; mend the description"
         )
-    return Weights(path, layout, params, model, class_names, assumed)
+    return Weights(path, layout, params, model, class_names, assumed, _facts(description or {}))
 
 
 def _said(path: Path, layout: Layout, description: dict[str, Any] | None) -> dict[str, Any]:
@@ -226,6 +231,16 @@ def _said(path: Path, layout: Layout, description: dict[str, Any] | None) -> dic
         return timm.read_config(own) if "architecture" in own else {}
     preprocessor = _read_json(path.with_name(_OWN_PREPROCESSOR))
     return huggingface.read_config(own, preprocessor) if own.get("model_type") == "vit" else {}
+
+
+def _facts(description: Mapping[str, Any]) -> dict[str, Any]:
+    facts = {k: v for k, v in description.items() if k not in _NO_FACTS}
+    if facts.get("loss") not in (None, *get_args(Loss)):
+        raise UserError(
+            f"its description says loss={facts['loss']!r}, which is none of "
+            f"{', '.join(get_args(Loss))}; mend it"
+        )
+    return facts
 
 
 def _own_configs(

@@ -47,7 +47,8 @@ def load_model(
     Returns:
       A module that maps float images [batch, height, width, 3] to logits [batch, num_classes];
       `preprocess` makes such images. `config` is what the model is, `class_names` are its classes
-      if they are known.
+      if they are known, and `loss` is what the head was trained with, if what we write beside a
+      file says it.
 
     Raises:
       UserError: the file cannot be had or read, is not of such a model, or an option is not one.
@@ -69,7 +70,7 @@ def load_model(
     params, config = fit(opened, build(ModelConfig, wanted, "load_model"), position_resize)
     model = nnx.merge(nnx.graphdef(abstract_model(config)), read_params(params))
     if config.num_classes == opened.model.num_classes:
-        model.class_names = opened.class_names
+        model.class_names, model.loss = opened.class_names, opened.facts.get("loss")
     return model
 
 
