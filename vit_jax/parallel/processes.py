@@ -6,12 +6,11 @@ import signal
 import sys
 import threading
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, Self, TypeVar
+from typing import Any, Self
 
 import jax
-import numpy as np
 from jax.experimental import multihost_utils
 
 from vit_jax.errors import Stopped, UserError
@@ -22,8 +21,6 @@ _JOIN_SECONDS = 300
 
 # How many processes a launcher started together, as it tells each of them.
 _TASK_COUNTS = {"Slurm": "SLURM_STEP_NUM_TASKS", "Open MPI": "OMPI_COMM_WORLD_SIZE"}
-
-T = TypeVar("T")
 
 
 def join_processes(
@@ -157,26 +154,6 @@ def add_process_flags(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--coordinator_address", metavar="HOST:PORT", help="where process 0 is")
     group.add_argument("--num_processes", type=int, help="how many there are")
     group.add_argument("--process_id", type=int, help="which one this is, from 0")
-
-
-def together(action: Callable[[], T]) -> T:
-    """Does something on every process; a mistake that one of them finds ends all of them.
-
-    Raises:
-      UserError: the action raised one here, or on another process.
-    """
-    mistake = None
-    try:
-        result = action()
-    except UserError as error:
-        mistake = error
-    failed = multihost_utils.process_allgather(np.array(mistake is not None)).reshape(-1)
-    if mistake is not None:
-        raise mistake
-    if failed.any():
-        others = ", ".join(str(index) for index in np.flatnonzero(failed))
-        raise UserError(f"process {others} cannot go on; its own message says why")
-    return result
 
 
 @contextmanager
