@@ -4,6 +4,7 @@ import json
 import time
 from pathlib import Path
 
+import jax
 import pytest
 
 from benchmarks.kills import COMMAND, start
@@ -11,6 +12,7 @@ from tests.real_processes import descendants, wait_for_line
 from vit_jax.__main__ import main
 from vit_jax.data.tfds_source import TfdsSource
 from vit_jax.training.progress import Clock
+from vit_jax.training.reporter import Reporter
 
 
 def resident_mib(pid: int) -> float:
@@ -73,6 +75,20 @@ def test_the_first_step_has_a_loss_but_no_speed(
     first, second = capsys.readouterr().out.splitlines()[:2]
     assert first.startswith("step 1/4: loss ") and "img/s" not in first
     assert second.startswith("step 2/4: loss ") and " left" in second
+
+
+def test_a_step_that_fails_where_it_is_waited_for_tells_what_takes_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def finish(self, step, metrics, *, waited):
+        raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory on 9 bytes.\nMore.")
+
+    monkeypatch.setattr(Reporter, "finish", finish)
+    directories = [f"--config.data.data_dir={tmp_path / 'data'}", f"--workdir={tmp_path / 'run'}"]
+    assert main([*COMMAND[3:], "--config.total_steps=4", *directories]) == 2
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert error.startswith("error: the run needs more memory than a device has (Out of memory on ")
+    assert "config.model.remat" in error
 
 
 def test_speeds_are_those_of_the_clock(monkeypatch: pytest.MonkeyPatch) -> None:

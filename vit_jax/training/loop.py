@@ -48,8 +48,7 @@ def train(
 
     Raises:
       UserError: a mistake in the config, the data, the directory or the steps to trace; processes
-        differ in one of these; or the
-        loss is not finite.
+        differ in one of these; the loss is not finite; or a device has too little memory.
       Stopped: SIGTERM, or a notice of preemption to any process, came; the state is saved.
     """
     started = read_started(workdir)
@@ -63,6 +62,7 @@ def train(
     together(lambda: check_shared_memory(_make_chunks(setup), config.data.workers))
     is_writer = jax.process_index() == 0
     with ExitStack() as stack:
+        stack.enter_context(_telling_what_takes_memory())
         # Before the directory is made: a damaged file leaves nothing behind.
         initial = None
         if setup.initial is not None and started is None:
@@ -138,8 +138,7 @@ class _Run:
             self.trace.start_before(step)
             with jax.profiler.StepTraceAnnotation("train", step_num=step):
                 arrays = next(self.loader).arrays
-                with _telling_what_takes_memory():
-                    state, metrics = train_step(state, arrays)
+                state, metrics = train_step(state, arrays)
             # The scalars of the step before are read while this one runs.
             if pending is not None:
                 self.reporter.finish(*pending, waited=self.loader.waited)
@@ -208,6 +207,7 @@ class _Run:
 
 @contextmanager
 def _telling_what_takes_memory() -> Iterator[None]:
+    """Around all that fills devices, since what is dispatched here fails where it is waited for."""
     try:
         yield
     except jax.errors.JaxRuntimeError as error:
@@ -215,7 +215,7 @@ def _telling_what_takes_memory() -> Iterator[None]:
             raise
         reason = str(error).partition("RESOURCE_EXHAUSTED:")[2].strip().partition("\n")[0]
         raise UserError(
-            f"the training step needs more memory than a device has ({reason}); try, in this "
+            f"the run needs more memory than a device has ({reason}); try, in this "
             "order, config.model.remat='dots' or 'block', config.optimizer.micro_batches=2 or "
             "more, config.mesh.fsdp over more devices, and a smaller config.data.batch_size"
         ) from error
