@@ -7,7 +7,7 @@ import os
 import sys
 from typing import NoReturn
 
-from vit_jax.errors import Stopped, UserError
+from vit_jax.errors import INTERRUPTED, Stopped, UserError
 from vit_jax.schema import nearest
 
 # A command's module in `vit_jax.commands`, and what it does; imported only when it is called.
@@ -44,7 +44,7 @@ def main(argv: list[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
     except KeyboardInterrupt:
-        return _end("interrupted; the same command goes on from the last checkpoint", 130)
+        return _end(INTERRUPTED, 130)
 
 
 def _end(text: str, code: int) -> int:

@@ -1,4 +1,7 @@
-"""The exceptions that are no fault of the program."""
+"""The exceptions that are no fault of the program, and how Ctrl-C ends a command."""
+
+# With exit code 130, as if SIGINT had ended it.
+INTERRUPTED = "interrupted; the same command goes on from the last checkpoint"
 
 
 class UserError(ValueError):

@@ -36,7 +36,15 @@ def test_launched_processes_train_together(launch: Launch, tmp_path: Path) -> No
         (["--num_processes=2"], "go together: give all three"),
         (
             [f"--coordinator_address={ADDRESS}", "--num_processes=2", "--process_id=2"],
-            "--process_id=2 is not below --num_processes=2",
+            "--process_id=2 must be from 0 to 1, for --num_processes=2",
+        ),
+        (
+            [f"--coordinator_address={ADDRESS}", "--num_processes=2", "--process_id=-1"],
+            "--process_id=-1 must be from 0 to 1",
+        ),
+        (
+            [f"--coordinator_address={ADDRESS}", "--num_processes=0", "--process_id=0"],
+            "--num_processes=0 must be at least 1",
         ),
         (["--distributed", "--process_id=0"], "leave out --coordinator_address"),
         (["--distributed"], "--distributed: nothing here says which process this is"),
@@ -113,3 +121,36 @@ def test_a_host_of_a_slice_must_join(monkeypatch: pytest.MonkeyPatch) -> None:
         join_processes(None, None, None)
     monkeypatch.setattr(jax.distributed, "is_initialized", lambda: True)
     join_processes(None, None, None)
+
+
+@pytest.mark.parametrize("variable", ["SLURM_STEP_NUM_TASKS", "OMPI_COMM_WORLD_SIZE"])
+def test_a_process_that_trains_alone_among_others_says_so(
+    variable: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv(variable, "1")
+    join_processes(None, None, None)
+    assert not caplog.messages
+    monkeypatch.setenv(variable, "8")
+    join_processes(None, None, None)
+    (message,) = caplog.messages
+    assert "has started 8 processes, each of which is alone: " in message
+    assert message.endswith("add --distributed")
+
+
+# Joins by hand, and tells what it takes for its GPUs.
+BY_HAND = """
+import jax, sys
+from vit_jax.parallel.processes import join_processes
+join_processes(sys.argv[1], 1, 0)
+print(jax.process_count(), jax.config.values["jax_cuda_visible_devices"])
+"""
+
+
+@pytest.mark.parametrize("launcher", [by_slurm, by_open_mpi])
+def test_by_hand_the_launcher_is_not_asked(launcher: Launch) -> None:
+    def launch(count: int, index: int, port: int) -> tuple[list[str], dict[str, str]]:
+        # On this host the launcher has started three before it, whose GPUs would be others.
+        return [f"localhost:{port}"], launcher(4, 3, port)[1]
+
+    (output,) = finish(start_on((1, 1), [sys.executable, "-c", BY_HAND], launch))
+    assert output.split()[-2:] == ["1", "all"]

@@ -1,12 +1,14 @@
 """One run on several topologies: one device, eight simulated ones, two processes of four."""
 
 import json
+import os
 import shutil
 import signal
 import subprocess
 import time
 from pathlib import Path
 
+import jax
 import pytest
 
 from benchmarks.kills import COMMAND
@@ -20,6 +22,7 @@ from tests.real_processes import (
     wait_for_line,
 )
 from vit_jax.__main__ import main
+from vit_jax.parallel.processes import ending_together
 
 # In float32 at the highest precision, and without the clipping and warm-up that hide differences.
 RUN = ["--config.total_steps=100", "--config.log_every=1", "--config.checkpoint.every_steps=40"]
@@ -133,6 +136,49 @@ def test_the_death_of_one_process_ends_the_others(
     assert other.returncode not in (0, 2)
     # Ours when a collective breaks; JAX's when its coordinator, process 0, is heard no more.
     assert "another process has ended" in output or "another task died" in output, output[-2000:]
+
+
+def test_ctrl_c_is_one_line_as_on_one_process(data_dir: Path, tmp_path: Path) -> None:
+    processes = start(TWO_BY_FOUR, tmp_path, data_dir, "--config.total_steps=100000")
+    wait_for_line(processes[0], "step 10/")
+    processes[1].send_signal(signal.SIGINT)
+    (output,) = finish(processes[1:], code=130)
+    assert "interrupted; the same command goes on" in output and "Traceback" not in output
+    assert processes[0].communicate(timeout=60)[0] and processes[0].returncode not in (0, 2)
+
+
+class Left(Exception):
+    """In the place of the end of the process."""
+
+
+@pytest.mark.parametrize(
+    ("message", "is_told"),
+    [
+        ("INTERNAL: Gloo all-reduce failed: Connection closed by peer", True),
+        ("INTERNAL: NCCL operation ncclAllReduce failed: unhandled system error", True),
+        ("UNAVAILABLE: the coordination service is not reachable", True),
+        ("DEADLINE_EXCEEDED: Barrier timed out", True),
+        ("INTERNAL: Failed to execute a kernel: an illegal memory access", False),
+        ("INVALID_ARGUMENT: Argument does not match host shape", False),
+    ],
+)
+def test_an_error_of_this_process_is_not_taken_for_the_end_of_another(
+    message: str,
+    is_told: bool,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def leave(code: int) -> None:
+        raise Left(code)
+
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
+    monkeypatch.setattr(os, "_exit", leave)
+    with pytest.raises(Left, match="^1$"), ending_together():
+        raise jax.errors.JaxRuntimeError(message)
+    error = capsys.readouterr().err
+    assert message in error
+    assert ("another process has ended" in error) == is_told
+    assert ("Traceback" in error) != is_told
 
 
 def test_a_mistake_on_one_process_ends_all(data_dir: Path, tmp_path: Path) -> None:

@@ -297,6 +297,17 @@ def test_nothing_is_moved_when_none_is_whole(copy):
     assert _steps(copy) == [1, 2]
 
 
+def test_a_device_that_is_too_small_breaks_no_checkpoint(copy, states, monkeypatch):
+    def read(self, step, like):
+        raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 9 bytes.")
+
+    monkeypatch.setattr(Checkpoints, "_read", read)
+    with pytest.raises(jax.errors.JaxRuntimeError, match="Out of memory"):
+        _restore(copy, _shapes())
+    monkeypatch.undo()
+    assert _restore(copy, _shapes())[0] == max(states)
+
+
 def test_another_model_does_not_fit(copy):
     like = _shapes()
     like.params["head"]["kernel"] = jax.ShapeDtypeStruct((32, 4), jnp.float32)

@@ -1,13 +1,15 @@
 """Runs that are killed or asked to end, as real processes, and what is left of them."""
 
+import os
 import signal
+import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from benchmarks.kills import results, start
+from benchmarks.kills import COMMAND, results, start
 from tests.real_processes import descendants, wait_for, wait_for_line
 
 STEPS = "--config.total_steps=60"
@@ -74,6 +76,28 @@ def test_sigterm_saves_and_the_next_start_goes_on(whole, data_dir: Path, tmp_pat
     assert process.returncode == 0, output
     assert "going on after step" in output
     assert results(workdir) == whole
+
+
+def test_sigterm_to_the_whole_group_lets_the_workers_live_until_it_is_saved(
+    data_dir: Path, tmp_path: Path
+) -> None:
+    options = [f"--config.data.data_dir={data_dir}", f"--workdir={tmp_path}"]
+    process = subprocess.Popen(
+        # Checks every hundredth of a second or so whether to stop: the workers hear of it before.
+        [*COMMAND, *options, "--config.total_steps=100000", "--config.data.workers=1"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+    wait_for_line(process, "step 14/")
+    workers = descendants(process.pid)
+    os.killpg(process.pid, signal.SIGTERM)
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 143, output
+    saved = output.partition("the state after step ")[2].split()[0]
+    assert (tmp_path / "checkpoints" / saved).is_dir()
+    assert not any(Path(f"/proc/{pid}").exists() for pid in workers)
 
 
 def test_a_second_run_in_the_same_directory_is_refused(data_dir: Path, tmp_path: Path) -> None:

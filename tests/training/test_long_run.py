@@ -4,6 +4,7 @@ import json
 import time
 from pathlib import Path
 
+import jax
 import pytest
 
 from benchmarks.kills import COMMAND, start
@@ -11,6 +12,7 @@ from tests.real_processes import descendants, wait_for_line
 from vit_jax.__main__ import main
 from vit_jax.data.tfds_source import TfdsSource
 from vit_jax.training.progress import Clock
+from vit_jax.training.reporter import Reporter
 
 
 def resident_mib(pid: int) -> float:
@@ -56,30 +58,66 @@ def test_the_share_of_time_waiting_for_data_is_that_of_a_slow_source(
     assert main([*COMMAND[3:], *steps, *directories]) == 0
     lines = [json.loads(line) for line in (tmp_path / "run/metrics.jsonl").read_text().splitlines()]
     waits = [line["time/data_wait"] for line in lines if "time/data_wait" in line]
-    # Records of 20 ms by few threads, against a step of a few; the first report also holds
-    # the compilation.
-    assert all(0.8 <= wait <= 1 for wait in waits[1:]), waits
+    # Records of 20 ms by few threads, against a step of a few.
+    assert all(0.8 <= wait <= 1 for wait in waits), waits
+
+
+def test_the_first_step_has_a_loss_but_no_speed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    directories = [f"--config.data.data_dir={tmp_path / 'data'}", f"--workdir={tmp_path / 'run'}"]
+    steps = ["--config.total_steps=4", "--config.log_every=1"]
+    assert main([*COMMAND[3:], *steps, *directories]) == 0
+    lines = [json.loads(line) for line in (tmp_path / "run/metrics.jsonl").read_text().splitlines()]
+    trained = [line for line in lines if "train/loss" in line]
+    assert [line["step"] for line in trained] == [1, 2, 3, 4]
+    assert ["time/images_per_second" in line for line in trained] == [False, True, True, True]
+    first, second = capsys.readouterr().out.splitlines()[:2]
+    assert first.startswith("step 1/4: loss ") and "img/s" not in first
+    assert second.startswith("step 2/4: loss ") and " left" in second
+
+
+def test_a_step_that_fails_where_it_is_waited_for_tells_what_takes_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def finish(self, step, metrics, *, waited):
+        raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory on 9 bytes.\nMore.")
+
+    monkeypatch.setattr(Reporter, "finish", finish)
+    directories = [f"--config.data.data_dir={tmp_path / 'data'}", f"--workdir={tmp_path / 'run'}"]
+    assert main([*COMMAND[3:], "--config.total_steps=4", *directories]) == 2
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert error.startswith("error: the run needs more memory than a device has (Out of memory on ")
+    assert "config.model.remat" in error
 
 
 def test_speeds_are_those_of_the_clock(monkeypatch: pytest.MonkeyPatch) -> None:
     now = 100.0
     monkeypatch.setattr(time, "perf_counter", lambda: now)
     clock = Clock(batch_size=32)
+    # The first step took a minute to compile, and another to be logged and saved.
+    clock.pause(7.0)
+    now = 160.0
+    clock.tick(waited=50.0)
+    assert clock.report(waited=50.0, steps_left=30) == {}
+    clock.pause(60.0)
+    now = 220.0
     for _ in range(10):
-        clock.tick()
+        clock.tick(waited=50.5)
     clock.pause(3.0)
-    now = 108.0
+    now = 228.0
     # Ten steps of 32 images in five seconds, one of which was spent waiting.
-    assert clock.report(waited=1.0, steps_left=20) == {
+    assert clock.report(waited=51.0, steps_left=20) == {
         "time/images_per_second": 64,
         "time/data_wait": 0.2,
         "time/seconds_left": 10,
     }
-    clock.tick()
-    now = 110.0
-    assert clock.report(waited=2.5, steps_left=0)["time/data_wait"] == 0.75
+    clock.tick(waited=52.0)
+    now = 230.0
+    assert clock.report(waited=52.5, steps_left=0)["time/data_wait"] == 0.75
 
     clock = Clock(batch_size=32, images_at_peak=256)
-    clock.tick()
-    now = 110.5
+    clock.tick(waited=0.0)
+    clock.tick(waited=0.0)
+    now = 230.5
     assert clock.report(waited=0.0, steps_left=0)["time/mfu"] == 0.25

@@ -54,14 +54,18 @@ def _evaluate(values: dict[str, Any], weights: str) -> None:
     import jax
 
     from vit_jax.training.config import TrainConfig
+    from vit_jax.training.one_run import check_same_config, check_same_data
     from vit_jax.training.setup import make_evaluations, place_initial, prepare
 
     config = build(TrainConfig, values)
     if not config.evals:
         raise UserError("config.evals is empty: name a split, as in --config.evals.test.split=test")
     setup = prepare(dataclasses.replace(config, init_from=weights), keep_head=True)
+    check_same_config(setup.config)
     params = place_initial(setup)
-    for name, evaluation in make_evaluations(setup).items():
+    evaluations = make_evaluations(setup)
+    check_same_data({name: each.source for name, each in evaluations.items()})
+    for name, evaluation in evaluations.items():
         with evaluation:
             scores = evaluation.evaluate(params)
         if jax.process_index() == 0:

@@ -96,6 +96,10 @@ class PublishedSource:
     def __getitem__(self, index: int) -> NoReturn:
         raise IndexError(f"{self.name} has no records here")
 
+    def fingerprint(self) -> str:
+        """The name of what it stands in for."""
+        return self.name
+
 
 def published_source(tfds: str, split: str) -> PublishedSource | None:
     """The stand-in of a data set with a published size; None for any other."""

@@ -68,6 +68,11 @@ class FolderSource:
             ) from error
         return Record(image, int(self._labels[index]), path)
 
+    def fingerprint(self) -> str:
+        """A hash of the labels and of the paths below the root."""
+        parts = (self._labels.tobytes(), self._ends.tobytes(), self._paths)
+        return hashlib.blake2b(b"".join(parts), digest_size=8).hexdigest()
+
 
 def list_images(folder: str) -> list[str]:
     """Paths of all images in a folder at any depth, sorted.

@@ -212,8 +212,10 @@ def check_shared_memory(chunks: Chunks, workers: int) -> None:
 def _start_worker(index: int, count: int) -> None:
     """Runs first in each worker process."""
     del index, count
-    # Ctrl-C reaches the whole process group: the main process ends its workers itself.
+    # Ctrl-C and a scheduler's SIGTERM reach the whole process group: the main process, which may
+    # have a state to save first, ends its workers itself.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
     # Should the host code ever touch JAX, it must not take the accelerator. JAX is imported by
     # now and reads its environment no more.
     jax.config.update("jax_platforms", "cpu")

@@ -37,3 +37,7 @@ class Source(Protocol):
     def __getitem__(self, index: int) -> Record:
         """Returns record `index`, 0 <= index < len; raises `IndexError` for any other."""
         ...
+
+    def fingerprint(self) -> str:
+        """Tells these records in this order from others, wherever they lie; reads no image."""
+        ...

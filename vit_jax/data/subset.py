@@ -40,6 +40,10 @@ class Subset:
             raise IndexError(f"record {index} of {self._size}")
         return self._source[self._order[index]]
 
+    def fingerprint(self) -> str:
+        """The source's, and what is drawn from it."""
+        return f"{self._size} by seed {self._seed} of {self._source.fingerprint()}"
+
     @functools.cached_property
     def _order(self) -> grain.MapDataset[int]:
         return grain.MapDataset.range(len(self._source)).seed(self._seed).shuffle()

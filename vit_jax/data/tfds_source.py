@@ -99,6 +99,7 @@ class TfdsSource:
         self._keys = labelled_images(dataset, info, label)
         self.class_names = self._keys.class_names
         self.max_labels = (max_labels or MAX_LABELS) if self._keys.is_sequence else None
+        self._full_name = info.full_name
         self._ranges = split_ranges(
             split, {name: s.shard_lengths for name, s in info.splits.items()}, dataset
         )
@@ -126,6 +127,11 @@ class TfdsSource:
             )
         image = example[self._keys.image]
         return Record(image, labels if self._keys.is_sequence else labels[0], name)
+
+    def fingerprint(self) -> str:
+        """The name with version and TFDS config, and the ranges of its splits."""
+        ranges = "+".join(f"{split}[{start}:{stop}]" for split, start, stop in self._ranges)
+        return f"{self._full_name}/{ranges}"
 
     @functools.cached_property
     def _reader(self) -> tuple[Any, Any]:

@@ -48,6 +48,9 @@ class Classification:
     Rows that fill up the last batch and images that cannot be read have weight 0. Of an example
     with several labels, any of them is right; one without labels has no right answer and is not
     counted, as is the custom with ReaL's (arXiv 2006.07159).
+
+    Attributes:
+      source: the data set.
     """
 
     def __init__(
@@ -77,6 +80,7 @@ class Classification:
             sums = {k: weighted_sum(v.astype(jnp.float32), weights) for k, v in values.items()}
             return sums | {"examples": weights.sum()}
 
+        self.source = source
         self._count = jax.jit(count, out_shardings=replicated(mesh))
         self._sharding = batch_sharding(mesh)
         self._chunks = Chunks(

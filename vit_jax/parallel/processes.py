@@ -1,20 +1,21 @@
 """Several processes as one run, and the notice that a run must end."""
 
 import argparse
+import logging
 import os
+import re
 import signal
 import sys
 import threading
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, Self, TypeVar
+from typing import Any, Self
 
 import jax
-import numpy as np
 from jax.experimental import multihost_utils
 
-from vit_jax.errors import Stopped, UserError
+from vit_jax.errors import INTERRUPTED, Stopped, UserError
 
 # A process that has not been heard of for so long is taken for dead, and the others end too.
 _HEARTBEAT_SECONDS = 30
@@ -23,7 +24,10 @@ _JOIN_SECONDS = 300
 # How many processes a launcher started together, as it tells each of them.
 _TASK_COUNTS = {"Slurm": "SLURM_STEP_NUM_TASKS", "Open MPI": "OMPI_COMM_WORLD_SIZE"}
 
-T = TypeVar("T")
+# What JAX says where a collective breaks, or where processes are heard of no more.
+_PEER_IS_GONE = re.compile("(?i:gloo|nccl|coordination)|UNAVAILABLE|DEADLINE_EXCEEDED|ABORTED")
+
+_log = logging.getLogger(__name__)
 
 
 def join_processes(
@@ -34,7 +38,7 @@ def join_processes(
 ) -> None:
     """Makes this process one of several that train together; must come before any use of JAX.
 
-    Without any of the four, it stays alone.
+    Without any of the four, it stays alone; that is said where a launcher has started others too.
 
     Args:
       coordinator_address: `HOST:PORT` of process 0, as all processes reach it.
@@ -57,9 +61,12 @@ def join_processes(
             )
         _join_launched()
     elif coordinator_address is not None and num_processes is not None and process_id is not None:
+        if num_processes < 1:
+            raise UserError(f"--num_processes={num_processes} must be at least 1")
         if not 0 <= process_id < num_processes:
             raise UserError(
-                f"--process_id={process_id} is not below --num_processes={num_processes}"
+                f"--process_id={process_id} must be from 0 to {num_processes - 1}, for "
+                f"--num_processes={num_processes}"
             )
         _join_given(coordinator_address, num_processes, process_id)
     elif explicit != (None, None, None):
@@ -72,6 +79,9 @@ def join_processes(
             f"this is one of {jax.process_count()} processes that share a TPU slice: start the "
             "command on all of them, with --distributed"
         )
+    elif (apart := launched_apart()) is not None:
+        # As it may be meant: each may have a directory of its own.
+        _log.warning("%s: for one run of all of them, add --distributed", apart)
 
 
 def _join_given(coordinator_address: str, num_processes: int, process_id: int) -> None:
@@ -83,6 +93,8 @@ def _join_given(coordinator_address: str, num_processes: int, process_id: int) -
                 coordinator_address=coordinator_address,
                 num_processes=num_processes,
                 process_id=process_id,
+                # Else a launcher, if there is one, would still be asked which devices are whose.
+                cluster_detection_method="deactivate",
             )
     except (RuntimeError, ValueError, IndexError) as error:
         raise UserError(f"{problem} ({_one_line(error)}); {advice}") from error
@@ -159,26 +171,6 @@ def add_process_flags(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--process_id", type=int, help="which one this is, from 0")
 
 
-def together(action: Callable[[], T]) -> T:
-    """Does something on every process; a mistake that one of them finds ends all of them.
-
-    Raises:
-      UserError: the action raised one here, or on another process.
-    """
-    mistake = None
-    try:
-        result = action()
-    except UserError as error:
-        mistake = error
-    failed = multihost_utils.process_allgather(np.array(mistake is not None)).reshape(-1)
-    if mistake is not None:
-        raise mistake
-    if failed.any():
-        others = ", ".join(str(index) for index in np.flatnonzero(failed))
-        raise UserError(f"process {others} cannot go on; its own message says why")
-    return result
-
-
 @contextmanager
 def ending_together() -> Iterator[None]:
     """Around all work of one of several processes: whatever ends it early ends the others too.
@@ -193,19 +185,26 @@ def ending_together() -> Iterator[None]:
     except BaseException as error:
         if jax.process_count() == 1:
             raise
-        if isinstance(error, UserError):
-            print(f"error: {error}", file=sys.stderr)
-        elif isinstance(error, jax.errors.JaxRuntimeError):
-            reason = str(error).partition("\n")[0]
-            print(
-                f"error: another process has ended, so this one does too ({reason})",
-                file=sys.stderr,
-            )
-        else:
-            traceback.print_exc()
+        code = _explain(error)
         sys.stdout.flush()
         sys.stderr.flush()
-        os._exit(2 if isinstance(error, UserError) else 1)
+        os._exit(code)
+
+
+def _explain(error: BaseException) -> int:
+    """Says what has ended this process, and returns its exit code."""
+    if isinstance(error, UserError):
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    if isinstance(error, KeyboardInterrupt):
+        print(INTERRUPTED, file=sys.stderr)
+        return 130
+    if isinstance(error, jax.errors.JaxRuntimeError) and _PEER_IS_GONE.search(str(error)):
+        reason = str(error).partition("\n")[0]
+        print(f"error: another process has ended, so this one does too ({reason})", file=sys.stderr)
+    else:
+        traceback.print_exception(error)
+    return 1
 
 
 class Preemption:

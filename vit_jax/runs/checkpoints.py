@@ -185,6 +185,8 @@ class Checkpoints:
         try:
             state, expected = self._read(step, like)
         except Exception as error:  # Broken files make their readers raise nearly anything.
+            if isinstance(error, jax.errors.JaxRuntimeError) and "RESOURCE_EXHAUSTED" in str(error):
+                raise  # The file may be whole.
             problem = _one_line(error)[:300]
         failed = multihost_utils.process_allgather(np.array(problem is not None))
         if problem is not None or failed.any():

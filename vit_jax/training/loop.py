@@ -19,14 +19,16 @@ from vit_jax.data.loader import Loader, check_shared_memory, local_rows
 from vit_jax.errors import Stopped, UserError
 from vit_jax.evaluation.classification import Classification
 from vit_jax.models.functional import Params
-from vit_jax.parallel.processes import Preemption, together
+from vit_jax.parallel.agreement import check_shared, together
+from vit_jax.parallel.processes import Preemption
 from vit_jax.parallel.sharding import batch_sharding
 from vit_jax.runs.checkpoints import Checkpoints
-from vit_jax.runs.directory import RunDirectory, has_checkpoint, read_config
+from vit_jax.runs.directory import RunDirectory
 from vit_jax.schema import build, to_dict
 from vit_jax.training.config import TrainConfig
 from vit_jax.training.early_stop import BestStep
 from vit_jax.training.final_weights import best_params, written_params
+from vit_jax.training.one_run import check_same_config, check_same_data, read_started
 from vit_jax.training.program import jit_step, start_state, state_shapes
 from vit_jax.training.reporter import Reporter, is_due
 from vit_jax.training.setup import Setup, make_evaluations, place_initial, prepare
@@ -47,28 +49,33 @@ def train(
       The file of final weights.
 
     Raises:
-      UserError: a mistake in the config, the data, the directory or the steps to trace; or the
-        loss is not finite.
+      UserError: a mistake in the config, the data, the directory or the steps to trace; processes
+        differ in one of these; the loss is not finite; or a device has too little memory.
       Stopped: SIGTERM, or a notice of preemption to any process, came; the state is saved.
     """
-    started = together(lambda: read_config(workdir) if has_checkpoint(workdir) else None)
+    started = read_started(workdir)
     setup = together(lambda: prepare(config, started=started))
+    check_same_config(setup.config)
+    check_same_data({"train": setup.source})
     if profile and profile[-1] > setup.total_steps:
         raise UserError(
             f"--profile={profile[0]}:{profile[-1]}: the run ends with step {setup.total_steps}"
         )
     together(lambda: check_shared_memory(_make_chunks(setup), config.data.workers))
     is_writer = jax.process_index() == 0
-    # Before the directory is made: a damaged file leaves nothing behind.
-    initial = None
-    if setup.initial is not None and started is None:
-        initial = together(lambda: place_initial(setup))
     with ExitStack() as stack:
+        stack.enter_context(_telling_what_takes_memory())
+        # Before the directory is made: a damaged file leaves nothing behind.
+        initial = None
+        if setup.initial is not None and started is None:
+            initial = together(lambda: place_initial(setup))
         evaluations = together(lambda: make_evaluations(setup))
+        check_same_data({name: each.source for name, each in evaluations.items()})
         for evaluation in evaluations.values():
             stack.enter_context(evaluation)
         run = together(lambda: _claim(workdir, setup, is_writer))
         stack.enter_context(run)
+        check_shared(run.path, "--workdir")
         best = BestStep(config.early_stop) if config.early_stop is not None else None
         bests = best.improvements if best is not None else ()
         checkpoints = stack.enter_context(Checkpoints(run.checkpoints, config.checkpoint, bests))
@@ -137,8 +144,7 @@ class _Run:
             self.trace.start_before(step)
             with jax.profiler.StepTraceAnnotation("train", step_num=step):
                 arrays = next(self.loader).arrays
-                with _telling_what_takes_memory():
-                    state, metrics = train_step(state, arrays)
+                state, metrics = train_step(state, arrays)
             # The scalars of the step before are read while this one runs.
             if pending is not None:
                 self.reporter.finish(*pending, waited=self.loader.waited)
@@ -207,6 +213,7 @@ class _Run:
 
 @contextmanager
 def _telling_what_takes_memory() -> Iterator[None]:
+    """Around all that fills devices, since what is dispatched here fails where it is waited for."""
     try:
         yield
     except jax.errors.JaxRuntimeError as error:
@@ -214,7 +221,7 @@ def _telling_what_takes_memory() -> Iterator[None]:
             raise
         reason = str(error).partition("RESOURCE_EXHAUSTED:")[2].strip().partition("\n")[0]
         raise UserError(
-            f"the training step needs more memory than a device has ({reason}); try, in this "
+            f"the run needs more memory than a device has ({reason}); try, in this "
             "order, config.model.remat='dots' or 'block', config.optimizer.micro_batches=2 or "
             "more, config.mesh.fsdp over more devices, and a smaller config.data.batch_size"
         ) from error

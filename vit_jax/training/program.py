@@ -38,10 +38,12 @@ def start_state(
     """The state before the first step, placed as `shapes` (of `state_shapes`) say.
 
     Args:
-      params: to start from; None draws fresh ones.
+      params: to start from, whose memory the state takes: they are gone after. None draws fresh
+        ones.
     """
     shardings = jax.tree.map(lambda x: x.sharding, shapes)
-    return jax.jit(lambda p: _init(config, optimizer, p), out_shardings=shardings)(params)
+    init = jax.jit(lambda p: _init(config, optimizer, p), out_shardings=shardings, donate_argnums=0)
+    return init(params)
 
 
 def _init(
@@ -71,7 +73,7 @@ def jit_step(
 
     Args:
       config: with nothing of the model left open.
-      state: arrays or, as of `state_shapes`, their shapes.
+      state: arrays or, as of `state_shapes`, their shapes; they say where the next state lies.
     """
     model = config.model
     assert model.preprocessing is not None
@@ -90,7 +92,7 @@ def jit_step(
         average=config.optimizer.average,
         seed=config.seed,
     )
-    shardings = state_shardings(state, mesh)
+    shardings = jax.tree.map(lambda x: x.sharding, state)
     return jax.jit(
         step,
         in_shardings=(shardings, batch_sharding(mesh)),

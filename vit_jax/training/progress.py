@@ -12,20 +12,32 @@ from tqdm import tqdm
 class Clock:
     """Measures speed between reports; pauses, such as evaluations, do not count.
 
+    Neither does the first step of all, which waits for the compiler and for the workers to start.
+
     Args:
       images_at_peak: see `analysis.peaks.images_at_peak`; None where that is not known.
     """
 
     def __init__(self, batch_size: int, images_at_peak: float | None = None):
         self._batch_size, self._images_at_peak = batch_size, images_at_peak
-        self._paused = 0.0
-        self._began = time.perf_counter()
-        self._steps = 0
-        self._waited_before = 0.0
+        self._is_started = False
+        self._restart(0.0)
 
-    def tick(self) -> None:
-        """One more step is done."""
-        self._steps += 1
+    def tick(self, waited: float) -> None:
+        """One more step is done.
+
+        Args:
+          waited: seconds that the loader has kept the loop waiting since the run's start.
+        """
+        if self._is_started:
+            self._steps += 1
+        else:
+            self._is_started = True
+            self._restart(waited)
+
+    def _restart(self, waited: float) -> None:
+        self._began, self._waited_before = time.perf_counter(), waited
+        self._paused, self._steps = 0.0, 0
 
     def pause(self, seconds: float) -> None:
         """Leaves so many seconds out."""
@@ -35,23 +47,25 @@ class Clock:
         """Scalars under `time/` since the last report, and a new start.
 
         Args:
-          waited: seconds that the loader has kept the loop waiting since the run's start.
+          waited: as of `tick`.
 
         Returns:
           Images per second, share of the time spent waiting for data, in [0, 1], and seconds that
           the steps left will take; and as `time/mfu` the share of the peak speed, if it is known.
+          Nothing after the first step.
         """
-        now = time.perf_counter()
-        seconds = max(now - self._began - self._paused, 1e-9)
+        if not self._steps:
+            return {}
+        seconds = max(time.perf_counter() - self._began - self._paused, 1e-9)
         speed = self._steps * self._batch_size / seconds
         scalars = {
             "time/images_per_second": speed,
             "time/data_wait": min(1.0, (waited - self._waited_before) / seconds),
-            "time/seconds_left": seconds / max(self._steps, 1) * steps_left,
+            "time/seconds_left": seconds / self._steps * steps_left,
         }
         if self._images_at_peak is not None:
             scalars["time/mfu"] = speed / self._images_at_peak
-        self._began, self._paused, self._steps, self._waited_before = now, 0.0, 0, waited
+        self._restart(waited)
         return scalars
 
 
@@ -66,14 +80,15 @@ class Progress:
             self._bar = tqdm(total=total_steps, initial=start, bar_format=form, leave=True)
 
     def step(self, step: int, scalars: Mapping[str, float]) -> None:
-        """Shows the scalars that `train/` and `time/` name."""
-        left = timedelta(seconds=round(scalars["time/seconds_left"]))
-        mfu = f"MFU {scalars['time/mfu']:.1%}, " if "time/mfu" in scalars else ""
-        text = (
-            f"loss {scalars['train/loss']:.4f}, rate {scalars['train/lr']:.2e}, "
-            f"{scalars['time/images_per_second']:,.0f} img/s, {mfu}"
-            f"waiting for data {scalars['time/data_wait']:.0%}, {left} left"
-        )
+        """Shows the scalars that `train/` and, where they are known yet, `time/` name."""
+        text = f"loss {scalars['train/loss']:.4f}, rate {scalars['train/lr']:.2e}"
+        if "time/images_per_second" in scalars:
+            left = timedelta(seconds=round(scalars["time/seconds_left"]))
+            mfu = f"MFU {scalars['time/mfu']:.1%}, " if "time/mfu" in scalars else ""
+            text += (
+                f", {scalars['time/images_per_second']:,.0f} img/s, {mfu}"
+                f"waiting for data {scalars['time/data_wait']:.0%}, {left} left"
+            )
         if scalars["train/skipped"]:
             text += f", {scalars['train/skipped']:,.0f} images skipped"
         if self._bar is not None:

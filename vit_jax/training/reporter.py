@@ -55,7 +55,7 @@ class Reporter:
                     f"step {step}: {name} is {values[name]}; train again "
                     "in a new --workdir with a lower optimizer.lr, a longer warm-up or a clip_norm"
                 )
-        self._clock.tick()
+        self._clock.tick(waited)
         if not is_due(step, self._log_every, self._total):
             return
         scalars = {f"train/{name}": value for name, value in values.items()}
