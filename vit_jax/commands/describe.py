@@ -94,7 +94,7 @@ def _open_source(data: "DataConfig") -> "tuple[Source, str | None]":
 
 def _mesh_of(config: "TrainConfig") -> str:
     from vit_jax.parallel.mesh import make_mesh
-    from vit_jax.training.setup import check_devices
+    from vit_jax.training.devices import check_devices
 
     try:
         mesh = make_mesh(config.mesh)
