@@ -5,7 +5,7 @@
 Prints a table: AdamW in bfloat16 at 224 pixels on random images that lie on the devices. MFU counts
 3 x 2 x multiply-adds an image (recomputation is no work) against the chips' peak; see
 `vit_jax/analysis/peaks.py`. Every row is compiled, run for --warmup steps and timed over --steps; a
-row that needs more memory than there is says so.
+row that needs more memory than there is says so, and one whose attention is not for these devices.
 """
 
 import argparse
@@ -17,14 +17,16 @@ import jax
 
 from benchmarks.step import SyntheticStep, seconds_a_step
 from vit_jax.analysis.peaks import images_at_peak
+from vit_jax.errors import UserError
 from vit_jax.parallel.mesh import MeshConfig
+from vit_jax.training.devices import KERNELS, check_devices
 
 HEAD = "| model | attention | scan | remat | batch | img/s | MFU | compile | memory |"
 
 
 def main(
     models: list[str],
-    attentions: list[str],
+    attentions: list[str] | None,
     scans: list[str],
     remats: list[str],
     batch_sizes: list[int],
@@ -39,21 +41,28 @@ def main(
         f"Python {platform.python_version()}, {image_size} pixels, {dtype}\n\n{HEAD}"
     )
     print("|" + " --- |" * (HEAD.count("|") - 1))
+    if attentions is None:
+        fused = [kernel for kernel in KERNELS if KERNELS[kernel] == devices[0].platform]
+        attentions = ["xla", *fused]
     rows = itertools.product(models, attentions, scans, remats, batch_sizes)
     for name, attention, scan, remat, batch_size in rows:
-        synthetic = SyntheticStep(
-            name,
-            batch_size * len(devices),
-            MeshConfig(),
-            attention=attention,
-            scan=scan == "scan",
-            remat=remat,
-            image_size=image_size,
-            dtype=dtype,
-        )
+        try:
+            synthetic = SyntheticStep(
+                name,
+                batch_size * len(devices),
+                MeshConfig(),
+                attention=attention,
+                scan=scan == "scan",
+                remat=remat,
+                image_size=image_size,
+                dtype=dtype,
+            )
+            check_devices(synthetic.config, synthetic.mesh)
+            measured = _measure(synthetic, warmup, steps)
+        except UserError as error:
+            measured = f"{error} | | |"
         print(
-            f"| {name} | {attention} | {scan} | {remat} | {batch_size} | "
-            f"{_measure(synthetic, warmup, steps)} |",
+            f"| {name} | {attention} | {scan} | {remat} | {batch_size} | {measured} |",
             flush=True,
         )
 
@@ -83,7 +92,9 @@ if __name__ == "__main__":
     )
     names = ["ViT-S/16", "ViT-B/16", "ViT-L/16", "ViT-H/14"]
     parser.add_argument("--models", nargs="+", default=names)
-    parser.add_argument("--attentions", nargs="+", default=["xla", "cudnn"])
+    parser.add_argument(
+        "--attentions", nargs="+", help="xla, and the fused kernel for the devices at hand"
+    )
     parser.add_argument("--scans", nargs="+", default=["scan", "unroll"])
     parser.add_argument("--remats", nargs="+", default=["none", "dots", "block"])
     parser.add_argument("--batch_sizes", nargs="+", type=int, default=[256], help="of a device")

@@ -2,6 +2,8 @@ import os
 import subprocess
 import sys
 
+from vit_jax.analysis.collectives import collectives
+
 # A loop over five kernels that are split over eight devices, as is the batch.
 PROGRAM = """
 import jax, jax.numpy as jnp
@@ -49,3 +51,30 @@ def test_collectives_of_loops_and_gradients():
     command = [sys.executable, "-c", PROGRAM]
     result = subprocess.run(command, env=environment, capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
+
+
+# As a compiler writes them that lets products run meanwhile; see the operations' semantics at
+# openxla.org/xla/operation_semantics. Of two arrays of 1,024 and 4,096 bytes, and a sum that is cut
+# into eighths.
+UNDER_WAY = """
+ENTRY %main (a: f32[256], b: bf16[2048]) -> f32[] {
+  %s = (f32[256], bf16[2048]) all-reduce-start(%a, %b), channel_id=1, to_apply=%add
+  %g = ((f32[32], bf16[256]), (f32[256], bf16[2048])) all-gather-start(%c, %d), channel_id=2
+  %r = ((f32[256]), f32[32]{0:T(128)}, u32[]{:S(2)}) reduce-scatter-start(%a), channel_id=3
+  %p = (f32[256], f32[256], u32[]{:S(2)}, u32[]) collective-permute-start(%a), channel_id=4
+  %t = (bf16[2048], u32[]{:S(2)}, token[]) send(%b, %after), channel_id=5
+  %n = (f32[256], u32[]) all-reduce(%a, %count), channel_id=6, to_apply=%add
+}
+"""
+
+
+def test_collectives_that_are_under_way_count_by_their_results() -> None:
+    sent = {c.kind: (c.shapes, c.bytes) for c in collectives(UNDER_WAY)[:-1]}
+    assert sent == {
+        "all-reduce": (((256,), (2048,)), 1024 + 4096),
+        "all-gather": (((256,), (2048,)), 1024 + 4096),
+        "reduce-scatter": (((32,),), 1024 // 8),
+        "collective-permute": (((256,),), 1024),
+        "send": (((2048,),), 4096),
+    }
+    assert collectives(UNDER_WAY)[-1].bytes == 1024 + 4

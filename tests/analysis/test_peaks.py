@@ -3,12 +3,12 @@ from types import SimpleNamespace
 import pytest
 
 from vit_jax.analysis import peaks
-from vit_jax.analysis.peaks import images_at_peak, peak_flops
+from vit_jax.analysis.peaks import images_at_peak, peak_flops, unknown_chip
 from vit_jax.models import ModelConfig
 
 
-def device(kind: str, cores: int = 1) -> SimpleNamespace:
-    return SimpleNamespace(device_kind=kind, num_cores=cores)
+def device(kind: str, cores: int = 1, platform: str = "gpu") -> SimpleNamespace:
+    return SimpleNamespace(device_kind=kind, num_cores=cores, platform=platform)
 
 
 # Units, of which each does so many operations a clock cycle, at so many GHz: multiprocessors by
@@ -77,3 +77,6 @@ def test_what_is_not_known_is_not_guessed() -> None:
         assert peak_flops(device(kind)) is None
         known = device("NVIDIA H200")
         assert images_at_peak(ModelConfig("ViT-B/16"), [known, device(kind)]) is None
+        assert unknown_chip([known, device(kind)]) == kind
+    # Nobody asks for a CPU's.
+    assert unknown_chip([known, device("cpu", platform="cpu")]) is None

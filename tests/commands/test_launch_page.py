@@ -42,10 +42,10 @@ def commands(text: str) -> list[list[str]]:
     for script in blocks(text, "bash"):
         for line in re.findall(r"python -m vit_jax (.*)", script.replace("\\\n", " ")):
             # In a quoted script that is handed on, the last line ends with the quote.
-            line = re.sub(r"'$", "", line.partition("#")[0].rstrip())
+            line = re.sub(r"'$", "", re.split(" [#>] ", line)[0].rstrip())
             found.append(shlex.split(re.sub(r"\$\w+", "1", line)))
     for manifest in blocks(text, "yaml"):
-        for command in commands_of(yaml.safe_load(manifest)):
+        for command in commands_of(list(yaml.safe_load_all(manifest))):
             assert command[:3] == ["python", "-m", "vit_jax"]
             found.append(command[3:])
     return found
@@ -75,8 +75,7 @@ def test_scripts_parse(script: str) -> None:
 
 
 def test_manifests_name_what_a_slice_needs() -> None:
-    (manifest,) = map(yaml.safe_load, blocks(PAGE, "yaml"))
-    (job,) = manifest["spec"]["replicatedJobs"]
+    (job,) = yaml.safe_load(blocks(PAGE, "yaml")[0])["spec"]["replicatedJobs"]
     spec = job["template"]["spec"]
     assert spec["parallelism"] == spec["completions"]
     pod = spec["template"]["spec"]
@@ -87,3 +86,25 @@ def test_manifests_name_what_a_slice_needs() -> None:
     assert f"--config.mesh.num_slices={job['replicas']}" in container["command"]
     volumes = {volume["name"] for volume in pod["volumes"]}
     assert {mount["name"] for mount in container["volumeMounts"]} == volumes
+
+
+def test_processes_on_gpus_are_of_one_job_that_may_be_asked() -> None:
+    jobs, account, role, binding = yaml.safe_load_all(blocks(PAGE, "yaml")[1])
+    (job,) = jobs["spec"]["replicatedJobs"]
+    spec = job["template"]["spec"]
+    # JAX takes the number of processes from the one Job that the pod is of.
+    assert job["replicas"] == 1
+    assert spec["parallelism"] == spec["completions"]
+    name = account["metadata"]["name"]
+    assert spec["template"]["spec"]["serviceAccountName"] == name
+    assert binding["roleRef"]["name"] == role["metadata"]["name"]
+    assert [subject["name"] for subject in binding["subjects"]] == [name]
+    allowed = {
+        (group, resource, verb)
+        for rule in role["rules"]
+        for group in rule["apiGroups"]
+        for resource in rule["resources"]
+        for verb in rule["verbs"]
+    }
+    # `list_namespaced_pod` and `read_namespaced_job`, in jax/_src/clusters/k8s_cluster.py.
+    assert allowed >= {("", "pods", "list"), ("batch", "jobs", "get")}

@@ -349,3 +349,15 @@ def test_too_small_shared_memory_is_told_and_mended(
     # The number of workers may change, as the message proposes.
     assert main(command) == 0
     assert (tmp_path / "run/weights.npz").read_bytes() == (finished / "weights.npz").read_bytes()
+
+
+def test_a_compile_cache_is_a_local_directory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    flags = ["--config=configs/quickstart.py", "--workdir=run", "--compile_cache=gs://bucket/cache"]
+    assert main(["train", *flags]) == 2
+    assert capsys.readouterr().err.startswith(
+        "error: argument --compile_cache: gs://bucket/cache must be a local or mounted path; "
+    )
+    assert list(tmp_path.iterdir()) == []

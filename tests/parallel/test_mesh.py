@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 
 from vit_jax.errors import UserError
-from vit_jax.parallel import mesh as mesh_module
 from vit_jax.parallel.mesh import MeshConfig, make_mesh
 
 
@@ -25,18 +24,6 @@ def _devices(count, slices=1, platform="cpu"):
     return devices
 
 
-@pytest.fixture
-def make_sizes(monkeypatch):
-    """The sizes that `make_mesh` asks for, given so many devices."""
-
-    def fake(sizes, names, types, devices):
-        assert names == ("data", "fsdp", "tensor")
-        return dict(zip(names, sizes, strict=True))
-
-    monkeypatch.setattr(mesh_module.jax, "make_mesh", fake)
-    return lambda count, **sizes: make_mesh(MeshConfig(**sizes), _devices(count))
-
-
 @pytest.mark.parametrize(
     ("count", "sizes", "expected"),
     [
@@ -51,8 +38,10 @@ def make_sizes(monkeypatch):
         (6, {"tensor": 3}, (2, 1, 3)),
     ],
 )
-def test_sizes(make_sizes, count, sizes, expected):
-    assert tuple(make_sizes(count, **sizes).values()) == expected
+def test_sizes(count, sizes, expected):
+    mesh = make_mesh(MeshConfig(**sizes), _devices(count))
+    assert mesh.shape == dict(zip(("data", "fsdp", "tensor"), expected, strict=True))
+    assert [device.id for device in mesh.devices.flat] == list(range(count))
 
 
 @pytest.mark.parametrize(
@@ -66,11 +55,11 @@ def test_sizes(make_sizes, count, sizes, expected):
         (1, {"tensor": 2}),
     ],
 )
-def test_sizes_that_do_not_fit_the_devices(make_sizes, count, sizes):
+def test_sizes_that_do_not_fit_the_devices(count, sizes):
     named = {"data": -1, "fsdp": 1, "tensor": 1} | sizes
     told = ", ".join(f"{name}={size}" for name, size in named.items())
     with pytest.raises(UserError, match=f"^config.mesh: {re.escape(told)} .*the {count} devices"):
-        make_sizes(count, **sizes)
+        make_mesh(MeshConfig(**sizes), _devices(count))
 
 
 @pytest.mark.parametrize("platform", ["gpu", "cpu"])
@@ -88,7 +77,13 @@ def test_only_the_batch_is_split_between_slices(platform):
     [
         ({"num_slices": 2}, 4, "tpu", "num_slices: 2, but the 8 devices are in 4 slices"),
         ({}, 4, "tpu", "num_slices: 1, but the 8 devices are in 4 slices; set it to 4"),
-        ({"num_slices": 2}, 1, "gpu", "num_slices: 2, but the 8 devices are in 1 processes"),
+        (
+            *({"num_slices": 2}, 1, "gpu"),
+            "num_slices: 2, but the 8 devices are in this one process; start it on all hosts with "
+            "--distributed, or set num_slices to 1",
+        ),
+        ({"num_slices": 2}, 1, "tpu", "num_slices: 2, but .* this one process; .* --distributed"),
+        ({"num_slices": 2}, 4, "gpu", "num_slices: 2, .* in 4 processes; set it to 4"),
         ({"num_slices": 2, "fsdp": 8}, 2, "tpu", "data: 1 is not a multiple of num_slices=2"),
     ],
 )

@@ -18,7 +18,6 @@ from jax.sharding import NamedSharding
 from benchmarks.step import SyntheticStep
 from vit_jax.analysis.collectives import KINDS, Collective, collectives
 from vit_jax.analysis.macs import count_params
-from vit_jax.errors import UserError
 from vit_jax.models.config import ModelConfig
 from vit_jax.models.dot_product import attend
 from vit_jax.parallel.mesh import MeshConfig, make_mesh
@@ -155,20 +154,6 @@ def test_gradients_go_between_slices_in_parts() -> None:
     assert 0.25 * params <= total(sent, "send") <= 0.26 * params
     groups = re.findall(r"replica_groups=(\S+),", program.as_text())
     assert set(groups) == {"{{0,1,2,3}}"}
-
-
-def test_several_slices() -> None:
-    devices = topology_devices("v5e:4x4", num_slices=2)
-    mesh = make_mesh(MeshConfig(data=2, fsdp=16, num_slices=2), devices)
-    for number in range(2):
-        assert {device.slice_index for device in mesh.devices[number].flat} == {number}
-    with pytest.raises(UserError, match="num_slices: 1, but the 32 devices are in 2 slices"):
-        make_mesh(MeshConfig(), devices)
-
-
-def test_a_topology_that_does_not_exist() -> None:
-    with pytest.raises(UserError, match="^no TPU topology 'v9:2x2' to compile for "):
-        topology_devices("v9:2x2")
 
 
 def test_block_inputs_wait_in_the_host_s_memory() -> None:

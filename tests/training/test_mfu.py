@@ -4,6 +4,7 @@ import pytest
 
 from vit_jax.__main__ import main
 from vit_jax.analysis import peaks
+from vit_jax.training import reporter
 
 RUN = [
     *("train", "--config=configs/quickstart.py", "--config.total_steps=4", "--config.log_every=2"),
@@ -11,6 +12,13 @@ RUN = [
     *("--config.model.num_heads=2", "--config.data.batch_size=16", "--config.data.workers=0"),
     "--config.optimizer.warmup_steps=2",
 ]
+
+
+def test_a_run_says_once_that_it_is_not_known(tmp_path, monkeypatch, capsys) -> None:
+    monkeypatch.setattr(reporter, "unknown_chip", lambda devices: next(devices).device_kind)
+    directories = [f"--config.data.data_dir={tmp_path / 'data'}", f"--workdir={tmp_path / 'run'}"]
+    assert main([*RUN, *directories]) == 0
+    assert capsys.readouterr().out.count("no MFU: the peak of cpu is not known\n") == 1
 
 
 def test_a_run_logs_it_where_it_is_known(tmp_path, monkeypatch, capsys) -> None:

@@ -1,55 +1,12 @@
-"""What a config asks of devices that are not there."""
+"""Parts of a config that do not go together."""
 
-from types import SimpleNamespace
-
-import numpy as np
 import pytest
 
 from tests.small_models import refusal
 from vit_jax.config import load_config
 from vit_jax.schema import build
-from vit_jax.training import setup
 from vit_jax.training.config import TrainConfig
-
-
-@pytest.fixture
-def prepare(tmp_path, monkeypatch):
-    """Prepares the quickstart's run with other options, those of the model by name."""
-
-    def call(platform, tensor=1, overrides=(), **options):
-        devices = np.array([SimpleNamespace(platform=platform)])
-        mesh = SimpleNamespace(devices=devices, shape={"data": 1, "fsdp": 1, "tensor": tensor})
-        monkeypatch.setattr(setup, "make_mesh", lambda config: mesh)
-        values = load_config("configs/quickstart.py", overrides)
-        values["data"]["data_dir"] = str(tmp_path)
-        values["model"] |= options
-        return setup.prepare(build(TrainConfig, values))
-
-    return call
-
-
-@pytest.mark.parametrize(
-    ("platform", "attention"),
-    [("cpu", "pallas"), ("gpu", "pallas"), ("cpu", "cudnn"), ("tpu", "cudnn")],
-)
-def test_kernels_are_for_their_devices(prepare, platform, attention):
-    told = refusal(prepare, platform, attention=attention, dtype="bfloat16")
-    assert told.startswith(f"config.model.attention: {attention!r} is a kernel for ")
-    assert told.endswith(f"and the devices are {platform.upper()}s; use 'xla'")
-
-
-@pytest.mark.parametrize(
-    ("platform", "attention"), [("tpu", "pallas"), ("gpu", "cudnn"), ("cpu", "xla"), ("tpu", "xla")]
-)
-def test_they_are_taken_there(prepare, platform, attention):
-    assert prepare(platform, attention=attention, dtype="bfloat16").model.attention == attention
-
-
-def test_tensor_divides_the_heads(prepare):
-    assert refusal(prepare, "cpu", tensor=3).startswith(
-        "config.mesh.tensor: 3 does not divide the 4 heads of "
-    )
-    assert prepare("cpu", tensor=2).model.size.num_heads == 4
+from vit_jax.training.setup import prepare
 
 
 def test_a_crop_fits_into_the_resized_image():
@@ -62,10 +19,12 @@ def test_a_crop_fits_into_the_resized_image():
     assert build(TrainConfig, load_config("configs/quickstart.py", overrides)).data.crop_side == 8
 
 
-def test_an_early_stop_with_one_evaluation_would_be_ignored(prepare):
+def test_an_early_stop_with_one_evaluation_would_be_ignored(tmp_path):
     def evaluated_every(steps):
         early = (f"--config.evals.test.every_steps={steps}", "--config.early_stop.eval=test")
-        return prepare("cpu", overrides=("--config.total_steps=200", *early))
+        directory = f"--config.data.data_dir={tmp_path}"
+        overrides = ("--config.total_steps=200", directory, *early)
+        return prepare(build(TrainConfig, load_config("configs/quickstart.py", overrides)))
 
     assert evaluated_every(199).config.early_stop is not None
     assert refusal(evaluated_every, 200) == (

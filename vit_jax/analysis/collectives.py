@@ -16,6 +16,8 @@ _CALLED = re.compile(
 )
 _WHILE = re.compile(r"condition=%?([\w.\-]+), body=%?([\w.\-]+)")
 _BOUND = re.compile(r"= [su](?:32|64)\[\]\S* constant\((\d+)\)")
+# What a device notes of an operation that is under way, behind its arrays.
+_NOTE = re.compile(r"(?<=, |\*/)[su]32\[\]")
 _SHAPE = re.compile(r"\b(pred|[a-z]+\d+\w*)\[([\d,]*)\]")
 
 
@@ -54,9 +56,10 @@ def collectives(hlo: str) -> list[Collective]:
                 continue
             result, kind, is_start = operation.groups()
             parts = _parts(result)
-            if is_start or kind == "send":
-                # The result holds the operand, the result and what the device notes.
-                parts = [max(parts, key=lambda part: part[1])]
+            if (is_start and kind != "all-reduce") or kind == "send":
+                # As many operands come before the results; what is sent stands alone.
+                parts = _parts(_NOTE.sub("", result))
+                parts = parts[len(parts) // 2 :]
             shapes = tuple(shape for shape, _ in parts)
             source = _SOURCE.search(line)
             channel = _CHANNEL.search(line)

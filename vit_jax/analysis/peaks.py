@@ -90,6 +90,12 @@ def peak_flops(device: Any) -> float | None:
     return None if gpu is None else gpu.teraflops * 1e12
 
 
+def unknown_chip(devices: Iterable[Any]) -> str | None:
+    """The kind of the first device, CPUs apart, whose peak is not known."""
+    kinds = (d.device_kind for d in devices if d.platform != "cpu" and peak_flops(d) is None)
+    return next(kinds, None)
+
+
 def images_at_peak(config: ModelConfig, devices: Iterable[Any]) -> float | None:
     """Images a second that training would take if JAX's devices did its matrix products at peak.
 

@@ -1,10 +1,17 @@
 """Values that several commands take."""
 
+import argparse
 from pathlib import Path
 
 
 def file_path(text: str) -> Path:
-    """A path, in which `~` is the home directory; shells leave it alone behind `--flag=`."""
+    """A path, in which `~` is the home directory; shells leave it alone behind `--flag=`.
+
+    Raises:
+      argparse.ArgumentTypeError: it is an address, of which `Path` would make a local folder.
+    """
+    if "://" in text:
+        raise argparse.ArgumentTypeError(f"{text} must be a local or mounted path")
     return Path(text).expanduser()
 
 

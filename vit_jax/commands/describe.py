@@ -105,7 +105,7 @@ def _check_evaluations(config: "TrainConfig") -> None:
 
 def _mesh_of(config: "TrainConfig") -> str:
     from vit_jax.parallel.mesh import make_mesh
-    from vit_jax.training.setup import check_devices
+    from vit_jax.training.devices import check_devices
 
     try:
         mesh = make_mesh(config.mesh)

@@ -32,9 +32,8 @@ def run(
     """Runs stacked blocks one after the other.
 
     Args:
-      blocks: as of `stack`. One of them maps (tokens, key, skip_rate, placement,
-          capture) to the next tokens
-          and a dict of what it captured.
+      blocks: as of `stack`. One of them maps (tokens, key, skip_rate, placement, capture) to the
+          next tokens and a dict of what it captured.
       tokens: [batch, T, width].
       key: of dropout and stochastic depth; None turns them off.
 

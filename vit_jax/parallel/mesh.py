@@ -27,7 +27,8 @@ class MeshConfig:
     fsdp: int = 1
     tensor: int = 1
     # Groups of devices whose members are joined more closely than the groups, over which only
-    # `data` reaches: slices of TPUs; of other devices those of each process.
+    # `data` reaches: as many as there are slices of TPUs. Of other devices those of a process are
+    # a group, so that it is 1, or as many as there are processes.
     num_slices: int = 1
     # Whether tokens between blocks are split over `tensor` too.
     sequence: bool = False
@@ -63,15 +64,18 @@ def make_mesh(config: MeshConfig, devices: Sequence[Any] | None = None) -> Mesh:
             f"not divide the {len(devices)} devices at hand"
         )
     _check_slices(config.num_slices, sizes[0], devices)
+    # An axis of chips may be shared by two of the mesh, which jax.make_mesh allows on v5e alone.
     if config.num_slices == 1:
-        return jax.make_mesh(tuple(sizes), AXES, (AxisType.Auto,) * 3, devices=devices)
-    data, *others = sizes
-    array = mesh_utils.create_hybrid_device_mesh(
-        (data // config.num_slices, *others),
-        (config.num_slices, 1, 1),
-        devices,
-        process_is_granule=_slice_numbers(devices) is None,
-    )
+        array = mesh_utils.create_device_mesh(sizes, devices, allow_split_physical_axes=True)
+    else:
+        data, *others = sizes
+        array = mesh_utils.create_hybrid_device_mesh(
+            (data // config.num_slices, *others),
+            (config.num_slices, 1, 1),
+            devices,
+            process_is_granule=_slice_numbers(devices) is None,
+            allow_split_physical_axes=True,
+        )
     return Mesh(array, AXES, axis_types=(AxisType.Auto,) * 3)
 
 
@@ -89,10 +93,13 @@ def _check_slices(num_slices: int, data: int, devices: Sequence[Any]) -> None:
     else:
         there, unit = len(np.unique(numbers)), "slices"
     if num_slices != there and (num_slices > 1 or unit == "slices"):
-        raise UserError(
-            f"config.mesh.num_slices: {num_slices}, but the {len(devices)} devices are in {there} "
-            f"{unit}; set it to {there}"
-        )
+        problem = f"config.mesh.num_slices: {num_slices}, but the {len(devices)} devices are in"
+        if jax.process_count() == 1 and there == 1:
+            raise UserError(
+                f"{problem} this one process; start it on all hosts with --distributed, or set "
+                "num_slices to 1"
+            )
+        raise UserError(f"{problem} {there} {unit}; set it to {there}")
     if data % num_slices:
         raise UserError(
             f"config.mesh.data: {data} is not a multiple of num_slices={num_slices}; between "

@@ -1,5 +1,6 @@
 """Where arrays live: rules from an array's path and shape to its place on the mesh."""
 
+import math
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -7,7 +8,7 @@ from typing import Any, TypeVar
 
 import jax
 from jax import Array
-from jax.sharding import Mesh, NamedSharding
+from jax.sharding import AbstractMesh, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 F = TypeVar("F", bound=Callable[..., Array])
@@ -32,7 +33,7 @@ _TENSOR_RULES: tuple[tuple[re.Pattern[str], int], ...] = (
 _STACKED = re.compile(r"(^|/)blocks/")
 
 
-def partition_spec(path: str, shape: tuple[int, ...], mesh: Mesh) -> P:
+def partition_spec(path: str, shape: tuple[int, ...], mesh: Mesh | AbstractMesh) -> P:
     """Places one array of parameters or of optimizer state.
 
     Args:
@@ -43,10 +44,7 @@ def partition_spec(path: str, shape: tuple[int, ...], mesh: Mesh) -> P:
     for pattern, axis in _TENSOR_RULES:
         if tensor > 1 and pattern.search(path) and shape[axis] % tensor == 0:
             spec[axis] = "tensor"
-    size = 1
-    for length in shape:
-        size *= length
-    if fsdp > 1 and size >= _SMALL:
+    if fsdp > 1 and math.prod(shape) >= _SMALL:
         first = 1 if _STACKED.search(path) else 0
         free = [i for i in range(first, len(shape)) if spec[i] is None and shape[i] % fsdp == 0]
         if free:
@@ -56,7 +54,7 @@ def partition_spec(path: str, shape: tuple[int, ...], mesh: Mesh) -> P:
     return P(*spec)
 
 
-def state_shardings(state: Any, mesh: Mesh) -> Any:
+def state_shardings(state: Any, mesh: Mesh | AbstractMesh) -> Any:
     """A sharding for every leaf of a tree of arrays or of their shapes."""
 
     def place(key_path, leaf) -> NamedSharding:
@@ -64,6 +62,22 @@ def state_shardings(state: Any, mesh: Mesh) -> Any:
         return NamedSharding(mesh, partition_spec(path, leaf.shape, mesh))
 
     return jax.tree_util.tree_map_with_path(place, state)
+
+
+def share_split(params: Any, mesh: Mesh | AbstractMesh, axis: str) -> float:
+    """Of the elements of arrays that are large enough, the share in those that an axis splits.
+
+    Returns:
+      1 if no array is.
+    """
+    large = split = 0
+    shardings = jax.tree.leaves(state_shardings(params, mesh))
+    for leaf, sharding in zip(jax.tree.leaves(params), shardings, strict=True):
+        size = math.prod(leaf.shape)
+        if size >= _SMALL:
+            large += size
+            split += size * (axis in sharding.spec)
+    return split / large if large else 1.0
 
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:

@@ -1,6 +1,8 @@
 """TPUs that are not there, to compile for."""
 
+import importlib.util
 import os
+import re
 from typing import Any
 
 from jax.experimental import topologies
@@ -22,11 +24,19 @@ def topology_devices(name: str, num_slices: int = 1) -> list:
     os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
     os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")
     options: dict[str, Any] = {} if num_slices == 1 else {"num_slices": num_slices}
+    if name.startswith("v4:"):
+        options["chip_config_name"] = "megacore"  # One device a chip, as on TPUs that are there.
+    if re.fullmatch(r"\w+:1(x1)*", name):
+        options["chips_per_host_bounds"] = (1, 1, 1)
     try:
         return list(topologies.get_topology_desc(name, "tpu", **options).devices)
     except Exception as error:  # Of several types, from the compiler's plugin.
+        if importlib.util.find_spec("libtpu") is None:
+            raise UserError(
+                f"no TPU topology {name!r} to compile for: there is no TPU compiler; install it "
+                "with the extra 'tpu'"
+            ) from error
         reason = " ".join(str(error).split())
         raise UserError(
-            f"no TPU topology {name!r} to compile for ({reason}); write one such as v5e:4x4, and "
-            "install the TPU compiler with the extra 'tpu'"
+            f"no TPU topology {name!r} to compile for ({reason}); write one such as v5e:4x4"
         ) from error

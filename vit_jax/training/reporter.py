@@ -11,7 +11,7 @@ import numpy as np
 from jax import Array
 from jax.experimental import multihost_utils
 
-from vit_jax.analysis.peaks import images_at_peak
+from vit_jax.analysis.peaks import images_at_peak, unknown_chip
 from vit_jax.errors import UserError
 from vit_jax.runs.directory import RunDirectory
 from vit_jax.runs.metrics import MetricsWriter, read_scalar
@@ -41,6 +41,9 @@ class Reporter:
         self._clock = Clock(setup.config.data.batch_size, _images_at_peak(setup))
         if start:
             self.message(f"going on after step {start} of {self._total}")
+        chip = unknown_chip(setup.mesh.devices.flat)
+        if chip is not None:
+            self.message(f"no MFU: the peak of {chip} is not known")
 
     def finish(self, step: int, metrics: dict[str, Array], *, waited: float) -> None:
         """Waits for a step's scalars; writes and shows them where it is their turn.

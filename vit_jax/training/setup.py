@@ -20,10 +20,11 @@ from vit_jax.evaluation.classification import Classification, EvalConfig
 from vit_jax.models.config import ModelConfig
 from vit_jax.models.functional import Params, abstract_params
 from vit_jax.parallel.mesh import make_mesh
-from vit_jax.parallel.sharding import BATCH_AXES, state_shardings
+from vit_jax.parallel.sharding import state_shardings
 from vit_jax.preprocessing import PreprocessingConfig
 from vit_jax.schema import build
 from vit_jax.training.config import TrainConfig
+from vit_jax.training.devices import check_devices
 from vit_jax.training.optimizer import make_optimizer, make_schedule
 from vit_jax.weights.catalogue import resolve
 from vit_jax.weights.files import open_weights
@@ -104,16 +105,6 @@ def part_for_training(data: DataConfig, source: Source) -> Source:
             "leave it out"
         )
     return source if data.subset is None else Subset(source, data.subset, data.subset_seed)
-
-
-def check_devices(config: TrainConfig, mesh: Mesh) -> None:
-    """Checks that a batch and the model can be split as the mesh says, on its kind of device.
-
-    Raises:
-      UserError: they cannot.
-    """
-    _check_batch(config, mesh)
-    _check_attention(config.model, mesh)
 
 
 def assemble(
@@ -230,34 +221,6 @@ def _check_early_stop(config: TrainConfig, total_steps: int) -> None:
         raise UserError(
             f"config.early_stop would be ignored: evals.{name} comes every {every_steps} steps, so "
             f"after the last of {total_steps} only; lower its every_steps"
-        )
-
-
-def _check_batch(config: TrainConfig, mesh: Mesh) -> None:
-    parts = [mesh.shape[axis] for axis in BATCH_AXES]
-    devices, micro_batches = parts[0] * parts[1], config.optimizer.micro_batches
-    if config.data.batch_size % (devices * micro_batches):
-        raise UserError(
-            f"config.data.batch_size: {config.data.batch_size} is not a multiple of "
-            f"{devices * micro_batches}, which is {devices} devices (of {jax.device_count()}) "
-            f"that split the batch, times {micro_batches} micro-batches"
-        )
-
-
-def _check_attention(model: ModelConfig, mesh: Mesh) -> None:
-    if model.family not in ("vit", "hybrid"):
-        return
-    platform = mesh.devices.flat[0].platform
-    needed = {"cudnn": "gpu", "pallas": "tpu"}.get(model.attention, platform)
-    if needed != platform:
-        raise UserError(
-            f"config.model.attention: {model.attention!r} is a kernel for {needed.upper()}s, and "
-            f"the devices are {platform.upper()}s; use 'xla'"
-        )
-    heads, tensor = model.size.num_heads, mesh.shape["tensor"]
-    if heads % tensor:
-        raise UserError(
-            f"config.mesh.tensor: {tensor} does not divide the {heads} heads of {model.name}"
         )
 
 

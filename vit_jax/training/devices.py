@@ -1,0 +1,113 @@
+"""Whether a config and the devices that it is to run on go together."""
+
+from typing import Any
+
+import jax
+from jax.sharding import AbstractMesh, Mesh
+
+from vit_jax.errors import UserError
+from vit_jax.models.config import ModelConfig
+from vit_jax.models.functional import abstract_params
+from vit_jax.parallel.mesh import AXES
+from vit_jax.parallel.sharding import BATCH_AXES, share_split
+from vit_jax.training.config import TrainConfig
+
+# Of the elements in large arrays; below it, devices would hold much that `fsdp` is to spare them.
+_ENOUGH_SPLIT = 0.9
+
+# Fused attention, and the platform that each implementation is for.
+KERNELS = {"cudnn": "gpu", "pallas": "tpu"}
+
+
+def check_devices(config: TrainConfig, mesh: Mesh) -> None:
+    """Checks that a batch and the model can be split as the mesh says, on its kind of device.
+
+    Raises:
+      UserError: they cannot.
+    """
+    _check_batch(config, mesh)
+    _check_attention(config.model, mesh.devices.flat[0])
+    _check_tensor(config.model, mesh.shape["tensor"])
+    _check_fsdp(config.model, mesh, config.mesh.num_slices)
+
+
+def _check_batch(config: TrainConfig, mesh: Mesh) -> None:
+    parts = [mesh.shape[axis] for axis in BATCH_AXES]
+    devices, micro_batches = parts[0] * parts[1], config.optimizer.micro_batches
+    if config.data.batch_size % (devices * micro_batches):
+        raise UserError(
+            f"config.data.batch_size: {config.data.batch_size} is not a multiple of "
+            f"{devices * micro_batches}, which is {devices} devices (of {jax.device_count()}) "
+            f"that split the batch, times {micro_batches} micro-batches"
+        )
+
+
+def _check_attention(model: ModelConfig, device: Any) -> None:
+    if model.family not in ("vit", "hybrid"):
+        return
+    platform = device.platform
+    needed = KERNELS.get(model.attention, platform)
+    if needed != platform:
+        raise UserError(
+            f"config.model.attention: {model.attention!r} is a kernel for {needed.upper()}s, and "
+            f"the devices are {platform.upper()}s; use 'xla'"
+        )
+    if model.attention == "cudnn":
+        _check_cudnn(model, device)
+
+
+def _check_cudnn(model: ModelConfig, device: Any) -> None:
+    """As JAX does where it calls the kernel, which is too late for one line."""
+    try:
+        capability = tuple(map(int, device.compute_capability.split(".")))
+    except (AttributeError, ValueError):  # AMD's have another name there, such as gfx90a.
+        capability = (0, 0)
+    if capability < (8, 0):
+        raise UserError(
+            "config.model.attention: 'cudnn' is a kernel for NVIDIA's GPUs since A100 (compute "
+            f"capability 8.0), and the devices are {device.device_kind}s; use 'xla'"
+        )
+    size = model.size.width // model.size.num_heads
+    largest = 256 if capability >= (9, 0) else 128
+    if size % 8 or size > largest:
+        raise UserError(
+            f"config.model.attention: 'cudnn' needs heads of a multiple of 8 and at most {largest} "
+            f"units on {device.device_kind}s, and {model.name} has {size}; use 'xla'"
+        )
+
+
+def _check_tensor(model: ModelConfig, tensor: int) -> None:
+    if tensor == 1:
+        return
+    if model.family == "resnet":
+        raise UserError(
+            f"config.mesh.tensor: {tensor} would be ignored: no layer of {model.name} is split by "
+            "it but the head; use data or fsdp"
+        )
+    for key in ("num_heads", "mlp_dim", "token_mlp_dim"):
+        number = model.shape.get(key, 0)
+        if number % tensor:
+            what = "heads" if key == "num_heads" else f"hidden units ({key})"
+            raise UserError(
+                f"config.mesh.tensor: {tensor} does not divide the {number} {what} of {model.name}"
+            )
+
+
+def _check_fsdp(model: ModelConfig, mesh: Mesh, num_slices: int) -> None:
+    fsdp, tensor = mesh.shape["fsdp"], mesh.shape["tensor"]
+    if fsdp == 1:
+        return
+    params = abstract_params(model)
+
+    def share(fsdp: int) -> float:
+        return share_split(params, AbstractMesh((1, fsdp, tensor), AXES), "fsdp")
+
+    if share(fsdp) >= _ENOUGH_SPLIT:
+        return
+    left = mesh.shape["data"] * fsdp // num_slices
+    fitting = [n for n in range(2, left + 1) if left % n == 0 and share(n) >= _ENOUGH_SPLIT]
+    raise UserError(
+        f"config.mesh.fsdp: {fsdp} divides no axis of arrays that are {1 - share(fsdp):.0%} of "
+        f"{model.name}'s parameters, which every device would hold whole; use "
+        f"{' or '.join(map(str, fitting or [1]))}"
+    )
