@@ -3,6 +3,7 @@
 import pytest
 
 from vit_jax.config import load_config
+from vit_jax.data.config import DataConfig, RandAugmentConfig
 from vit_jax.errors import UserError
 from vit_jax.schema import build
 from vit_jax.training.config import TrainConfig
@@ -162,3 +163,22 @@ def test_nothing_by_its_word_on_the_command_line() -> None:
     )
     assert (config.data.crop, config.data.affine) == ("none", None)
     assert (config.model.remat, config.model.positions) == ("none", "absent")
+
+
+@pytest.mark.parametrize("budget", ["cpu", "gpu"])
+def test_cifar10_with_more_and_less_augmentation(budget: str) -> None:
+    def data(level: str) -> DataConfig:
+        config = load(f"configs/cifar10_jpeg.py:./images,{level},budget={budget}")
+        assert config.model.input_size == (32, 32)
+        return config.data
+
+    assert (data("plain").crop, data("plain").flip) == ("none", False)
+    assert (data("crops").crop, data("crops").flip) == ("inception", True)
+    assert data("crops").randaugment is None
+    # AugReg's section 3.4.
+    assert data("medium2").randaugment == RandAugmentConfig(layers=2, magnitude=15)
+    assert (data("medium2").mixup, data("medium2").flip) == (0.5, True)
+    with pytest.raises(UserError, match="no augmentation 'strong3'; did you mean 'strong"):
+        data("strong3")
+    with pytest.raises(UserError, match="no budget 'tpu'; write cpu or gpu"):
+        load("configs/cifar10_jpeg.py:./images,crops,budget=tpu")

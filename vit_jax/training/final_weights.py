@@ -10,7 +10,7 @@ from jax.experimental import multihost_utils
 
 from vit_jax.errors import UserError
 from vit_jax.models.functional import Params
-from vit_jax.parallel.processes import together
+from vit_jax.parallel.agreement import together
 from vit_jax.runs.checkpoints import Checkpoints
 from vit_jax.training.early_stop import BestStep
 from vit_jax.training.setup import Setup, place
