@@ -58,8 +58,9 @@ def test_the_share_of_time_waiting_for_data_is_that_of_a_slow_source(
     assert main([*COMMAND[3:], *steps, *directories]) == 0
     lines = [json.loads(line) for line in (tmp_path / "run/metrics.jsonl").read_text().splitlines()]
     waits = [line["time/data_wait"] for line in lines if "time/data_wait" in line]
-    # Records of 20 ms by few threads, against a step of a few.
-    assert all(0.8 <= wait <= 1 for wait in waits), waits
+    # Records of 20 ms by few threads, against a step of a few; the first ones were read while it
+    # was compiled.
+    assert all(0.8 <= wait <= 1 for wait in waits[1:]), waits
 
 
 def test_the_first_step_has_a_loss_but_no_speed(
