@@ -75,7 +75,7 @@ CASES = {
     # And some of them to compute the forward pass again.
     "H-256": Case(
         *("ViT-H/14", "v5e:16x16", MeshConfig(16, 16), 4096),
-        *({"all-gather": 2.3, "all-reduce": 1.12}, 1100, 1.5, BLOCK),
+        *({"all-gather": 2.3, "all-reduce": 1.12, "collective-permute": 0.035}, 1150, 1.5, BLOCK),
     ),
 }
 
@@ -148,10 +148,14 @@ def test_tensor_parallel_blocks_gather_no_kernels(sequence: bool) -> None:
 def test_gradients_go_between_slices_in_parts() -> None:
     case = Case("ViT-S/16", "v5e:2x2", MeshConfig(num_slices=2), 64, options={"depth": 2})
     program = compiled(case)
-    params = 2 * sum(count_params(ModelConfig("ViT-S/16", num_classes=1000, depth=2)).values())
+    # Of a block the kernels of attention (4 width^2) and MLP (8 width^2) go as bfloat16. All else,
+    # which is its vectors and what is outside of the blocks, goes as float32.
+    kernels = 2 * 12 * 384**2
+    params = sum(count_params(ModelConfig("ViT-S/16", num_classes=1000, depth=2)).values())
+    size = 2 * kernels + 4 * (params - kernels)
     sent = collectives(program.as_text())
     # A slice sums its own, each of its four devices sends a quarter, and they put these together.
-    assert 0.25 * params <= total(sent, "send") <= 0.26 * params
+    assert 0.25 * size <= total(sent, "send") <= 0.25 * size + 4 * SCALAR
     groups = re.findall(r"replica_groups=(\S+),", program.as_text())
     assert set(groups) == {"{{0,1,2,3}}"}
 
