@@ -1,9 +1,10 @@
 """Time to compile the training step of L/16, its blocks scanned and unrolled, over depth.
 
     python -m benchmarks.compiling
-    python -m benchmarks.compiling --topology=v5e:4x4
+    python -m benchmarks.compiling --topology=v5e:2x2
 
-Traces and compiles for the devices at hand, or for a TPU that is not there (with the extra `tpu`).
+Traces and compiles for the devices at hand, or for a TPU that is not there (with the extra `tpu`),
+whose compiler takes more than a quarter of an hour for the unrolled step.
 """
 
 import argparse

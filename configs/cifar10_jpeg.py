@@ -7,8 +7,9 @@ The folder is DIR/{train,test}/CLASS/*.jpg. The second value is plain, which is 
 crops, which is flips and crops; or a level of AugReg's (light1, light2, medium1, medium2, strong1
 or strong2: vit_jax/data/augreg.py), which adds RandAugment and Mixup to these.
 
-Expected on 2 CPU cores: benchmarks/results/cifar10_jpeg.md. budget=gpu is S/4 for 300 epochs on one
-GPU, which has not been run yet.
+Expected test top-1 after 4,000 steps, a quarter of an hour on 2 CPU cores: 60.9 % plain, 54.8 %
+with crops, 43.3 % with light2 (benchmarks/results/cifar10_jpeg.md): in five epochs augmentation
+costs accuracy. budget=gpu is S/4 for 300 epochs on one GPU, and has not been run yet.
 """
 
 from ml_collections import ConfigDict
