@@ -145,6 +145,11 @@ def test_fsdp_splits_parameters(
         assert told.format("which every device would hold whole;") in message
 
 
+def test_the_data_may_say_of_how_many_classes() -> None:
+    check("ViT-L/16", fake_mesh(fsdp=8), num_classes=None)
+    assert "fsdp: 24 divides" in refusal(check, "ViT-L/16", fake_mesh(fsdp=24), num_classes=None)
+
+
 def test_small_arrays_may_stay_whole() -> None:
     small: dict[str, Any] = {"image_size": 32, "depth": 2}
     check("ViT-mu/8", fake_mesh(fsdp=3), num_classes=10, **small)

@@ -1,5 +1,6 @@
 """Whether a config and the devices that it is to run on go together."""
 
+import dataclasses
 from typing import Any
 
 import jax
@@ -97,7 +98,8 @@ def _check_fsdp(model: ModelConfig, mesh: Mesh, num_slices: int) -> None:
     fsdp, tensor = mesh.shape["fsdp"], mesh.shape["tensor"]
     if fsdp == 1:
         return
-    params = abstract_params(model)
+    # Without a head, as long as it is the data that say of how many classes.
+    params = abstract_params(dataclasses.replace(model, num_classes=model.num_classes or 0))
 
     def share(fsdp: int) -> float:
         return share_split(params, AbstractMesh((1, fsdp, tensor), AXES), "fsdp")
