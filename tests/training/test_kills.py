@@ -91,6 +91,10 @@ def test_sigterm_to_the_whole_group_lets_the_workers_live_until_it_is_saved(
     )
     wait_for_line(process, "step 14/")
     workers = descendants(process.pid)
+    # To the workers first, so that what they had read is used up before the run hears of it.
+    for pid in workers:
+        os.kill(pid, signal.SIGTERM)
+    wait_for_line(process, "step 210/")
     os.killpg(process.pid, signal.SIGTERM)
     output, _ = process.communicate(timeout=60)
     assert process.returncode == 143, output
