@@ -89,13 +89,20 @@ def test_sigterm_to_the_whole_group_lets_the_workers_live_until_it_is_saved(
         text=True,
         start_new_session=True,
     )
-    wait_for_line(process, "step 14/")
-    workers = descendants(process.pid)
-    os.killpg(process.pid, signal.SIGTERM)
-    output, _ = process.communicate(timeout=60)
-    assert process.returncode == 143, output
-    saved = output.partition("the state after step ")[2].split()[0]
-    assert (tmp_path / "checkpoints" / saved).is_dir()
+    try:
+        wait_for_line(process, "step 14/")
+        workers = descendants(process.pid)
+        # To the workers first, so that what they had read is used up before the run hears of it.
+        for pid in workers:
+            os.kill(pid, signal.SIGTERM)
+        wait_for_line(process, "step 210/")
+        os.killpg(process.pid, signal.SIGTERM)
+        output, _ = process.communicate(timeout=60)
+        assert process.returncode == 143, output
+        saved = output.partition("the state after step ")[2].split()[0]
+        assert (tmp_path / "checkpoints" / saved).is_dir()
+    finally:
+        process.kill()  # In a session of its own, Ctrl-C of the tests would not reach it.
     until = time.monotonic() + 15
     while any(Path(f"/proc/{pid}").exists() for pid in workers):
         assert time.monotonic() < until
