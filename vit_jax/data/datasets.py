@@ -103,10 +103,8 @@ class PublishedSource:
 
 def published_source(tfds: str, split: str) -> PublishedSource | None:
     """The stand-in of a data set with a published size; None for any other."""
-    for dataset in DATASETS.values():
-        if dataset.tfds == tfds:
-            return PublishedSource(dataset, split)
-    return None
+    dataset = _by_tfds_name(tfds)
+    return None if dataset is None else PublishedSource(dataset, split)
 
 
 def check_split(tfds: str, split: str) -> bool:
@@ -115,10 +113,12 @@ def check_split(tfds: str, split: str) -> bool:
     Raises:
       UserError: there is no such split.
     """
-    for dataset in DATASETS.values():
-        if dataset.tfds == tfds:
-            # The size of JFT's own one is not published.
-            if split not in dataset.held_out.values():
-                PublishedSource(dataset, split)
-            return True
-    return False
+    dataset = _by_tfds_name(tfds)
+    # The size of JFT's own held-out split is not published.
+    if dataset is not None and split not in dataset.held_out.values():
+        PublishedSource(dataset, split)
+    return dataset is not None
+
+
+def _by_tfds_name(tfds: str) -> Dataset | None:
+    return next((dataset for dataset in DATASETS.values() if dataset.tfds == tfds), None)
