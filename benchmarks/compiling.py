@@ -13,7 +13,7 @@ import time
 
 import jax
 
-from benchmarks.step import SyntheticStep
+from vit_jax.experiments.synthetic import SyntheticStep
 from vit_jax.parallel.mesh import MeshConfig
 from vit_jax.parallel.topologies import topology_devices
 

@@ -9,8 +9,8 @@ import numpy as np
 from PIL import Image
 from sklearn.svm import SVC
 
-from vit_jax.data.records import Source
-from vit_jax.data.sources import open_source
+from vit_jax.data.sources.open import open_source
+from vit_jax.data.sources.records import Source
 
 
 def pixels_and_labels(source: Source) -> tuple[np.ndarray, np.ndarray]:

@@ -19,7 +19,7 @@ from pathlib import Path
 
 import jax
 
-from benchmarks.step import seconds_a_step
+from vit_jax.experiments.synthetic import seconds_a_step
 from vit_jax.schema import build
 from vit_jax.training.config import TrainConfig
 from vit_jax.training.loop import make_loader, train

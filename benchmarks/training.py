@@ -15,9 +15,9 @@ import time
 
 import jax
 
-from benchmarks.step import SyntheticStep, seconds_a_step
 from vit_jax.analysis.peaks import images_at_peak
 from vit_jax.errors import UserError
+from vit_jax.experiments.synthetic import SyntheticStep, seconds_a_step
 from vit_jax.parallel.mesh import MeshConfig
 from vit_jax.training.devices import KERNELS, check_devices
 

@@ -6,7 +6,7 @@
         --workdir=runs/S_16-photos
 
 Pre-training is what aug= asks for: none, light1, light2, medium1, medium2, strong1 or strong2,
-which are layers and magnitude of RandAugment and the ratio of Mixup (vit_jax/data/augreg.py).
+which are layers and magnitude of RandAugment and the ratio of Mixup (analysis/augreg_levels.py).
 These are the paper's names; those of the released files count the light levels from 0, and have, by
 the order of the two lists, light0 and light1 for light1 and light2. The data is imagenet,
 imagenet21k (see configs/pretrain.py), or any other, to which ImageNet's recipe applies. The model
@@ -32,7 +32,7 @@ ImageNet's images that is nearer to area than bilinear with antialiasing, which 
 training crops as well (--config.model.preprocessing.antialias=True).
 
 The published results are those of RandAugment with the original's faults, which are on here
-(vit_jax/data/randaugment.py); --config.data.randaugment.original_faults=False mends them.
+(vit_jax/data/images/randaugment.py); --config.data.randaugment.original_faults=False mends them.
 
 Expected top-1 on ImageNet at 224 pixels, from scratch, the best of the sweep (Table 3): L/16 75.72,
 B/16 79.84, S/16 79.00, B/32 74.42, S/32 72.07, Ti/16 72.59, R50+L/32 76.84, R26+S/32 79.61,
@@ -75,13 +75,13 @@ from types import SimpleNamespace
 
 from ml_collections import ConfigDict
 
+from vit_jax.analysis.augreg_levels import AUGREG, AugRegLevel
 from vit_jax.analysis.published import CHOSEN_RATES, TABLE_4, WARMUP_STEPS
 from vit_jax.config import parse_argument
-from vit_jax.data.augreg import AUGREG, AugRegLevel
-from vit_jax.data.datasets import named
+from vit_jax.data.sources.published import named
 from vit_jax.errors import UserError
 from vit_jax.schema import nearest
-from vit_jax.weights.augreg import MODELS, rate_on_imagenet
+from vit_jax.weights.catalogue.augreg import MODELS, rate_on_imagenet
 
 
 def get_config(argument: str | None = None) -> ConfigDict:

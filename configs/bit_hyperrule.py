@@ -38,7 +38,7 @@ from ml_collections import ConfigDict, config_dict
 
 from vit_jax.analysis.published import WARMUP_STEPS
 from vit_jax.config import parse_argument
-from vit_jax.data.datasets import Dataset, named
+from vit_jax.data.sources.published import Dataset, named
 from vit_jax.errors import UserError
 from vit_jax.models.sizes import parse_name
 

@@ -5,7 +5,7 @@
 
 The folder is DIR/{train,test}/CLASS/*.jpg. The second value is plain, which is no augmentation;
 crops, which is flips and crops; or a level of AugReg's (light1, light2, medium1, medium2, strong1
-or strong2: vit_jax/data/augreg.py), which adds RandAugment and Mixup to these.
+or strong2: vit_jax/analysis/augreg_levels.py), which adds RandAugment and Mixup to these.
 
 Expected test top-1 after 4,000 steps, a quarter of an hour on 2 CPU cores: 60.9 % plain, 54.8 %
 with crops, 43.3 % with light2 (benchmarks/results/cifar10_jpeg.md): in five epochs augmentation
@@ -14,8 +14,8 @@ costs accuracy. budget=gpu is S/4 for 300 epochs on one GPU, and has not been ru
 
 from ml_collections import ConfigDict
 
+from vit_jax.analysis.augreg_levels import AUGREG
 from vit_jax.config import parse_argument
-from vit_jax.data.augreg import AUGREG
 from vit_jax.errors import UserError
 from vit_jax.schema import nearest
 

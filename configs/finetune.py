@@ -51,7 +51,7 @@ from ml_collections import ConfigDict, config_dict
 
 from vit_jax.analysis.published import CHOSEN_RATES, TABLE_4, WARMUP_STEPS
 from vit_jax.config import parse_argument
-from vit_jax.data.datasets import named
+from vit_jax.data.sources.published import named
 
 
 def get_config(argument: str | None = None) -> ConfigDict:

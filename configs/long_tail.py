@@ -2,7 +2,7 @@
 
     python -m vit_jax train --config=configs/long_tail.py --workdir=runs/long_tail
 
-JFT-300M is private. `long_tail` (vit_jax/data/long_tail.py) is generated on first use: 10,000
+JFT-300M is private. `long_tail` (data/sources/long_tail.py) is generated on first use: 10,000
 images of 18,291 classes, whose frequencies follow a power law, with 1.26 labels each on average.
 As on JFT, the loss is a sigmoid for each class, whose bias begins at -10, and the rate decays
 linearly. On random subsets, the smaller within the larger ones, as in Figure 4:

@@ -11,7 +11,7 @@ Weight decay of 1e-4 there is not times the rate; 0.1 here is, by 1e-3. First mo
 decay of kernels alone, training on 99 % of the images, evaluation on the centre of the image at
 short side 256: the authors' code (big_vision, configs/vit_s16_i1k.py). It resizes by area there,
 here bilinearly without antialiasing (configs/augreg.py says why). Its RandAugment has the
-original's faults, which are on here (vit_jax/data/randaugment.py);
+original's faults, which are on here (vit_jax/data/images/randaugment.py);
 --config.data.randaugment.original_faults=False mends them.
 
 Expected top-1 on ImageNet's validation split in percent (the paper's table), and without a part:
@@ -32,7 +32,7 @@ Expected top-1 on ImageNet's validation split in percent (the paper's table), an
 from ml_collections import ConfigDict
 
 from vit_jax.config import parse_argument
-from vit_jax.data.datasets import named
+from vit_jax.data.sources.published import named
 
 
 def get_config(argument: str | None = None) -> ConfigDict:

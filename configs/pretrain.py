@@ -97,7 +97,7 @@ from ml_collections import ConfigDict, FieldReference
 
 from vit_jax.analysis.published import TABLE_3, Table3Row
 from vit_jax.config import parse_argument
-from vit_jax.data.datasets import named
+from vit_jax.data.sources.published import named
 from vit_jax.errors import UserError
 from vit_jax.models.config import ModelConfig
 from vit_jax.models.sizes import Name, parse_name

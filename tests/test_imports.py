@@ -11,8 +11,8 @@ PACKAGE = Path(__file__).parents[1] / "vit_jax"
 
 # From the top of the house down; the modules that lie beside the rooms are the ground floor.
 ROOMS = (
-    *("commands", "experiments", "training", "evaluation", "analysis", "weights"),
-    *("runs", "data", "models", "ground floor"),
+    *("commands", "experiments", "training", "evaluation", "inference", "weights"),
+    *("runs", "analysis", "data", "models", "ground floor"),
 )
 # Entrances, which lie beside the rooms but lead into them.
 ENTRANCES = ("vit_jax", "vit_jax.__main__")
@@ -52,7 +52,7 @@ def test_models_weights_and_the_step_need_jax_flax_optax_and_numpy_alone():
 
 
 def test_data_workers_need_no_jax():
-    loaded = _loaded("vit_jax.data.images", "vit_jax.data.sources")
+    loaded = _loaded("vit_jax.data.images.transforms", "vit_jax.data.sources.open")
     assert "numpy" in loaded
     assert not loaded & {"jax", "jaxlib", "flax", "optax", "orbax", "tensorflow"}
 
@@ -113,7 +113,10 @@ def test_all_modules_are_found():
     assert {"vit_jax.training.step", "vit_jax.parallel.mesh", *ENTRANCES} <= MODULES.keys()
     assert "vit_jax.models.config" in _imports("vit_jax.weights.load")
     assert "vit_jax.atomic" in _imports("vit_jax.runs.metrics")  # from vit_jax import atomic
-    assert [_room(n) for n in ("vit_jax.losses", "vit_jax.data.folder")] == ["ground floor", "data"]
+    assert [_room(n) for n in ("vit_jax.losses", "vit_jax.data.sources.folder")] == [
+        "ground floor",
+        "data",
+    ]
 
 
 def test_every_import_is_of_a_module_that_exists():

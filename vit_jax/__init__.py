@@ -9,20 +9,21 @@ logits = model(images)  # float [batch, height, width, 3] -> [batch, num_classes
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from vit_jax.version import __version__
+
 if TYPE_CHECKING:
-    from vit_jax.data.preprocess import preprocess
+    from vit_jax.inference.preprocess import preprocess
     from vit_jax.models import create_model, list_models
     from vit_jax.weights.load import load_model
 
 __all__ = ["__version__", "create_model", "list_models", "load_model", "preprocess"]
-__version__ = "0.1.0"
 
 # Deferred, so that data workers, which import this package too, start without JAX.
 _HOMES = {
     "create_model": "vit_jax.models",
     "list_models": "vit_jax.models",
     "load_model": "vit_jax.weights.load",
-    "preprocess": "vit_jax.data.preprocess",
+    "preprocess": "vit_jax.inference.preprocess",
 }
 
 

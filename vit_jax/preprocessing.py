@@ -2,7 +2,9 @@
 
 import dataclasses
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
+
+import numpy as np
 
 from vit_jax.errors import UserError
 
@@ -43,3 +45,16 @@ class PreprocessingConfig:
         # At least the input itself, which a share rounded down could miss by a pixel.
         short_side = max(new_side, round(self.short_side * new_side / old_side))
         return dataclasses.replace(self, short_side=short_side)
+
+
+def normalize(images: Any, preprocessing: PreprocessingConfig) -> Any:
+    """Scales pixels to the range that the model was trained on: (x / 255 - mean) / std.
+
+    Args:
+      images: numbers from 0 to 255, [..., 3], a NumPy or a JAX array.
+
+    Returns:
+      float32 [..., 3], an array of the same library.
+    """
+    mean, std = (np.asarray(x, np.float32) for x in (preprocessing.mean, preprocessing.std))
+    return images.astype(np.float32) * (1 / (255 * std)) - mean / std

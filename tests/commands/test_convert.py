@@ -18,7 +18,7 @@ from PIL import Image
 import vit_jax
 from tests.small_models import SMALL, random_params
 from vit_jax.__main__ import main
-from vit_jax.data.images import EvalTransform
+from vit_jax.data.images.transforms import EvalTransform
 from vit_jax.models.config import ModelConfig
 from vit_jax.preprocessing import PreprocessingConfig
 from vit_jax.schema import to_dict

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from vit_jax.__main__ import main
-from vit_jax.data.datasets import DATASETS, Dataset
+from vit_jax.data.sources.published import DATASETS, Dataset
 
 
 def described(capsys: pytest.CaptureFixture[str], config: str, *overrides: str) -> dict[str, str]:

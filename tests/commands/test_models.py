@@ -5,7 +5,7 @@ import re
 import pytest
 
 from vit_jax.__main__ import main
-from vit_jax.weights.catalogue import releases
+from vit_jax.weights.catalogue.names import releases
 
 
 def _rows(output: str) -> dict[str, list[str]]:

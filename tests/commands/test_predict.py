@@ -21,7 +21,7 @@ from tests.real_processes import finish, start_on
 from tests.small_models import SMALL, random_params
 from vit_jax.__main__ import main
 from vit_jax.commands.predict import list_files
-from vit_jax.evaluation import prediction
+from vit_jax.inference import prediction
 from vit_jax.models.config import ModelConfig
 from vit_jax.preprocessing import PreprocessingConfig
 from vit_jax.weights.files import Layout, write_weights

@@ -5,8 +5,8 @@ import pytest
 
 from vit_jax.data import batches
 from vit_jax.data.batches import Chunks
-from vit_jax.data.images import ImageError
-from vit_jax.data.records import Record
+from vit_jax.data.images.transforms import ImageError
+from vit_jax.data.sources.records import Record
 from vit_jax.errors import UserError
 
 SIZE = (2, 3)

@@ -3,8 +3,8 @@ import pytest
 
 from tests.data.test_images import encode, pixels
 from vit_jax.data.config import DataConfig
-from vit_jax.data.erase import random_erase
-from vit_jax.data.images import TrainTransform
+from vit_jax.data.images.erase import random_erase
+from vit_jax.data.images.transforms import TrainTransform
 from vit_jax.errors import UserError
 from vit_jax.preprocessing import PreprocessingConfig
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vit_jax.data.folder import FolderSource
+from vit_jax.data.sources.folder import FolderSource
 from vit_jax.errors import UserError
 
 

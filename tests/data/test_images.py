@@ -15,7 +15,7 @@ from PIL import Image
 from scipy import ndimage
 
 from vit_jax.data.config import AffineConfig, DataConfig
-from vit_jax.data.images import (
+from vit_jax.data.images.transforms import (
     EvalTransform,
     ImageError,
     TrainTransform,

@@ -10,11 +10,11 @@ from PIL import Image
 
 from tests.small_models import refusal
 from vit_jax.data.batches import Chunks
-from vit_jax.data.built_in import png
 from vit_jax.data.config import DataConfig
-from vit_jax.data.records import Record
-from vit_jax.data.sources import open_source
-from vit_jax.data.tfds_source import prepare
+from vit_jax.data.sources.built_in import png
+from vit_jax.data.sources.open import open_source
+from vit_jax.data.sources.records import Record
+from vit_jax.data.sources.tfds import prepare
 
 COLOURS = ("red", "green", "blue")
 # By the red of the image, which tells the records apart.

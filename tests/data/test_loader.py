@@ -16,9 +16,9 @@ from PIL import Image
 
 from vit_jax.data.batches import Chunks
 from vit_jax.data.config import DataConfig
-from vit_jax.data.images import TrainTransform
+from vit_jax.data.images.transforms import TrainTransform
 from vit_jax.data.loader import Loader, local_rows
-from vit_jax.data.records import Record
+from vit_jax.data.sources.records import Record
 from vit_jax.errors import UserError
 from vit_jax.parallel.mesh import MeshConfig, make_mesh
 from vit_jax.parallel.sharding import batch_sharding
@@ -256,9 +256,9 @@ KILLED = """
 import os, sys
 from vit_jax.data.batches import Chunks
 from vit_jax.data.config import DataConfig
-from vit_jax.data.images import TrainTransform
+from vit_jax.data.images.transforms import TrainTransform
 from vit_jax.data.loader import Loader, local_rows
-from vit_jax.data.records import Record
+from vit_jax.data.sources.records import Record
 from vit_jax.parallel.mesh import MeshConfig, make_mesh
 from vit_jax.parallel.sharding import batch_sharding
 from vit_jax.preprocessing import PreprocessingConfig
@@ -313,9 +313,9 @@ import numpy as np
 from jax.sharding import Mesh
 
 from vit_jax.data.batches import Chunks
-from vit_jax.data.images import ImageError
+from vit_jax.data.images.transforms import ImageError
 from vit_jax.data.loader import Loader, local_rows
-from vit_jax.data.records import Record
+from vit_jax.data.sources.records import Record
 from vit_jax.parallel.mesh import MeshConfig, make_mesh
 from vit_jax.parallel.sharding import batch_sharding
 

@@ -5,9 +5,9 @@ import pytest
 from PIL import Image
 
 from tests.small_models import refusal
-from vit_jax.data import long_tail
-from vit_jax.data.long_tail import LongTail
-from vit_jax.data.sources import open_source
+from vit_jax.data.sources import long_tail
+from vit_jax.data.sources.long_tail import LongTail
+from vit_jax.data.sources.open import open_source
 
 IMAGES = 2000
 NAME = f"long_tail/classes=50,images={IMAGES}"

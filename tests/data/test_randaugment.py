@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from vit_jax.data.augreg import AUGREG
+from vit_jax.analysis.augreg_levels import AUGREG
 from vit_jax.data.config import DataConfig, RandAugmentConfig
-from vit_jax.data.images import TrainTransform
-from vit_jax.data.randaugment import FAULTS, OPERATIONS, rand_augment
+from vit_jax.data.images.randaugment import FAULTS, OPERATIONS, rand_augment
+from vit_jax.data.images.transforms import TrainTransform
 from vit_jax.errors import UserError
 from vit_jax.preprocessing import PreprocessingConfig
 

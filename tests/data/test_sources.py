@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vit_jax.data.sources import is_folder, open_source
-from vit_jax.data.splits import SplitRange, locate, split_ranges
+from vit_jax.data.sources.open import is_folder, open_source
+from vit_jax.data.sources.splits import SplitRange, locate, split_ranges
 from vit_jax.errors import UserError
 
 LENGTHS = {"train": [1000, 437], "test": [360]}
@@ -147,7 +147,7 @@ def test_tensorflow_is_never_imported_and_opening_is_silent(tmp_path):
     make_folder(tmp_path / "flowers", {"rose": 3, "tulip": 3})
     program = """
 import sys
-from vit_jax.data.sources import open_source
+from vit_jax.data.sources.open import open_source
 assert "tensorflow_datasets" not in sys.modules
 for dataset in sys.argv[1], "digits":
     source = open_source(dataset, "train[:2]", data_dir=sys.argv[2])

@@ -6,8 +6,8 @@ import pytest
 
 from tests.small_models import refusal
 from vit_jax.data.batches import Chunks
-from vit_jax.data.records import Record
-from vit_jax.data.subset import Subset
+from vit_jax.data.sources.records import Record
+from vit_jax.data.sources.subset import Subset
 
 
 class Numbers(list):

@@ -13,16 +13,15 @@ import optax
 import pytest
 from flax import nnx, traverse_util
 
-from vit_jax.data.device import normalize
 from vit_jax.losses import cross_entropy
 from vit_jax.models import ModelConfig
 from vit_jax.models.functional import abstract_model
 from vit_jax.parallel.mesh import MeshConfig, make_mesh
 from vit_jax.parallel.sharding import replicated
-from vit_jax.preprocessing import PreprocessingConfig
+from vit_jax.preprocessing import PreprocessingConfig, normalize
 from vit_jax.training.optimizer import OptimizerConfig, make_optimizer
 from vit_jax.training.step import init_state, make_train_step
-from vit_jax.weights.google import from_google
+from vit_jax.weights.layouts.google import from_google
 
 DATA = Path(__file__).parents[1] / "parity"
 FILES = ["vit_token", "vit_gap", "vit_prelogits", "vit_token_384like", "vit_token_nonsquare"]

@@ -14,9 +14,9 @@ from benchmarks.kills import COMMAND
 from tests.real_processes import by_flags, finish, start_on
 from tests.small_models import refusal
 from vit_jax.config import load_config
-from vit_jax.data.folder import FolderSource
-from vit_jax.data.sources import open_source
-from vit_jax.data.subset import Subset
+from vit_jax.data.sources.folder import FolderSource
+from vit_jax.data.sources.open import open_source
+from vit_jax.data.sources.subset import Subset
 from vit_jax.schema import build
 from vit_jax.training import one_run
 from vit_jax.training.config import TrainConfig

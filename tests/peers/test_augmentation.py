@@ -13,10 +13,10 @@ from timm.data.random_erasing import RandomErasing
 from timm.loss import BinaryCrossEntropy, SoftTargetCrossEntropy
 from torchvision.transforms import functional as peer
 
-from vit_jax.data.erase import random_erase
-from vit_jax.data.mix import mix, pair
-from vit_jax.data.randaugment import OPERATIONS
+from vit_jax.data.images.erase import random_erase
+from vit_jax.data.images.randaugment import OPERATIONS
 from vit_jax.losses import cross_entropy
+from vit_jax.training.mix import mix, pair
 
 LEVELS = (0.3, 0.7, 1.0, 1.5, 2.0)
 

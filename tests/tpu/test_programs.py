@@ -15,9 +15,9 @@ import pytest
 from jax import P
 from jax.sharding import NamedSharding
 
-from benchmarks.step import SyntheticStep
 from vit_jax.analysis.collectives import KINDS, Collective, collectives
 from vit_jax.analysis.macs import count_params
+from vit_jax.experiments.synthetic import SyntheticStep
 from vit_jax.models.config import ModelConfig
 from vit_jax.models.dot_product import attend
 from vit_jax.parallel.mesh import MeshConfig, make_mesh

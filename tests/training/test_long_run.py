@@ -10,7 +10,7 @@ import pytest
 from benchmarks.kills import COMMAND, start
 from tests.real_processes import descendants, wait_for_line
 from vit_jax.__main__ import main
-from vit_jax.data.tfds_source import TfdsSource
+from vit_jax.data.sources.tfds import TfdsSource
 from vit_jax.training.progress import Clock
 from vit_jax.training.reporter import Reporter
 

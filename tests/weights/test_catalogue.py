@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from vit_jax.errors import UserError
-from vit_jax.weights import catalogue
-from vit_jax.weights.catalogue import find, releases, resolve
+from vit_jax.weights.catalogue import names as catalogue
+from vit_jax.weights.catalogue.names import find, releases, resolve
 
 STORAGE = "https://storage.googleapis.com"
 BEST_B_16 = "B_16-i21k-300ep-lr_0.001-aug_medium1-wd_0.1-do_0.0-sd_0.0"
@@ -18,7 +18,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("VIT_JAX_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("VIT_JAX_STORAGE", "http://127.0.0.1:9")  # Nothing answers there.
-    monkeypatch.setattr("vit_jax.weights.download.RETRY_DELAYS", ())
+    monkeypatch.setattr("vit_jax.weights.catalogue.download.RETRY_DELAYS", ())
     return tmp_path / "cache"
 
 

@@ -21,13 +21,13 @@ from pathlib import Path
 import pytest
 
 from vit_jax.errors import UserError
-from vit_jax.weights import download
-from vit_jax.weights.download import STORAGE, fetch
+from vit_jax.weights.catalogue import download
+from vit_jax.weights.catalogue.download import STORAGE, fetch
 
 PATH = "vit_models/imagenet21k+imagenet2012/ViT-B_16.npz"
 URL = f"{STORAGE}/{PATH}"
 CONTENT = random.Random(0).randbytes(1_000_000)
-CODE = f"from vit_jax.weights.download import fetch; fetch({URL!r})"
+CODE = f"from vit_jax.weights.catalogue.download import fetch; fetch({URL!r})"
 
 
 @dataclass

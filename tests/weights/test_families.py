@@ -17,7 +17,7 @@ from vit_jax.models.functional import abstract_params, apply_model, model_params
 from vit_jax.schema import build
 from vit_jax.weights.architecture import read_off
 from vit_jax.weights.files import open_weights, write_weights
-from vit_jax.weights.google import from_google, to_google
+from vit_jax.weights.layouts.google import from_google, to_google
 from vit_jax.weights.load import fit
 
 PARITY = Path(__file__).parents[1] / "parity"

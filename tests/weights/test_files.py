@@ -11,7 +11,7 @@ from safetensors.numpy import save_file
 from tests.small_models import SMALL, assert_same, random_params, refusal
 from vit_jax.schema import to_dict
 from vit_jax.weights.files import open_weights, write_weights
-from vit_jax.weights.google import from_google
+from vit_jax.weights.layouts.google import from_google
 
 DATA = Path(__file__).parents[1] / "parity"
 NAMES = ("chat", "żółw", "c", "d", "e")

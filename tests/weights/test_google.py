@@ -7,7 +7,7 @@ import pytest
 from flax import traverse_util
 
 from tests.small_models import assert_same, refusal
-from vit_jax.weights.google import from_google, to_google
+from vit_jax.weights.layouts.google import from_google, to_google
 
 DATA = Path(__file__).parents[1] / "parity"
 PARITY = [

@@ -8,7 +8,7 @@ from safetensors.numpy import load_file, save_file
 from tests.small_models import SMALL, assert_same, random_params, refusal
 from vit_jax.preprocessing import PreprocessingConfig
 from vit_jax.weights.files import open_weights, write_weights
-from vit_jax.weights.huggingface import (
+from vit_jax.weights.layouts.huggingface import (
     from_huggingface,
     is_huggingface,
     read_config,

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from tests.small_models import assert_same, refusal
-from vit_jax.weights.pytorch import from_pytorch, module, to_pytorch
+from vit_jax.weights.layouts.pytorch import from_pytorch, module, to_pytorch
 
 NAMES = {
     "token": ("cls", "plain"),

@@ -5,7 +5,7 @@ import pytest
 
 from tests.small_models import SMALL, assert_same, random_params, refusal
 from vit_jax.weights.files import write_weights
-from vit_jax.weights.timm import from_timm, is_timm, to_timm
+from vit_jax.weights.layouts.timm import from_timm, is_timm, to_timm
 
 # Names and shapes of timm's vit_tiny_patch16_224 with patch_size=8, img_size=16, embed_dim=32,
 # num_heads=2, depth=2, num_classes=5.

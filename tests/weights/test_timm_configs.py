@@ -7,7 +7,7 @@ from safetensors.numpy import load_file
 from tests.small_models import SMALL, assert_same, random_params, refusal
 from vit_jax.preprocessing import PreprocessingConfig
 from vit_jax.weights.files import open_weights, write_weights
-from vit_jax.weights.timm import read_config, to_timm, write_config
+from vit_jax.weights.layouts.timm import read_config, to_timm, write_config
 
 # config.json of timm/vit_tiny_patch16_224.augreg_in21k_ft_in1k.
 AUGREG = {

@@ -19,7 +19,7 @@ class Table3Row(NamedTuple):
 
     Attributes:
       models: ViT-* is every ViT.
-      data: as `vit_jax.data.datasets` names it.
+      data: as `vit_jax.data.sources.published` names it.
       epochs: one or two alternatives, ascending.
       lr: base rate.
       schedule: how the rate decays.

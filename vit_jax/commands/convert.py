@@ -33,8 +33,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace, overrides: list[str]) -> None:
     """Runs the command; prints what was written."""
+    from vit_jax.inference.export import export_model
     from vit_jax.models.functional import model_params
-    from vit_jax.weights.export import export_model
     from vit_jax.weights.files import descriptions_of, write_weights
     from vit_jax.weights.load import load_model
 

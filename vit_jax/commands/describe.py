@@ -13,7 +13,7 @@ from vit_jax.schema import build
 
 if TYPE_CHECKING:
     from vit_jax.data.config import DataConfig
-    from vit_jax.data.records import Source
+    from vit_jax.data.sources.records import Source
     from vit_jax.models.config import ModelConfig
     from vit_jax.training.config import TrainConfig
     from vit_jax.training.setup import Setup
@@ -54,8 +54,8 @@ def _describe_run(config: "TrainConfig") -> None:
     """With what is here of the data, the weights to start from and the devices."""
     import jax
 
+    from vit_jax.experiments.recipe import recipe_rows
     from vit_jax.parallel.mesh import MeshConfig, make_mesh
-    from vit_jax.training.recipe import recipe_rows
     from vit_jax.training.setup import assemble
 
     source, missing = _open_source(config.data)
@@ -77,7 +77,7 @@ def _describe_run(config: "TrainConfig") -> None:
 
 def _open_source(data: "DataConfig") -> "tuple[Source, str | None]":
     """The training data, or its published size and why it cannot be read."""
-    from vit_jax.data.datasets import published_source
+    from vit_jax.data.sources.published import published_source
     from vit_jax.training.setup import open_training, part_for_training
 
     try:
@@ -91,7 +91,7 @@ def _open_source(data: "DataConfig") -> "tuple[Source, str | None]":
 
 def _check_evaluations(config: "TrainConfig") -> None:
     """As far as their data are here or have a published size."""
-    from vit_jax.data.datasets import check_split
+    from vit_jax.data.sources.published import check_split
     from vit_jax.training.setup import open_evaluation
 
     for evaluation in config.evals.values():

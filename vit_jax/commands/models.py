@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from vit_jax.errors import UserError
 
 if TYPE_CHECKING:
-    from vit_jax.weights.released import Release
+    from vit_jax.weights.catalogue.released import Release
 
 _NOTE = """
 Any other file name of AugReg's works too. augreg/MODEL, such as augreg/B_16, is its best file that
@@ -28,7 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace, overrides: list[str]) -> None:
     """Runs the command."""
     from vit_jax.models import list_models
-    from vit_jax.weights.catalogue import matches, releases
+    from vit_jax.weights.catalogue.names import matches, releases
 
     del overrides  # It has no --config, so there are none.
     models = [name for name in list_models() if matches(name, arguments.filter)]

@@ -37,7 +37,7 @@ def _print_table_1() -> None:
 def _print_table_6() -> None:
     from vit_jax.analysis.macs import exaflops
     from vit_jax.analysis.published import TABLE_6
-    from vit_jax.data.datasets import DATASETS
+    from vit_jax.data.sources.published import DATASETS
     from vit_jax.models.config import ModelConfig
 
     print("Table 6: exaFLOPs of pre-training on JFT-300M at 224 pixels, 6 x multiply-adds x images")

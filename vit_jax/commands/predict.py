@@ -16,7 +16,7 @@ from vit_jax.commands.arguments import file_path, image_size
 from vit_jax.errors import UserError
 
 if TYPE_CHECKING:
-    from vit_jax.evaluation.prediction import Prediction
+    from vit_jax.inference.prediction import Prediction
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -50,7 +50,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace, overrides: list[str]) -> None:
     """Runs the command; unreadable images are counted and named at the end."""
-    from vit_jax.evaluation.prediction import predict
+    from vit_jax.inference.prediction import predict
     from vit_jax.weights.classes import read_class_names
     from vit_jax.weights.load import load_model
 
@@ -79,7 +79,7 @@ def list_files(arguments: Sequence[str]) -> list[str]:
     Raises:
       UserError: one of them stands for none.
     """
-    from vit_jax.data.folder import list_images
+    from vit_jax.data.sources.folder import list_images
 
     files: list[str] = []
     for argument in arguments:

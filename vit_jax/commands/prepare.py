@@ -17,8 +17,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace, overrides: list[str]) -> None:
     """Runs the command; prints where the data set lies."""
-    from vit_jax.data.sources import is_folder
-    from vit_jax.data.tfds_source import prepare
+    from vit_jax.data.sources.open import is_folder
+    from vit_jax.data.sources.tfds import prepare
 
     del overrides  # It has no --config, so there are none.
     if is_folder(arguments.dataset):

@@ -30,7 +30,7 @@ class AffineConfig:
 
 @dataclass(frozen=True)
 class RandAugmentConfig:
-    """Random operations on the image after its crop: see `data.randaugment` and `data.augreg`."""
+    """Random operations on the image after its crop: see `data.images.randaugment`."""
 
     layers: int = 2
     magnitude: int = 10
@@ -82,9 +82,9 @@ class DataConfig:
     flip: bool = True
     affine: AffineConfig | None = None
     randaugment: RandAugmentConfig | None = None
-    # Probability that a box of an image becomes noise: see `data.erase`.
+    # Probability that a box of an image becomes noise: see `data.images.erase`.
     erase: float = 0.0
-    # Of Beta(a, a), from which each step draws how it blends its rows; 0 is off: see `data.mix`.
+    # Of Beta(a, a), from which each step draws how it blends its rows; 0 is off (`training.mix`).
     # With both on, each step draws one of the two.
     mixup: float = 0.0
     cutmix: float = 0.0

@@ -11,16 +11,15 @@ from jax import Array
 from jax.sharding import Mesh
 
 from vit_jax.data.batches import Chunks
-from vit_jax.data.device import normalize
-from vit_jax.data.images import EvalTransform
+from vit_jax.data.images.transforms import EvalTransform
 from vit_jax.data.loader import Loader, local_rows
-from vit_jax.data.records import Source
+from vit_jax.data.sources.records import Source
 from vit_jax.errors import UserError
 from vit_jax.losses import Loss, cross_entropy, weighted_sum
 from vit_jax.models.config import ModelConfig
 from vit_jax.models.functional import Params, apply_model
 from vit_jax.parallel.sharding import OnMesh, batch_sharding, replicated
-from vit_jax.preprocessing import PreprocessingConfig
+from vit_jax.preprocessing import PreprocessingConfig, normalize
 
 # More evaluations than any run has: the loader that serves them all wants an end.
 _MANY = 2**20

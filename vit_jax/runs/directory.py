@@ -13,11 +13,11 @@ from typing import Any, Self
 
 import jax
 
-import vit_jax
 from vit_jax import atomic
 from vit_jax.errors import UserError
 from vit_jax.parallel.processes import launched_apart
 from vit_jax.schema import difference
+from vit_jax.version import __version__
 
 # Where and how fast a run goes may change from one start to the next; what it computes may not.
 _MAY_CHANGE = (
@@ -197,7 +197,7 @@ def _comparable(config: Mapping[str, Any]) -> dict[str, Any]:
 
 def _versions() -> dict[str, Any]:
     return {
-        "vit_jax": vit_jax.__version__,
+        "vit_jax": __version__,
         "python": platform.python_version(),
         "packages": {name: importlib.metadata.version(name) for name in _PACKAGES},
         "platform": platform.platform(),

@@ -14,7 +14,7 @@ from jax import Array
 from jax.experimental import multihost_utils
 
 from vit_jax.data.batches import Chunks
-from vit_jax.data.images import TrainTransform
+from vit_jax.data.images.transforms import TrainTransform
 from vit_jax.data.loader import Loader, check_shared_memory, local_rows
 from vit_jax.errors import Stopped, UserError
 from vit_jax.evaluation.classification import Classification

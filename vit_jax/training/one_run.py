@@ -13,8 +13,8 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
-from vit_jax.data.records import Source
-from vit_jax.data.sources import is_folder
+from vit_jax.data.sources.open import is_folder
+from vit_jax.data.sources.records import Source
 from vit_jax.errors import UserError
 from vit_jax.parallel.agreement import gather_texts, together
 from vit_jax.runs.directory import has_checkpoint, read_config

@@ -12,9 +12,9 @@ from jax import Array
 from jax.sharding import Mesh, NamedSharding
 
 from vit_jax.data.config import DataConfig
-from vit_jax.data.records import Source
-from vit_jax.data.sources import open_source
-from vit_jax.data.subset import Subset
+from vit_jax.data.sources.open import open_source
+from vit_jax.data.sources.records import Source
+from vit_jax.data.sources.subset import Subset
 from vit_jax.errors import UserError
 from vit_jax.evaluation.classification import Classification, EvalConfig
 from vit_jax.models.config import ModelConfig
@@ -26,7 +26,7 @@ from vit_jax.schema import build
 from vit_jax.training.config import TrainConfig
 from vit_jax.training.devices import check_devices
 from vit_jax.training.optimizer import make_optimizer, make_schedule
-from vit_jax.weights.catalogue import resolve
+from vit_jax.weights.catalogue.names import resolve
 from vit_jax.weights.files import open_weights
 from vit_jax.weights.load import fit
 from vit_jax.weights.stored import AnyArray

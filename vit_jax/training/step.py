@@ -9,13 +9,12 @@ import optax
 from jax import Array
 from jax.sharding import Mesh
 
-from vit_jax.data.device import normalize, random_flip
-from vit_jax.data.mix import mix, pair
 from vit_jax.losses import Loss, cross_entropy, weighted_sum
 from vit_jax.models.config import ModelConfig
 from vit_jax.models.functional import Params, apply_model
 from vit_jax.parallel.sharding import OnMesh, constrain_batch
-from vit_jax.preprocessing import PreprocessingConfig
+from vit_jax.preprocessing import PreprocessingConfig, normalize
+from vit_jax.training.mix import mix, pair, random_flip
 
 Batch = dict[str, Array]
 
@@ -76,7 +75,7 @@ def make_train_step(
     [batch, n], and weights float32 [batch]. It returns the next state and scalars: the mean loss
     over the rows that count, the global norm, before clipping, of the gradient of what trains, and
     the rows skipped since the run's start. All that is random depends on (seed, state.step) and
-    the row alone. `mixup` and `cutmix` are as in `data.mix.pair`.
+    the row alone. `mixup` and `cutmix` are as in `training.mix.pair`.
     """
     apply = apply_model(model)
     placement = OnMesh(mesh, sequence)

@@ -23,11 +23,11 @@ from vit_jax.models.config import ModelConfig
 from vit_jax.models.sizes import heads_of_width
 from vit_jax.runs.directory import is_run
 from vit_jax.schema import build, to_dict
-from vit_jax.weights import huggingface, timm
 from vit_jax.weights.architecture import read_off
 from vit_jax.weights.archives import open_arrays
 from vit_jax.weights.classes import imagenet_classes
-from vit_jax.weights.google import from_google, to_google
+from vit_jax.weights.layouts import huggingface, timm
+from vit_jax.weights.layouts.google import from_google, to_google
 
 Layout = Literal["google", "timm", "huggingface"]
 

@@ -14,7 +14,7 @@ from vit_jax.models.config import FOLLOWED, ModelConfig
 from vit_jax.models.functional import Params, abstract_model, abstract_params
 from vit_jax.models.model import Model
 from vit_jax.schema import build, to_dict
-from vit_jax.weights.catalogue import resolve
+from vit_jax.weights.catalogue.names import resolve
 from vit_jax.weights.files import Weights, open_weights
 from vit_jax.weights.transfer import PositionResize, adapt
 

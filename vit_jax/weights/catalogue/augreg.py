@@ -14,8 +14,8 @@ from collections.abc import Sequence
 
 from vit_jax.errors import UserError
 from vit_jax.models.sizes import parse_name
-from vit_jax.weights.download import STORAGE, fetch
-from vit_jax.weights.released import NUM_CLASSES, Release
+from vit_jax.weights.catalogue.download import STORAGE, fetch
+from vit_jax.weights.catalogue.released import NUM_CLASSES, Release
 
 MODELS = (
     *("Ti_16", "S_16", "S_32", "B_8", "B_16", "B_32", "L_16"),

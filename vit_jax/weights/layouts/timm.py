@@ -16,7 +16,7 @@ from vit_jax.errors import UserError
 from vit_jax.models.config import ModelConfig
 from vit_jax.models.sizes import parse_name
 from vit_jax.preprocessing import PreprocessingConfig
-from vit_jax.weights.pytorch import Names, from_pytorch, module, to_pytorch
+from vit_jax.weights.layouts.pytorch import Names, from_pytorch, module, to_pytorch
 from vit_jax.weights.stored import AnyArray, changed
 
 _BLOCK = "blocks.{}"

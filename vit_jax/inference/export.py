@@ -13,9 +13,9 @@ from flax import nnx
 from jax import Array, export
 
 from vit_jax.atomic import write_together
-from vit_jax.data.device import normalize
 from vit_jax.errors import UserError
 from vit_jax.models.model import Model
+from vit_jax.preprocessing import normalize
 from vit_jax.schema import to_dict
 
 PLATFORMS = ("cpu", "cuda", "tpu")

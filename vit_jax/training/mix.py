@@ -1,4 +1,4 @@
-"""Mixup (arXiv 1710.09412) and CutMix (arXiv 1905.04899) on the device.
+"""Flips, Mixup (arXiv 1710.09412) and CutMix (arXiv 1905.04899) on the device.
 
 Each row of the global batch is mixed with the row before it. Of a batch that is split over devices,
 one row then travels between neighbours. Labels stay as they are: as the losses are linear in their
@@ -8,6 +8,12 @@ targets, that of a mixed target is the mean, weighted by share, of both labels' 
 import jax
 import jax.numpy as jnp
 from jax import Array
+
+
+def random_flip(key: Array, images: Array) -> Array:
+    """Mirrors each image [batch, height, width, channels] left to right with probability 1/2."""
+    flipped = jax.random.bernoulli(key, 0.5, (images.shape[0], 1, 1, 1))
+    return jnp.where(flipped, images[:, :, ::-1], images)
 
 
 def pair(key: Array, batch: dict[str, Array], *, mixup: float, cutmix: float) -> dict[str, Array]:

@@ -19,7 +19,7 @@ import numpy as np
 from flax import traverse_util
 
 from vit_jax.errors import UserError
-from vit_jax.weights import google_resnet
+from vit_jax.weights.layouts import google_resnet
 from vit_jax.weights.stored import AnyArray, stack_blocks
 
 _NORM = ("scale", "bias")

@@ -8,9 +8,9 @@ from pathlib import Path
 
 from vit_jax.errors import UserError
 from vit_jax.schema import nearest
-from vit_jax.weights import augreg
-from vit_jax.weights.download import STORAGE, fetch
-from vit_jax.weights.released import RELEASES, Release
+from vit_jax.weights.catalogue import augreg
+from vit_jax.weights.catalogue.download import STORAGE, fetch
+from vit_jax.weights.catalogue.released import RELEASES, Release
 
 # What may stand before a name: the same file's address.
 _ADDRESS = re.compile(rf"(?:(?:gs:/|{re.escape(STORAGE)})/)?(?:vit|mixer|bit)_models/")

@@ -10,8 +10,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from vit_jax.data.datasets import DATASETS
-from vit_jax.weights.download import STORAGE
+from vit_jax.data.sources.published import DATASETS
+from vit_jax.weights.catalogue.download import STORAGE
 
 # Classes of a data set, by its TFDS name.
 NUM_CLASSES = {dataset.tfds: dataset.classes for dataset in DATASETS.values()}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from vit_jax.data.records import Source
+from vit_jax.data.sources.records import Source
 from vit_jax.errors import UserError
 
 
@@ -40,7 +40,7 @@ def open_source(
                 f"label={label!r} would be ignored: the classes of {dataset} are its folders; "
                 "leave it out"
             )
-        from vit_jax.data.folder import FolderSource
+        from vit_jax.data.sources.folder import FolderSource
 
         return FolderSource(dataset, split, test_fraction)
     if test_fraction is not None:
@@ -48,7 +48,7 @@ def open_source(
             f"test_fraction={test_fraction} would be ignored: data set {dataset!r} is not a folder "
             "of classes; leave it out and slice a split instead, such as train[:90%]"
         )
-    from vit_jax.data.tfds_source import open_tfds
+    from vit_jax.data.sources.tfds import open_tfds
 
     return open_tfds(dataset, split, data_dir, label=label, max_labels=max_labels)
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import grain
 
-from vit_jax.data.records import Record, Source
+from vit_jax.data.sources.records import Record, Source
 from vit_jax.errors import UserError
 
 

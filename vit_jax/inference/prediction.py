@@ -11,12 +11,12 @@ import numpy as np
 from flax import nnx
 from jax import Array
 
-from vit_jax.data.device import normalize
-from vit_jax.data.images import EvalTransform, ImageError
+from vit_jax.data.images.transforms import EvalTransform, ImageError
 from vit_jax.errors import UserError
 from vit_jax.models.model import Model
 from vit_jax.parallel.mesh import MeshConfig, make_mesh
 from vit_jax.parallel.sharding import batch_sharding, replicated
+from vit_jax.preprocessing import normalize
 
 
 class Prediction(NamedTuple):

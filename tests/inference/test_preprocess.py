@@ -8,12 +8,11 @@ from PIL import Image
 
 import vit_jax
 from tests.small_models import refusal
-from vit_jax.data.device import normalize
-from vit_jax.data.images import EvalTransform
-from vit_jax.data.preprocess import preprocess
+from vit_jax.data.images.transforms import EvalTransform
+from vit_jax.inference.preprocess import preprocess
 from vit_jax.models.config import ModelConfig
 from vit_jax.models.vit import ViT
-from vit_jax.preprocessing import PreprocessingConfig
+from vit_jax.preprocessing import PreprocessingConfig, normalize
 
 # ImageNet's, as torchvision has them.
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)

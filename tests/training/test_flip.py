@@ -1,8 +1,8 @@
 import jax
 import numpy as np
 
-from vit_jax.data.device import normalize, random_flip
-from vit_jax.preprocessing import PreprocessingConfig
+from vit_jax.preprocessing import PreprocessingConfig, normalize
+from vit_jax.training.mix import random_flip
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (6, 5, 7, 3), np.uint8)
 

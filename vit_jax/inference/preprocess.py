@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from vit_jax.data.images import EvalTransform, ImageError, decode, upright_rgb
+from vit_jax.data.images.transforms import EvalTransform, ImageError, decode, upright_rgb
 from vit_jax.errors import UserError
 from vit_jax.models.model import Model
-from vit_jax.preprocessing import PreprocessingConfig
+from vit_jax.preprocessing import normalize
 
 # An opened image, its pixels as uint8 [height, width, 3], or a file.
 AnyImage = Image.Image | np.ndarray | str | os.PathLike[str]
@@ -34,7 +34,7 @@ def preprocess(images: Sequence[AnyImage], model: Model) -> np.ndarray:
     assert config.preprocessing is not None
     transform = EvalTransform(config.input_size, config.preprocessing)
     fitted = np.stack([transform.fit(_open(image)) for image in images])
-    return _normalize(fitted, config.preprocessing)
+    return normalize(fitted, config.preprocessing)
 
 
 def _open(image: AnyImage) -> Image.Image:
@@ -56,9 +56,3 @@ def _open(image: AnyImage) -> Image.Image:
         raise UserError(f"{image}: {error.strerror}; check the path") from error
     except ImageError as error:
         raise UserError(f"{image}: {error}") from error
-
-
-def _normalize(images: np.ndarray, preprocessing: PreprocessingConfig) -> np.ndarray:
-    """As `device.normalize`, on the host."""
-    mean, std = (np.asarray(x, np.float32) for x in (preprocessing.mean, preprocessing.std))
-    return images.astype(np.float32) * (1 / (255 * std)) - mean / std

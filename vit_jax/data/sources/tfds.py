@@ -11,11 +11,11 @@ from typing import Any
 import tensorflow_datasets as tfds
 from absl import logging as absl_logging
 
-from vit_jax.data import digits, long_tail  # noqa: F401 (TFDS finds what has been imported)
-from vit_jax.data.built_in import BuiltIn, prepare_built_in
-from vit_jax.data.records import MAX_LABELS, Record
-from vit_jax.data.splits import locate, split_ranges
-from vit_jax.data.tfds_features import labelled_images
+from vit_jax.data.sources import digits, long_tail  # noqa: F401 (TFDS finds what has been imported)
+from vit_jax.data.sources.built_in import BuiltIn, prepare_built_in
+from vit_jax.data.sources.records import MAX_LABELS, Record
+from vit_jax.data.sources.splits import locate, split_ranges
+from vit_jax.data.sources.tfds_features import labelled_images
 from vit_jax.errors import NoDataError, UserError
 from vit_jax.schema import nearest
 

@@ -9,8 +9,8 @@ from numpy.random import Generator
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from vit_jax.data.config import AffineConfig, DataConfig
-from vit_jax.data.erase import random_erase
-from vit_jax.data.randaugment import rand_augment
+from vit_jax.data.images.erase import random_erase
+from vit_jax.data.images.randaugment import rand_augment
 from vit_jax.preprocessing import PreprocessingConfig
 
 # Left, upper, right, lower, in pixels, as Pillow has it.

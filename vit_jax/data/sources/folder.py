@@ -20,8 +20,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from vit_jax.data.records import Record
-from vit_jax.data.splits import split_ranges
+from vit_jax.data.sources.records import Record
+from vit_jax.data.sources.splits import split_ranges
 from vit_jax.errors import UserError
 
 _SUFFIXES = frozenset([".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm"])

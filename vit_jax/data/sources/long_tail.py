@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import tensorflow_datasets as tfds
 
-from vit_jax.data.built_in import BuiltIn, png
+from vit_jax.data.sources.built_in import BuiltIn, png
 from vit_jax.errors import UserError
 
 _SIZE = 32

@@ -14,7 +14,7 @@ import numpy as np
 from vit_jax.errors import UserError
 from vit_jax.models.config import ModelConfig
 from vit_jax.preprocessing import PreprocessingConfig
-from vit_jax.weights.pytorch import Names, from_pytorch, module, to_pytorch
+from vit_jax.weights.layouts.pytorch import Names, from_pytorch, module, to_pytorch
 from vit_jax.weights.stored import AnyArray
 
 _LAYER = "encoder.layer.{}"

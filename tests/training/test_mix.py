@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from vit_jax.data.config import DataConfig
-from vit_jax.data.mix import mix, pair
 from vit_jax.errors import UserError
+from vit_jax.training.mix import mix, pair
 
 ROWS, HEIGHT, WIDTH = 6, 10, 14
 

@@ -9,8 +9,8 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import NamedTuple, NoReturn
 
-from vit_jax.data.records import MAX_LABELS
-from vit_jax.data.splits import split_ranges
+from vit_jax.data.sources.records import MAX_LABELS
+from vit_jax.data.sources.splits import split_ranges
 
 
 class Dataset(NamedTuple):

@@ -1,0 +1,1 @@
+"""What starts or compares whole runs."""

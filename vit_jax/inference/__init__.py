@@ -1,0 +1,1 @@
+"""A model at work: passes over data, prediction, preprocessing and export."""

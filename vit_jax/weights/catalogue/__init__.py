@@ -1,0 +1,1 @@
+"""Released weight files by name, and their download."""
