@@ -20,7 +20,7 @@ setup(
     packages=[*find_packages(include=["vit_jax", "vit_jax.*"]), "vit_jax.configs"],
     # So that --config=configs/NAME.py works from any directory.
     package_dir={"vit_jax.configs": "configs"},
-    package_data={"vit_jax": ["py.typed"], "vit_jax.weights": ["imagenet_classes.txt"]},
+    package_data={"vit_jax": ["py.typed"], "vit_jax.weights": ["class_lists/*"]},
     entry_points={"console_scripts": ["vit_jax=vit_jax.__main__:main"]},
     install_requires=[
         "absl-py",

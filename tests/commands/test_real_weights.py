@@ -11,7 +11,7 @@ import vit_jax
 from tests.small_models import assert_same
 from vit_jax.__main__ import main
 from vit_jax.models.functional import apply_model, model_params
-from vit_jax.weights.classes import imagenet_classes
+from vit_jax.weights.classes import imagenet_names
 
 DATA = Path(__file__).parents[3] / "shared/data"
 WEIGHTS, PHOTOGRAPH = DATA / "deit_tiny_patch16_224.safetensors", DATA / "cats.png"
@@ -88,7 +88,7 @@ def test_it_sees_them_at_another_size(image_size: str, tmp_path: Path) -> None:
 
 
 def test_the_classes_of_imagenet() -> None:
-    names = imagenet_classes()
+    names = imagenet_names()
     assert len(names) == len(set(names)) + 1 == 1000  # The bird and the machine are both cranes.
     assert names[0].startswith("tench") and names[999].startswith("toilet tissue")
     assert names[TABBY] == "tabby, tabby cat"

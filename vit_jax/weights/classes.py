@@ -1,24 +1,48 @@
-"""Class names that belong to weights."""
+"""The classes of ImageNet: WordNet ids and words; and class names from a text file.
+
+A head's outputs are numbers; what each stands for is looked up here. A word may stand for several
+classes ("crane" is a bird and a machine), an id stands for one.
+"""
+
+from __future__ import annotations
 
 import functools
+import gzip
 from importlib import resources
 from pathlib import Path
 
 from vit_jax.errors import UserError
 
 
-@functools.cache
-def imagenet_classes() -> tuple[str, ...]:
-    """The 1,000 classes of ILSVRC-2012 in their usual order: WordNet's words for each synset."""
-    file = resources.files("vit_jax.weights") / "imagenet_classes.txt"
-    return tuple(file.read_text(encoding="utf-8").splitlines())
+def imagenet_synsets() -> tuple[str, ...]:
+    """WordNet ids of the 1,000 classes of ILSVRC-2012, such as `n01440764`, in their usual order."""
+    return _read_list("imagenet.txt")[0]
+
+
+def imagenet_names() -> tuple[str, ...]:
+    """WordNet's words for the same 1,000 classes, such as `tench, Tinca tinca`.
+
+    A class's synonyms are separated by a comma and a space. The name of class 134 and of class 517
+    is `crane` alone; all other names differ.
+    """
+    return _read_list("imagenet.txt")[1]
+
+
+def imagenet21k_synsets() -> tuple[str, ...]:
+    """WordNet ids of the 21,843 classes of Google's ImageNet-21k, in the order of its heads."""
+    return _read_list("imagenet21k.txt.gz")[0]
+
+
+def imagenet21k_names() -> tuple[str, ...]:
+    """WordNet's words for the same 21,843 classes; several classes may have the same words."""
+    return _read_list("imagenet21k.txt.gz")[1]
 
 
 def read_class_names(path: Path, num_classes: int) -> tuple[str, ...]:
-    """A text file with one name a line, in the order of the classes.
+    """Reads a text file with one class name a line, in the order of the classes.
 
     Raises:
-      UserError: it cannot be read, or has another number of lines than there are classes.
+      UserError: the file cannot be read, or does not have `num_classes` lines.
     """
     try:
         names = tuple(path.read_text(encoding="utf-8-sig").splitlines())
@@ -30,3 +54,12 @@ def read_class_names(path: Path, num_classes: int) -> tuple[str, ...]:
             "name a line, in the order of the classes"
         )
     return names
+
+
+@functools.cache
+def _read_list(file: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Ids and words of a list; `class_lists/README.md` has their sources."""
+    data = (resources.files("vit_jax.weights") / "class_lists" / file).read_bytes()
+    data = gzip.decompress(data) if file.endswith(".gz") else data
+    lines = [line.split(" ", 1) for line in data.decode("utf-8").splitlines()]
+    return tuple(synset for synset, _ in lines), tuple(words for _, words in lines)

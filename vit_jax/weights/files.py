@@ -25,7 +25,7 @@ from vit_jax.runs.directory import is_run
 from vit_jax.schema import build, to_dict
 from vit_jax.weights.architecture import read_off
 from vit_jax.weights.archives import open_arrays
-from vit_jax.weights.classes import imagenet_classes
+from vit_jax.weights.classes import imagenet_names
 from vit_jax.weights.layouts import huggingface, timm
 from vit_jax.weights.layouts.google import from_google, to_google
 
@@ -202,7 +202,7 @@ def _open(path: Path, arrays: dict[str, Any], image_size: Any) -> Weights:
     if layout != "google" and "name" not in said and "num_heads" not in said:
         assumed["num_heads"] = f"num_heads={model.size.num_heads}"
     if class_names is None and description is None and model.num_classes == 1000:
-        class_names = imagenet_classes()
+        class_names = imagenet_names()
         assumed["class_names"] = "the classes of ImageNet-1k"
     if not model.num_classes:
         class_names = None
