@@ -15,7 +15,7 @@ from vit_jax.errors import UserError
 
 
 def imagenet_synsets() -> tuple[str, ...]:
-    """WordNet ids of the 1,000 classes of ILSVRC-2012, such as `n01440764`, in their usual order."""
+    """WordNet ids of ILSVRC-2012's 1,000 classes, such as `n01440764`, in their usual order."""
     return _read_list("imagenet.txt")[0]
 
 
