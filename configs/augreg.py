@@ -80,7 +80,7 @@ from vit_jax.analysis.published import CHOSEN_RATES, TABLE_4, WARMUP_STEPS
 from vit_jax.config import parse_argument
 from vit_jax.data.sources.published import named
 from vit_jax.errors import UserError
-from vit_jax.schema import nearest
+from vit_jax.spelling import nearest
 from vit_jax.weights.catalogue.augreg import MODELS, rate_on_imagenet
 
 

@@ -17,7 +17,7 @@ from ml_collections import ConfigDict
 from vit_jax.analysis.augreg_levels import AUGREG
 from vit_jax.config import parse_argument
 from vit_jax.errors import UserError
-from vit_jax.schema import nearest
+from vit_jax.spelling import nearest
 
 _LEVELS = ("plain", "crops", *(level for level in AUGREG if level != "none"))
 _BUDGETS = {

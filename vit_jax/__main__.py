@@ -8,7 +8,7 @@ import sys
 from typing import NoReturn
 
 from vit_jax.errors import INTERRUPTED, Stopped, UserError
-from vit_jax.schema import nearest
+from vit_jax.spelling import nearest
 
 # A command's module in `vit_jax.commands`, and what it does; imported only when it is called.
 COMMANDS = {

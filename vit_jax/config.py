@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from vit_jax.errors import UserError
-from vit_jax.schema import nearest
+from vit_jax.spelling import nearest
 
 _NAMED_VALUES = {"true": True, "false": False, "none": None, "null": None}
 _module_count = itertools.count()

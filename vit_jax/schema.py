@@ -1,37 +1,44 @@
 """The strict schema: config sections are dataclasses, and nothing else is accepted.
 
-`build` makes a dataclass of a nested mapping and refuses whatever its fields do not describe.
+`build` makes a dataclass of a nested mapping and refuses what its fields do not describe. A section
+that comes in kinds (see `kinds.Kinds`) is built as the dataclass that its key `kind` names.
 """
 
 from __future__ import annotations
 
+import ast
 import dataclasses
-import difflib
+import inspect
+import itertools
 import math
 import numbers
+import textwrap
 import types
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, Literal, TypeGuard, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from vit_jax.errors import UserError
+from vit_jax.kinds import Kinds
+from vit_jax.spelling import near, nearest
 
 T = TypeVar("T")
 
-_LISTED_AT_MOST = 12
 _WORDS = {bool: "bool", int: "integer", float: "number", str: "string", type(None): "None"}
 
 
 def build(section: type[T], values: Mapping[str, Any], where: str = "config") -> T:
     """Makes the dataclass `section`, nested dataclasses included, from a nested mapping.
 
-    Fields may be scalars, `None`, `Literal`, unions, tuples (lists are accepted), dataclasses, and
-    dicts from names to any of these. An integer serves as a float, an integral float such as 1e3
-    as an integer; a bool is neither. Floats must be finite. `None` is "none" where a `Literal` has
-    the word and `None` itself is not allowed.
+    Fields may be scalars, `None`, `Literal`, unions, tuples (lists are accepted), dataclasses, base
+    classes with `kinds`, and dicts from names to any of these. An integer is accepted as a float,
+    and an integral float such as 1e3 as an integer; a bool is neither. Floats must be finite.
+    `None` is "none" where a `Literal` has the word and `None` itself is not allowed. In a dict of
+    sections a name with the value None is switched off: the entry is dropped. None for the whole
+    dict drops all entries.
 
     Args:
-      section: a dataclass.
-      values: its fields by name; those with a default may be absent.
+      section: a dataclass, or a base class with `kinds`.
+      values: its fields by name; those with a default may be missing.
       where: the dotted name of this section, for messages.
 
     Raises:
@@ -42,11 +49,16 @@ def build(section: type[T], values: Mapping[str, Any], where: str = "config") ->
 
 
 def to_dict(section: Any) -> dict[str, Any]:
-    """Returns a dataclass as nested dicts and lists that JSON can hold; `build` inverts it."""
+    """Returns a dataclass as nested dicts and lists that JSON can hold; `build` inverts it.
+
+    A section that comes in kinds starts with its `kind`.
+    """
 
     def plain(value: Any) -> Any:
         if dataclasses.is_dataclass(value):
-            return {f.name: plain(getattr(value, f.name)) for f in _fields(type(value))}
+            kind = _kind_of(type(value))
+            fields = {f.name: plain(getattr(value, f.name)) for f in _fields(type(value))}
+            return fields if kind is None else {"kind": kind} | fields
         if isinstance(value, Mapping):
             return {key: plain(item) for key, item in value.items()}
         if isinstance(value, list | tuple):
@@ -70,24 +82,48 @@ def difference(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "")
     return lines
 
 
-def nearest(name: str, known: Iterable[str]) -> str:
-    """Returns the end of an error message: "; did you mean 'x'?", or else the known names."""
-    known = list(known)
-    near = _near(name, known)
-    if near is not None:
-        return f"; did you mean {near!r}?"
-    more = ", …" if len(known) > _LISTED_AT_MOST else ""
-    return f"; known: {', '.join(known[:_LISTED_AT_MOST]) or '(none)'}{more}"
+def field_docs(section: type) -> dict[str, str]:
+    """Returns the description of each field of a dataclass, in the fields' order.
+
+    A field's description is the string literal that follows it in the class body. Fields without
+    one are left out. Fields of base classes are included.
+    """
+    docs: dict[str, str] = {}
+    for cls in reversed(section.__mro__):
+        docs |= _docs_in_body(cls)
+    return {field.name: docs[field.name] for field in _fields(section) if field.name in docs}
+
+
+def _docs_in_body(cls: type) -> dict[str, str]:
+    if not dataclasses.is_dataclass(cls):
+        return {}
+    try:
+        tree = ast.parse(textwrap.dedent(inspect.getsource(cls)))
+    except (OSError, TypeError):  # made by make_dataclass, or without source
+        return {}
+    docs = {}
+    assert isinstance(tree.body[0], ast.ClassDef)
+    body = tree.body[0].body
+    for field, text in itertools.pairwise(body):
+        match field, text:
+            case (
+                ast.AnnAssign(target=ast.Name(id=name)),
+                ast.Expr(value=ast.Constant(value=str(words))),
+            ):
+                docs[name] = inspect.cleandoc(words)
+    return docs
 
 
 def _build(section: type[T], values: Any, where: str, places: dict[str, str]) -> T:
     if not isinstance(values, Mapping):
         raise _wrong_type(section, values, where)
+    if (kinds := _kinds_of(section)) is not None:
+        section, values = _choose_kind(section, kinds, values, where)
     hints = get_type_hints(section)
     fields = {field.name: field for field in _fields(section)}
     for key in values:
         if key not in fields:
-            raise UserError(f"{where}.{key}: no such key{_hint(str(key), list(fields), places)}")
+            raise UserError(f"{where}.{key}: no such key{_hint(str(key), section, places)}")
     arguments = {
         key: _convert(hints[key], value, f"{where}.{key}", places) for key, value in values.items()
     }
@@ -100,12 +136,42 @@ def _build(section: type[T], values: Any, where: str, places: dict[str, str]) ->
         raise UserError(f"{where}: {error}") from error
 
 
+def _choose_kind(
+    section: type, kinds: Kinds[Any], values: Mapping[str, Any], where: str
+) -> tuple[type, dict[str, Any]]:
+    """The registered dataclass that `kind` names, and the other values."""
+    own = _kind_of(section)
+    kind = values.get("kind", own or kinds.default)
+    if kind is None:
+        raise UserError(f"{where}.kind: required, but not set{nearest('', kinds.names())}")
+    if not isinstance(kind, str) or kind not in kinds.names():
+        raise UserError(
+            f"{where}.kind: no {kinds.what} {kind!r}{nearest(str(kind), kinds.names())}"
+        )
+    chosen = kinds[kind]
+    if not issubclass(chosen, section):
+        raise UserError(f"{where}.kind: expected {own!r}, got {kind!r}")
+    return chosen, {key: value for key, value in values.items() if key != "kind"}
+
+
+def _kinds_of(section: Any) -> Kinds[Any] | None:
+    kinds = getattr(section, "kinds", None)
+    return kinds if isinstance(kinds, Kinds) else None
+
+
+def _kind_of(section: type) -> str | None:
+    """The name under which a dataclass is registered as a kind."""
+    return getattr(section, "kind", None) if _kinds_of(section) is not None else None
+
+
 def _fields(section: type) -> list[dataclasses.Field]:
     return [field for field in dataclasses.fields(section) if field.init]
 
 
-def _is_dataclass(hint: Any) -> TypeGuard[type]:
-    return isinstance(hint, type) and dataclasses.is_dataclass(hint)
+def _is_section(hint: Any) -> TypeGuard[type]:
+    return isinstance(hint, type) and (
+        dataclasses.is_dataclass(hint) or _kinds_of(hint) is not None
+    )
 
 
 def _is_required(field: dataclasses.Field) -> bool:
@@ -116,7 +182,7 @@ def _convert(hint: Any, value: Any, where: str, places: dict[str, str]) -> Any:
     origin = get_origin(hint)
     if origin in (Union, types.UnionType):
         return _convert_union(hint, value, where, places)
-    if _is_dataclass(hint):
+    if _is_section(hint):
         return _build(hint, value, where, places)
     if origin is tuple and isinstance(value, list | tuple):
         members = get_args(hint)
@@ -125,10 +191,8 @@ def _convert(hint: Any, value: Any, where: str, places: dict[str, str]) -> Any:
         if len(members) == len(value):
             pairs = enumerate(zip(members, value, strict=True))
             return tuple(_convert(m, item, f"{where}[{i}]", places) for i, (m, item) in pairs)
-    elif origin is dict and isinstance(value, Mapping):
-        if all(isinstance(key, str) for key in value):
-            member = get_args(hint)[1]
-            return {k: _convert(member, item, f"{where}.{k}", places) for k, item in value.items()}
+    elif origin is dict and (isinstance(value, Mapping) or value is None):
+        return _convert_dict(hint, value, where, places)
     elif origin is Literal:
         return _convert_literal(hint, value, where)
     elif hint in _WORDS:
@@ -136,6 +200,15 @@ def _convert(hint: Any, value: Any, where: str, places: dict[str, str]) -> Any:
     elif origin not in (tuple, dict):
         raise TypeError(f"{where}: a config field cannot be declared as {hint}")
     raise _wrong_type(hint, value, where)
+
+
+def _convert_dict(hint: Any, value: Any, where: str, places: dict[str, str]) -> dict[str, Any]:
+    member = get_args(hint)[1]
+    if _is_section(member):
+        value = {k: item for k, item in (value or {}).items() if item is not None}
+    if value is None or not all(isinstance(key, str) for key in value):
+        raise _wrong_type(hint, value, where)
+    return {k: _convert(member, item, f"{where}.{k}", places) for k, item in value.items()}
 
 
 def _convert_literal(hint: Any, value: Any, where: str) -> Any:
@@ -179,7 +252,7 @@ def _convert_union(hint: Any, value: Any, where: str, places: dict[str, str]) ->
 
 def _container(hint: Any) -> tuple[type, ...]:
     """The types of a container that may stand for `hint`; none for a scalar."""
-    if _is_dataclass(hint) or get_origin(hint) is dict:
+    if _is_section(hint) or get_origin(hint) is dict:
         return (Mapping,)
     return (list, tuple) if get_origin(hint) is tuple else ()
 
@@ -188,15 +261,15 @@ def _wrong_type(hint: Any, value: Any, where: str) -> UserError:
     shown = repr(value)
     shown = shown if len(shown) <= 80 else f"{shown[:79]}…"
     options = [str(option) for option in get_args(hint)] if get_origin(hint) is Literal else []
-    near = _near(value, options) if isinstance(value, str) else None
-    guess = f"; did you mean {near!r}?" if near else ""
+    meant = near(value, options) if isinstance(value, str) else None
+    guess = f"; did you mean {meant!r}?" if meant else ""
     kind = type(value).__name__
     return UserError(f"{where}: expected {_words(hint)}, got {shown} ({kind}){guess}")
 
 
 def _words(hint: Any) -> str:
     origin, members = get_origin(hint), get_args(hint)
-    if _is_dataclass(hint):
+    if _is_section(hint):
         return "section"
     if origin in (Union, types.UnionType):
         return " or ".join(_words(member) for member in members)
@@ -211,39 +284,33 @@ def _words(hint: Any) -> str:
     return f"finite {_WORDS[hint]}" if hint is float else _WORDS[hint]
 
 
-def _hint(key: str, siblings: list[str], places: dict[str, str]) -> str:
-    """The end of the message about an unknown key: the same elsewhere, or a near one."""
-    near = key if key in places else _near(key, siblings) or _near(key, list(places))
-    if near is None or near in siblings:
+def _hint(key: str, section: type, places: dict[str, str]) -> str:
+    """The end of the message about an unknown key: where else it exists, or a near one."""
+    siblings = [field.name for field in _fields(section)]
+    if (kinds := _kinds_of(section)) is not None:
+        others = [k for k in kinds.names() if key in {f.name for f in _fields(kinds[k])}]
+        if others:
+            return f" of the {kinds.what} {_kind_of(section)!r}; it needs kind={others[0]!r}"
+        siblings = ["kind", *siblings]
+    meant = key if key in places else near(key, siblings) or near(key, list(places))
+    if meant is None or meant in siblings:
         return nearest(key, siblings)
-    return f"; did you mean {places[near]!r}?"
+    return f"; did you mean {places[meant]!r}?"
 
 
 def _dotted_keys(section: type, where: str, outer: tuple[type, ...] = ()) -> dict[str, str]:
     """The keys of a section and of those in it, each with the first dotted name that ends so."""
+    kinds = _kinds_of(section)
+    if kinds is not None and _kind_of(section) is None:
+        keys: dict[str, str] = {}
+        for name in reversed(kinds.names()):
+            keys |= _dotted_keys(kinds[name], where, (section, *outer))
+        return {"kind": f"{where}.kind"} | keys
     hints = get_type_hints(section)
     keys = {field.name: f"{where}.{field.name}" for field in _fields(section)}
     for name, hint in [(name, hints[name]) for name in keys]:
         inner = f"{where}.{name}.NAME" if get_origin(hint) is dict else f"{where}.{name}"
         for member in get_args(hint) or (hint,):
-            if _is_dataclass(member) and member not in (section, *outer):
+            if _is_section(member) and member not in (section, *outer):
                 keys = _dotted_keys(member, inner, (section, *outer)) | keys
     return keys
-
-
-def _near(name: str, known: Sequence[str]) -> str | None:
-    """The known name that was meant: another case, initials (`learning_rate`, `lr`), or a slip."""
-    spellings = {k.lower(): k for k in known}
-    name = name.lower()
-    if name in spellings:
-        return spellings[name]
-    for lowered, spelling in spellings.items():
-        if lowered == _initials(name) or name == _initials(lowered):
-            return spelling
-    close = difflib.get_close_matches(name, spellings, n=1)
-    return spellings[close[0]] if close else None
-
-
-def _initials(name: str) -> str:
-    words = name.split("_")
-    return "".join(word[:1] for word in words) if len(words) > 1 else name
