@@ -13,9 +13,10 @@ import time
 
 import jax
 
-from vit_jax.experiments.synthetic import SyntheticStep
+from vit_jax.experiments.synthetic import synthetic_program
 from vit_jax.parallel.mesh import MeshConfig
 from vit_jax.parallel.topologies import topology_devices
+from vit_jax.training.program import Program
 
 ROWS = [(True, 6), (True, 12), (True, 24), (False, 24)]
 
@@ -28,8 +29,8 @@ def main(model: str, batch_size: int, topology: str | None) -> None:
     )
     print("| blocks | depth | trace and compile |\n| --- | --- | --- |")
 
-    def step(depth: int, scan: bool) -> SyntheticStep:
-        return SyntheticStep(
+    def step(depth: int, scan: bool) -> Program:
+        return synthetic_program(
             model, batch_size, MeshConfig(), devices, depth=depth, scan=scan, dtype="bfloat16"
         )
 

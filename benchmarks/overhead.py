@@ -23,7 +23,6 @@ from vit_jax.experiments.synthetic import seconds_a_step
 from vit_jax.schema import build
 from vit_jax.training.config import TrainConfig
 from vit_jax.training.loop import make_loader, train
-from vit_jax.training.program import jit_step, start_state, state_shapes
 from vit_jax.training.setup import prepare
 
 # Of a checkpoint, which comes after the last step in any case.
@@ -91,11 +90,9 @@ def _values(model: str, image_size: int, batch_size: int, directory: str) -> dic
 def _bare(config: TrainConfig, steps: int) -> float:
     """Seconds a step on the first batch, again and again."""
     setup = prepare(config)
-    shapes = state_shapes(setup.config, setup.optimizer, setup.mesh)
-    state = start_state(setup.config, setup.optimizer, shapes)
     with make_loader(setup, start=0) as loader:
         batch = next(loader).arrays
-    step = jit_step(setup.config, setup.optimizer, setup.mesh, state)
+    step, state = setup.program.step(), setup.program.start()
     return seconds_a_step(step, state, batch, warmup=1, steps=steps)
 
 

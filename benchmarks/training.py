@@ -17,9 +17,10 @@ import jax
 
 from vit_jax.analysis.peaks import images_at_peak
 from vit_jax.errors import UserError
-from vit_jax.experiments.synthetic import SyntheticStep, seconds_a_step
+from vit_jax.experiments.synthetic import random_batch, seconds_a_step, synthetic_program
 from vit_jax.parallel.mesh import MeshConfig
 from vit_jax.training.devices import KERNELS, check_devices
+from vit_jax.training.program import Program
 
 HEAD = "| model | attention | scan | remat | batch | img/s | MFU | compile | memory |"
 
@@ -47,7 +48,7 @@ def main(
     rows = itertools.product(models, attentions, scans, remats, batch_sizes)
     for name, attention, scan, remat, batch_size in rows:
         try:
-            synthetic = SyntheticStep(
+            program = synthetic_program(
                 name,
                 batch_size * len(devices),
                 MeshConfig(),
@@ -57,8 +58,8 @@ def main(
                 image_size=image_size,
                 dtype=dtype,
             )
-            check_devices(synthetic.config, synthetic.mesh)
-            measured = _measure(synthetic, warmup, steps)
+            check_devices(program.config, program.mesh)
+            measured = _measure(program, warmup, steps)
         except UserError as error:
             measured = f"{error} | | |"
         print(
@@ -67,18 +68,18 @@ def main(
         )
 
 
-def _measure(synthetic: SyntheticStep, warmup: int, steps: int) -> str:
+def _measure(program: Program, warmup: int, steps: int) -> str:
     began = time.perf_counter()
     try:
-        step, state, batch = synthetic.start()
+        step, state, batch = program.compile(), program.start(), random_batch(program)
         compiled = time.perf_counter() - began
         seconds = seconds_a_step(step, state, batch, warmup=warmup, steps=steps)
     except jax.errors.JaxRuntimeError as error:
         if "RESOURCE_EXHAUSTED" in str(error) or "out of memory" in str(error).lower():
             return "out of memory | | |"
         raise
-    speed = synthetic.config.data.batch_size / seconds
-    peak = images_at_peak(synthetic.config.model, synthetic.mesh.devices.flat)
+    speed = program.config.data.batch_size / seconds
+    peak = images_at_peak(program.config.model, program.mesh.devices.flat)
     mfu = f"{speed / peak:.1%}" if peak else ""
     memory = step.memory_analysis()
     assert memory is not None

@@ -21,6 +21,7 @@ from vit_jax.parallel.sharding import replicated
 from vit_jax.preprocessing import PreprocessingConfig, normalize
 from vit_jax.training.optimizer import OptimizerConfig, make_optimizer
 from vit_jax.training.step import init_state, make_train_step
+from vit_jax.training.supervised import Supervised
 from vit_jax.weights.layouts.google import from_google
 
 DATA = Path(__file__).parents[1] / "parity"
@@ -181,13 +182,9 @@ def test_ten_steps_of_fine_tuning():
     optimizer = make_optimizer(config, lambda step: rates[step], params)
     mesh = make_mesh(MeshConfig(), jax.devices()[:1])
     step = make_train_step(
-        _config(file),
-        IDENTITY,
+        Supervised(dataclasses.replace(_config(file), preprocessing=IDENTITY)),
         optimizer,
         mesh,
-        loss="softmax",
-        label_smoothing=0.0,
-        flip=False,
         micro_batches=1,
         average=None,
         seed=0,

@@ -19,13 +19,13 @@ import jax, jax.numpy as jnp, numpy as np
 from vit_jax.models.config import ModelConfig
 from vit_jax.models.functional import abstract_params, init_params
 from vit_jax.parallel.mesh import MeshConfig, make_mesh
-from vit_jax.parallel.sharding import batch_sharding, replicated, state_shardings
-from vit_jax.preprocessing import PreprocessingConfig
+from vit_jax.parallel.sharding import OnMesh, batch_sharding, replicated, state_shardings
 from vit_jax.training.optimizer import OptimizerConfig, make_optimizer, make_schedule
 from vit_jax.training.step import init_state, make_train_step
+from vit_jax.training.supervised import Supervised
 
 name, options, split_paths = sys.argv[1], eval(sys.argv[2]), sys.argv[3].split()
-model = ModelConfig(name, image_size=16, num_classes=10, **options)
+model = ModelConfig(name, image_size=16, num_classes=10, **options).following()
 RATE = 0.1
 config = OptimizerConfig("sgd", lr=RATE, schedule="constant", micro_batches=2)
 optimizer = make_optimizer(config, make_schedule(config, 10), abstract_params(model))
@@ -50,8 +50,8 @@ def run(config, devices):
     mesh = make_mesh(config, devices)
     shardings = state_shardings(jax.eval_shape(init), mesh)
     step = make_train_step(
-        model, PreprocessingConfig(), optimizer, mesh, sequence=config.sequence, loss="softmax",
-        label_smoothing=0.1, flip=True, micro_batches=2, average=0.9, seed=0,
+        Supervised(model, OnMesh(mesh, config.sequence), label_smoothing=0.1, flip=True),
+        optimizer, mesh, micro_batches=2, average=0.9, seed=0,
     )
     step = jax.jit(
         step,

@@ -10,13 +10,13 @@ import jax, numpy as np, optax
 from vit_jax.models.config import ModelConfig
 from vit_jax.models.functional import abstract_params, init_params
 from vit_jax.parallel.mesh import MeshConfig, make_mesh
-from vit_jax.parallel.sharding import batch_sharding, replicated, state_shardings
-from vit_jax.preprocessing import PreprocessingConfig
+from vit_jax.parallel.sharding import OnMesh, batch_sharding, replicated, state_shardings
 from vit_jax.training.optimizer import OptimizerConfig, make_optimizer
 from vit_jax.training.step import init_state, make_train_step
+from vit_jax.training.supervised import Supervised
 
 ROWS, SIDE = 64, 16
-model = ModelConfig("ViT-mu/8", image_size=SIDE, num_classes=10)
+model = ModelConfig("ViT-mu/8", image_size=SIDE, num_classes=10).following()
 optimizer = make_optimizer(
     OptimizerConfig("sgd", momentum=0.0), optax.constant_schedule(0.1), abstract_params(model)
 )
@@ -39,8 +39,8 @@ def init():
 def run(mesh, micro_batches):
     shardings = state_shardings(jax.eval_shape(init), mesh)
     step = make_train_step(
-        model, PreprocessingConfig(), optimizer, mesh, loss="sigmoid", label_smoothing=0.0,
-        flip=True, micro_batches=micro_batches, average=None, seed=0, mixup=0.8, cutmix=1.0,
+        Supervised(model, OnMesh(mesh), loss="sigmoid", flip=True, mixup=0.8, cutmix=1.0),
+        optimizer, mesh, micro_batches=micro_batches, average=None, seed=0,
     )
     rows = jax.device_put(batch, batch_sharding(mesh))
     state = jax.device_put(start, shardings)

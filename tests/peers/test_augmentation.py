@@ -16,7 +16,7 @@ from torchvision.transforms import functional as peer
 from vit_jax.data.images.erase import random_erase
 from vit_jax.data.images.randaugment import OPERATIONS
 from vit_jax.losses import cross_entropy
-from vit_jax.training.mix import mix, pair
+from vit_jax.training.mix import apply_mix, draw_mix
 
 LEVELS = (0.3, 0.7, 1.0, 1.5, 2.0)
 
@@ -84,7 +84,7 @@ def _pair_of_rows():
         "labels": np.array([3, 1], np.int32),
         "weights": np.ones(2, np.float32),
     }
-    paired = pair(jax.random.key(0), batch, mixup=0.8, cutmix=0.0)
+    paired = draw_mix(jax.random.key(0), batch, mixup=0.8, cutmix=0.0)
     return paired, float(paired["share"][0])
 
 
@@ -92,7 +92,7 @@ def test_images_are_mixed_as_timms():
     paired, share = _pair_of_rows()
     images = torch.from_numpy(np.array(paired["images"])).float()
     np.testing.assert_allclose(
-        mix(paired), images * share + images.flip(0) * (1 - share), atol=1e-4
+        apply_mix(paired), images * share + images.flip(0) * (1 - share), atol=1e-4
     )
 
 
@@ -116,7 +116,7 @@ def test_the_loss_is_that_of_mixed_targets(loss, smoothing):
 def test_cutmix_shares_are_distributed_as_timms():
     images = {"images": np.zeros((2, 40, 56, 3)), "labels": np.zeros(2), "weights": np.ones(2)}
     keys = jax.random.split(jax.random.key(0), 3000)
-    draw = jax.jit(jax.vmap(lambda key: pair(key, images, mixup=0.0, cutmix=1.0)["share"][0]))
+    draw = jax.jit(jax.vmap(lambda key: draw_mix(key, images, mixup=0.0, cutmix=1.0)["share"][0]))
     np.random.seed(0)
     drawn = [cutmix_bbox_and_lam((40, 56), np.random.beta(1, 1))[1] for _ in range(3000)]
     assert ks_2samp(np.asarray(draw(keys)), drawn).pvalue > 0.001

@@ -17,7 +17,7 @@ from jax.sharding import NamedSharding
 
 from vit_jax.analysis.collectives import KINDS, Collective, collectives
 from vit_jax.analysis.macs import count_params
-from vit_jax.experiments.synthetic import SyntheticStep
+from vit_jax.experiments.synthetic import synthetic_program
 from vit_jax.models.config import ModelConfig
 from vit_jax.models.dot_product import attend
 from vit_jax.parallel.mesh import MeshConfig, make_mesh
@@ -82,7 +82,7 @@ CASES = {
 
 def compiled(case: Case) -> jax.stages.Compiled:
     devices = topology_devices(case.topology, case.mesh.num_slices)
-    return SyntheticStep(
+    return synthetic_program(
         case.name, case.batch_size, case.mesh, devices, dtype="bfloat16", **case.options
     ).compile()
 

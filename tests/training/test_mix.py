@@ -7,7 +7,7 @@ import pytest
 
 from vit_jax.data.config import DataConfig
 from vit_jax.errors import UserError
-from vit_jax.training.mix import mix, pair
+from vit_jax.training.mix import apply_mix, draw_mix
 
 ROWS, HEIGHT, WIDTH = 6, 10, 14
 
@@ -23,7 +23,7 @@ def batch(weights=(1,) * ROWS) -> dict:
 
 @functools.cache
 def _paired(mixup: float, cutmix: float):
-    return jax.jit(functools.partial(pair, mixup=mixup, cutmix=cutmix))
+    return jax.jit(functools.partial(draw_mix, mixup=mixup, cutmix=cutmix))
 
 
 def paired(seed: int, mixup: float = 0.0, cutmix: float = 0.0, **options) -> dict:
@@ -35,7 +35,7 @@ def draws(count: int, mixup: float = 0.0, cutmix: float = 0.0, size=(HEIGHT, WID
     images = {"images": jnp.zeros((2, *size, 3)), "labels": jnp.zeros(2), "weights": jnp.ones(2)}
 
     def step(key):
-        found = pair(key, images, mixup=mixup, cutmix=cutmix)
+        found = draw_mix(key, images, mixup=mixup, cutmix=cutmix)
         return {name: found[name][0] for name in ("ratio", "box", "share")}
 
     keys = jax.random.split(jax.random.key(0), count)
@@ -57,7 +57,7 @@ def test_the_partner_is_the_row_before(mixup, cutmix):
 
 def test_labels_may_have_several_columns():
     several = batch() | {"labels": np.arange(2 * ROWS).reshape(ROWS, 2)}
-    found = pair(jax.random.key(0), several, mixup=0.2, cutmix=0.0)["partner_labels"]
+    found = draw_mix(jax.random.key(0), several, mixup=0.2, cutmix=0.0)["partner_labels"]
     np.testing.assert_array_equal(found, np.roll(several["labels"], 1, axis=0))
 
 
@@ -67,7 +67,7 @@ def test_mixup_is_the_weighted_mean_of_two_images():
         share = found["share"][0]
         images = batch()["images"].astype(np.float64)
         expected = share * images + (1 - share) * np.roll(images, 1, axis=0)
-        mixed = mix(found)
+        mixed = apply_mix(found)
         assert (mixed.shape, mixed.dtype) == (images.shape, np.float32)
         np.testing.assert_allclose(mixed, expected, atol=1e-4)
 
@@ -76,7 +76,7 @@ def test_cutmix_pastes_a_box_of_which_the_share_is_told():
     shares = set()
     for seed in range(20):
         found = paired(seed, cutmix=1.0)
-        images, mixed = batch()["images"], np.asarray(mix(found))
+        images, mixed = batch()["images"], np.asarray(apply_mix(found))
         partners = np.roll(images, 1, axis=0)
         is_own, is_partners = ((mixed == x).all(axis=-1) for x in (images, partners))
         assert (is_own | is_partners).all()
@@ -97,9 +97,9 @@ def test_a_row_whose_partner_does_not_count_stays_as_it_is(mixup, cutmix):
         alone = np.array([0, 0, 0, 1, 0, 1], bool)
         np.testing.assert_array_equal(found["share"][alone], 1)
         np.testing.assert_array_equal(found["share"][~alone], whole["share"][~alone])
-        mixed = np.asarray(mix(found))
+        mixed = np.asarray(apply_mix(found))
         np.testing.assert_array_equal(mixed[alone], batch()["images"][alone])
-        np.testing.assert_array_equal(mixed[~alone], np.asarray(mix(whole))[~alone])
+        np.testing.assert_array_equal(mixed[~alone], np.asarray(apply_mix(whole))[~alone])
 
 
 @pytest.mark.parametrize("concentration", [0.2, 1.0])

@@ -14,9 +14,9 @@ from vit_jax.models import ModelConfig
 from vit_jax.models.functional import abstract_params, apply_model
 from vit_jax.parallel.mesh import MeshConfig, make_mesh
 from vit_jax.parallel.sharding import replicated
-from vit_jax.preprocessing import PreprocessingConfig
 from vit_jax.training.optimizer import OptimizerConfig, make_optimizer
 from vit_jax.training.step import init_state, make_train_step
+from vit_jax.training.supervised import Supervised
 
 ROWS, CLASSES, HEIGHT, WIDTH = 16, 3, 8, 16
 MODEL = ModelConfig(
@@ -28,7 +28,7 @@ MODEL = ModelConfig(
     mlp_dim=16,
     num_heads=2,
     scan=False,
-)
+).following()
 # Plain gradient descent: the change of the parameters is the gradient.
 OPTIMIZER = make_optimizer(
     OptimizerConfig("sgd", momentum=0.0), optax.constant_schedule(1.0), abstract_params(MODEL)
@@ -42,18 +42,14 @@ def _mesh():
 @functools.cache
 def _step(mixup=0.0, cutmix=0.0, *, micro_batches=1, loss="softmax", flip=True):
     step = make_train_step(
-        MODEL,
-        PreprocessingConfig(),
+        Supervised(
+            MODEL, loss=loss, label_smoothing=0.1, flip=flip, mixup=mixup, cutmix=cutmix
+        ),
         OPTIMIZER,
         _mesh(),
-        loss=loss,
-        label_smoothing=0.1,
-        flip=flip,
         micro_batches=micro_batches,
         average=None,
         seed=0,
-        mixup=mixup,
-        cutmix=cutmix,
     )
     return jax.jit(step)
 

@@ -9,18 +9,14 @@ import pytest
 
 from tests.small_models import SMALL, random_params
 from vit_jax.data.config import DataConfig
-from vit_jax.models.functional import abstract_params
 from vit_jax.parallel.mesh import MeshConfig, make_mesh
 from vit_jax.parallel.sharding import state_shardings
 from vit_jax.training.config import TrainConfig
-from vit_jax.training.optimizer import OptimizerConfig, make_optimizer, make_schedule
-from vit_jax.training.program import batch_shapes, jit_step, start_state, state_shapes
+from vit_jax.training.optimizer import OptimizerConfig
+from vit_jax.training.program import make_program
 
 CONFIG = TrainConfig(
     SMALL, DataConfig("digits", batch_size=4), OptimizerConfig(warmup_steps=1), total_steps=4
-)
-OPTIMIZER = make_optimizer(
-    CONFIG.optimizer, make_schedule(CONFIG.optimizer, 4), abstract_params(SMALL)
 )
 
 
@@ -34,7 +30,7 @@ def test_the_state_takes_the_memory_of_the_parameters_to_start_from(average) -> 
     params = jax.device_put(stored, state_shardings(stored, mesh))
     with warnings.catch_warnings():
         warnings.simplefilter("error")  # JAX warns of what it cannot take.
-        state = start_state(config, OPTIMIZER, state_shapes(config, OPTIMIZER, mesh), params)
+        state = make_program(config, 4, mesh).start(params)
     assert all(array.is_deleted() for array in jax.tree.leaves(params))
     starts = [state.params] if average is None else [state.params, state.averaged]
     for tree in (stored, *starts):
@@ -43,10 +39,7 @@ def test_the_state_takes_the_memory_of_the_parameters_to_start_from(average) -> 
 
 def test_the_next_state_lies_as_the_one_before() -> None:
     mesh = make_mesh(MeshConfig(), jax.devices()[:1])
-    shapes = state_shapes(CONFIG, OPTIMIZER, mesh)
-    state = start_state(CONFIG, OPTIMIZER, shapes)
-    shardings = jax.tree.map(lambda x: x.sharding, shapes)
-    assert jax.tree.map(lambda x: x.sharding, state) == shardings
-    for given in (shapes, state):
-        step = jit_step(CONFIG, OPTIMIZER, mesh, given).lower(given, batch_shapes(CONFIG, mesh))
-        assert step.compile().output_shardings[0] == shardings
+    program = make_program(CONFIG, 4, mesh)
+    shardings = jax.tree.map(lambda x: x.sharding, program.state)
+    assert jax.tree.map(lambda x: x.sharding, program.start()) == shardings
+    assert program.compile().output_shardings[0] == shardings

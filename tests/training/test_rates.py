@@ -14,11 +14,11 @@ from vit_jax.models.config import ModelConfig
 from vit_jax.models.functional import abstract_params
 from vit_jax.parallel.mesh import MeshConfig, make_mesh
 from vit_jax.parallel.sharding import replicated
-from vit_jax.preprocessing import PreprocessingConfig
 from vit_jax.schema import build, to_dict
 from vit_jax.training.optimizer import OptimizerConfig, make_optimizer
 from vit_jax.training.reporter import Reporter
 from vit_jax.training.step import init_state, make_train_step
+from vit_jax.training.supervised import Supervised
 
 MODEL = ModelConfig(
     "ViT-B/8",
@@ -159,13 +159,9 @@ def _step(config, params):
     optimizer = make_optimizer(config, optax.constant_schedule(0.5), params)
     mesh = make_mesh(MeshConfig(), jax.devices()[:1])
     step = make_train_step(
-        MODEL,
-        PreprocessingConfig(),
+        Supervised(MODEL.following()),
         optimizer,
         mesh,
-        loss="softmax",
-        label_smoothing=0.0,
-        flip=False,
         micro_batches=2,
         average=config.average,
         seed=0,

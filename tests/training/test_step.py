@@ -11,9 +11,9 @@ from vit_jax.models import ModelConfig
 from vit_jax.models.functional import abstract_params
 from vit_jax.parallel.mesh import MeshConfig, make_mesh
 from vit_jax.parallel.sharding import replicated
-from vit_jax.preprocessing import PreprocessingConfig
 from vit_jax.training.optimizer import OptimizerConfig, make_optimizer
 from vit_jax.training.step import _strided, init_state, make_train_step
+from vit_jax.training.supervised import Supervised
 
 ROWS, RATE, AVERAGE = 8, 0.5, 0.75
 MODEL = ModelConfig(
@@ -25,7 +25,7 @@ MODEL = ModelConfig(
     mlp_dim=16,
     num_heads=2,
     scan=False,
-)
+).following()
 # Plain gradient descent: the change of the parameters is the gradient.
 OPTIMIZER = make_optimizer(
     OptimizerConfig("sgd", momentum=0.0), optax.constant_schedule(RATE), abstract_params(MODEL)
@@ -40,13 +40,9 @@ def _mesh():
 def _step(micro_batches, *, dropout=0.0, flip=False, seed=0):
     return jax.jit(
         make_train_step(
-            dataclasses.replace(MODEL, dropout=dropout),
-            PreprocessingConfig(),
+            Supervised(dataclasses.replace(MODEL, dropout=dropout), flip=flip),
             OPTIMIZER,
             _mesh(),
-            loss="softmax",
-            label_smoothing=0.0,
-            flip=flip,
             micro_batches=micro_batches,
             average=AVERAGE,
             seed=seed,

@@ -11,7 +11,9 @@ from vit_jax.parallel.mesh import MeshConfig
 from vit_jax.runs.checkpoints import CheckpointConfig
 from vit_jax.schema import nearest
 from vit_jax.training.early_stop import EarlyStopConfig
+from vit_jax.training.objectives import ObjectiveConfig
 from vit_jax.training.optimizer import OptimizerConfig
+from vit_jax.training.supervised import SupervisedConfig
 from vit_jax.weights.transfer import PositionResize
 
 
@@ -22,6 +24,9 @@ class TrainConfig:
     model: ModelConfig
     data: DataConfig
     optimizer: OptimizerConfig
+    # What is learnt; `kind` chooses one of the registered objectives.
+    objective: ObjectiveConfig = field(default_factory=SupervisedConfig)
+    # How scores are compared with labels, in training and in evaluations.
     loss: Loss = "softmax"
     label_smoothing: float = 0.0
     # Exactly one of the two; an epoch is as many steps as show each example once on average.

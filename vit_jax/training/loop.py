@@ -29,9 +29,8 @@ from vit_jax.training.config import TrainConfig
 from vit_jax.training.early_stop import BestStep
 from vit_jax.training.final_weights import best_params, written_params
 from vit_jax.training.one_run import check_same_config, check_same_data, read_started
-from vit_jax.training.program import jit_step, start_state, state_shapes
 from vit_jax.training.reporter import Reporter, is_due
-from vit_jax.training.setup import Setup, make_evaluations, place_initial, prepare
+from vit_jax.training.setup import Setup, make_evaluations, place, place_initial, prepare
 from vit_jax.training.step import TrainState, final_params
 from vit_jax.training.trace import Trace
 from vit_jax.weights.files import write_weights
@@ -138,13 +137,14 @@ class _Run:
                 self._stop(start)
             if self._is_over(start):
                 return start, state
-        train_step = jit_step(config, self.setup.optimizer, self.setup.mesh, state)
+        train_step = self.setup.program.step()
+        fixed = place(self.setup.program.objective.fixed, self.setup.mesh)
         pending: tuple[int, dict[str, Array]] | None = None
         for step in range(start + 1, total + 1):
             self.trace.start_before(step)
             with jax.profiler.StepTraceAnnotation("train", step_num=step):
                 arrays = next(self.loader).arrays
-                state, metrics = train_step(state, arrays)
+                state, metrics = train_step(state, arrays, fixed)
             # The scalars of the step before are read while this one runs.
             if pending is not None:
                 self.reporter.finish(*pending, waited=self.loader.waited)
@@ -240,15 +240,13 @@ def _restore_or_init(
     setup: Setup, checkpoints: Checkpoints, initial: Params | None
 ) -> tuple[int, TrainState]:
     """The step and state to go on from, sharded from the first moment on."""
-    config, optimizer = setup.config, setup.optimizer
-    shapes = state_shapes(config, optimizer, setup.mesh)
-    restored = checkpoints.restore(shapes)
+    restored = checkpoints.restore(setup.program.state)
     if restored is not None:
         return restored
     if initial is None and setup.initial is not None:
         # The run had a state, but none that can be read.
         initial = together(lambda: place_initial(setup))
-    return 0, start_state(config, optimizer, shapes, initial)
+    return 0, setup.program.start(initial)
 
 
 def make_loader(setup: Setup, start: int) -> Loader:

@@ -1,8 +1,9 @@
 """Flips, Mixup (arXiv 1710.09412) and CutMix (arXiv 1905.04899) on the device.
 
-Each row of the global batch is mixed with the row before it. Of a batch that is split over devices,
-one row then travels between neighbours. Labels stay as they are: as the losses are linear in their
-targets, that of a mixed target is the mean, weighted by share, of both labels' losses.
+Each row of the global batch is mixed with the row before it, so that a batch that is split over
+devices sends one row from each device to its neighbour. Labels stay as they are: the losses are
+linear in their targets, so the loss of a mixed target is the mean of both labels' losses, weighted
+by share.
 """
 
 import jax
@@ -16,22 +17,23 @@ def random_flip(key: Array, images: Array) -> Array:
     return jnp.where(flipped, images[:, :, ::-1], images)
 
 
-def pair(key: Array, batch: dict[str, Array], *, mixup: float, cutmix: float) -> dict[str, Array]:
-    """Gives each row its partner, and draws how to mix all of them.
+def draw_mix(key: Array, batch: dict[str, Array], *, mixup: float, cutmix: float) -> dict[str, Array]:
+    """Gives each row its partner, and draws how the step mixes.
 
-    A step draws once for all rows, as big_vision does. With both kinds on it takes either one with
+    A step draws once for all rows, as big_vision does. With both kinds on, it takes either one with
     probability 1/2, as timm does. A row whose partner does not count stays as it is.
 
     Args:
-      batch: images [batch, height, width, 3], labels [batch, ...] and weights [batch], of which 0
-        is a row that does not count.
+      batch: images [batch, height, width, 3], labels [batch, ...] and weights [batch], where
+        0 marks a row that does not count.
       mixup: a of Beta(a, a), from which the ratio of two images is drawn; 0 is off.
       cutmix: the same for the area of the box that is the partner's; 0 is off.
 
     Returns:
-      The batch, and partner_images and partner_labels, each row's partner; ratio float32 [batch],
-      the row's own part of each pixel; box int32 [batch, 4], where all is the partner's, its top,
-      left, bottom and right; and share float32 [batch], the row's own part of the whole.
+      The batch with more arrays. partner_images and partner_labels: each row's partner. ratio,
+      float32 [batch]: the row's own part of each pixel. box, int32 [batch, 4]: top, left, bottom
+      and right of the box that is the partner's alone. share, float32 [batch]: the row's own part
+      of the whole image.
     """
     images, labels, weights = (batch[name] for name in ("images", "labels", "weights"))
     height, width = images.shape[1:3]
@@ -48,11 +50,11 @@ def pair(key: Array, batch: dict[str, Array], *, mixup: float, cutmix: float) ->
     }
 
 
-def mix(batch: dict[str, Array]) -> Array:
-    """Mixes the images of paired rows: float32 [batch, height, width, 3] in their range.
+def apply_mix(batch: dict[str, Array]) -> Array:
+    """Mixes the images of paired rows: float32 [batch, height, width, 3], from 0 to 255.
 
-    Part by part of the batch, and in float32: so the whole batch stays in uint8, and nothing is
-    rounded. It is the same as to mix what the model gets, to which the values map linearly.
+    It is applied to a micro-batch at a time, so that the whole batch stays in uint8. Normalising
+    the mixed image equals mixing normalised images, since the map is linear.
     """
     height, width = batch["images"].shape[1:3]
     rows, columns = jnp.arange(height)[:, None], jnp.arange(width)
@@ -66,17 +68,17 @@ def mix(batch: dict[str, Array]) -> Array:
 def _draw(key: Array, height: int, width: int, mixup: float, cutmix: float) -> tuple[Array, Array]:
     """The ratio of pixels and the box of one step: float32, int32 [4]."""
     choice_key, part_key, place_key = jax.random.split(key, 3)
-    # One that is off is never chosen.
+    # A kind that is off is never chosen.
     cuts = jax.random.bernoulli(choice_key, 0.5 if mixup and cutmix else float(cutmix > 0))
     concentration = jnp.where(cuts, cutmix, mixup)
     part = jax.random.beta(part_key, concentration, concentration)
-    # Of Mixup the larger part is the row's own: all pairs together see no difference.
+    # Mixup: the larger part is the row's own. Over all pairs it makes no difference.
     ratio = jnp.where(cuts, 1, jnp.maximum(part, 1 - part))
     return ratio, jnp.where(cuts, _box(place_key, part, height, width), 0)
 
 
 def _box(key: Array, area: Array, height: int, width: int) -> Array:
-    """A box of the image's aspect about any of its pixels, less what is outside: int32 [4]."""
+    """A box of the image's aspect around a random pixel, cut off at the borders: int32 [4]."""
     spans = []
     for place_key, length in zip(jax.random.split(key), (height, width), strict=True):
         half = (jnp.sqrt(area) * length).astype(jnp.int32) // 2

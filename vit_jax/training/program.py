@@ -1,101 +1,151 @@
 """The training step as a program over a mesh: what goes in, what comes out, and where it lives.
 
-Nothing here needs data or devices that are there, so that it can be compiled for absent ones.
+Nothing here needs data, or devices that are present, so that it can be compiled for absent ones.
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
-from jax import Array
 from jax.sharding import Mesh
 
-from vit_jax.models.functional import Params, init_params
-from vit_jax.parallel.sharding import batch_sharding, replicated, state_shardings
+from vit_jax.models.functional import Params, abstract_params, init_params
+from vit_jax.parallel.sharding import OnMesh, batch_sharding, replicated, state_shardings
 from vit_jax.training.config import TrainConfig
-from vit_jax.training.step import Batch, TrainState, init_state, make_train_step
+from vit_jax.training.objectives import OWN, Objective, ObjectiveContext
+from vit_jax.training.optimizer import make_optimizer, make_schedule
+from vit_jax.training.step import TrainState, init_state, make_train_step
 
 
-def state_shapes(
-    config: TrainConfig, optimizer: optax.GradientTransformation, mesh: Mesh
-) -> TrainState:
-    """Shapes, types and shardings of the state, as `jax.ShapeDtypeStruct`."""
-    shapes = jax.eval_shape(lambda: _init(config, optimizer, None))
-    return jax.tree.map(
-        lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s),
-        shapes,
-        state_shardings(shapes, mesh),
-    )
+@dataclass(frozen=True)
+class Program:
+    """The training step of one config on one mesh.
 
-
-def start_state(
-    config: TrainConfig,
-    optimizer: optax.GradientTransformation,
-    shapes: TrainState,
-    params: Params | None = None,
-) -> TrainState:
-    """The state before the first step, placed as `shapes` (of `state_shapes`) say.
-
-    Args:
-      params: to start from, whose memory the state takes: they are gone after. None draws fresh
-        ones.
+    Attributes:
+      config: with nothing of the model left open.
+      schedule: the rate of update s = 0, 1, ...
     """
-    shardings = jax.tree.map(lambda x: x.sharding, shapes)
-    init = jax.jit(lambda p: _init(config, optimizer, p), out_shardings=shardings, donate_argnums=0)
-    return init(params)
+
+    config: TrainConfig
+    mesh: Mesh
+    objective: Objective
+    schedule: optax.Schedule
+    optimizer: optax.GradientTransformation
+
+    @cached_property
+    def state(self) -> TrainState:
+        """Shapes, types and shardings of the state, as `jax.ShapeDtypeStruct`."""
+        return self._placed(jax.eval_shape(lambda: self._init(None)))
+
+    @cached_property
+    def fixed(self) -> Any:
+        """Shapes, types and shardings of the objective's fixed arrays."""
+        return self._placed(self.objective.fixed)
+
+    @cached_property
+    def batch(self) -> dict[str, jax.ShapeDtypeStruct]:
+        """Shapes, types and shardings of a batch."""
+        rows, sharding = self.config.data.batch_size, batch_sharding(self.mesh)
+        return {
+            "images": jax.ShapeDtypeStruct(
+                (rows, *self.config.model.input_size, 3), jnp.uint8, sharding=sharding
+            ),
+            "labels": jax.ShapeDtypeStruct((rows,), jnp.int32, sharding=sharding),
+            "weights": jax.ShapeDtypeStruct((rows,), jnp.float32, sharding=sharding),
+        }
+
+    def start(self, params: Params | None = None) -> TrainState:
+        """The state before the first step, on the mesh.
+
+        Args:
+          params: the model's, to start from. Their memory becomes the state's: they are gone
+            afterwards. None draws fresh ones.
+        """
+        shardings = jax.tree.map(lambda x: x.sharding, self.state)
+        return jax.jit(self._init, out_shardings=shardings, donate_argnums=0)(params)
+
+    def step(self) -> "jax.stages.Wrapped":
+        """The jitted step (state, batch, fixed) -> (next state, scalars).
+
+        The next state takes the memory of the one before.
+        """
+        config = self.config
+        step: Callable[..., Any] = make_train_step(
+            self.objective,
+            self.optimizer,
+            self.mesh,
+            micro_batches=config.optimizer.micro_batches,
+            average=config.optimizer.average,
+            seed=config.seed,
+        )
+        state, fixed = (jax.tree.map(lambda x: x.sharding, x) for x in (self.state, self.fixed))
+        return jax.jit(
+            step,
+            in_shardings=(state, batch_sharding(self.mesh), fixed),
+            out_shardings=(state, replicated(self.mesh)),
+            donate_argnums=0,
+        )
+
+    def compile(self) -> jax.stages.Compiled:
+        """Traces and compiles the step; allocates nothing on the devices."""
+        return self.step().lower(self.state, self.batch, self.fixed).compile()
+
+    def _init(self, params: Params | None) -> TrainState:
+        config = self.config
+        if params is None:
+            params = init_params(config.model, config.seed)
+        own = _own_params(self.objective, config.seed)
+        return init_state(
+            params | own, self.optimizer, average=config.optimizer.average is not None
+        )
+
+    def _placed(self, tree: Any) -> Any:
+        return jax.tree.map(
+            lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s),
+            tree,
+            state_shardings(tree, self.mesh),
+        )
 
 
-def _init(
-    config: TrainConfig, optimizer: optax.GradientTransformation, params: Params | None
-) -> TrainState:
-    if params is None:
-        params = init_params(config.model, config.seed)
-    return init_state(params, optimizer, average=config.optimizer.average is not None)
-
-
-def batch_shapes(config: TrainConfig, mesh: Mesh) -> dict[str, jax.ShapeDtypeStruct]:
-    """Likewise of a batch."""
-    rows, sharding = config.data.batch_size, batch_sharding(mesh)
-    return {
-        "images": jax.ShapeDtypeStruct(
-            (rows, *config.model.input_size, 3), jnp.uint8, sharding=sharding
-        ),
-        "labels": jax.ShapeDtypeStruct((rows,), jnp.int32, sharding=sharding),
-        "weights": jax.ShapeDtypeStruct((rows,), jnp.float32, sharding=sharding),
-    }
-
-
-def jit_step(
-    config: TrainConfig, optimizer: optax.GradientTransformation, mesh: Mesh, state: TrainState
-) -> "jax.stages.Wrapped":
-    """The step of `make_train_step`, which takes the state's memory for the next state.
+def make_program(config: TrainConfig, total_steps: int, mesh: Mesh) -> Program:
+    """The step of a config.
 
     Args:
       config: with nothing of the model left open.
-      state: arrays or, as of `state_shapes`, their shapes; they say where the next state lies.
+
+    Raises:
+      UserError: the objective, the schedule or the optimizer does not fit the model or the steps.
     """
-    model = config.model
-    assert model.preprocessing is not None
-    step: Callable[[TrainState, Batch], tuple[TrainState, dict[str, Array]]] = make_train_step(
-        model,
-        model.preprocessing,
-        optimizer,
-        mesh,
-        sequence=config.mesh.sequence,
+    schedule = make_schedule(config.optimizer, total_steps)
+    objective = make_objective(config, mesh)
+    own = jax.eval_shape(lambda: _own_params(objective, config.seed))
+    params = abstract_params(config.model) | own
+    optimizer = make_optimizer(config.optimizer, schedule, params)
+    return Program(config, mesh, objective, schedule, optimizer)
+
+
+def make_objective(config: TrainConfig, mesh: Mesh) -> Objective:
+    """The objective of a config, for its model on this mesh.
+
+    Raises:
+      UserError: as `ObjectiveConfig.make`.
+    """
+    context = ObjectiveContext(
+        model=config.model,
+        placement=OnMesh(mesh, config.mesh.sequence),
         loss=config.loss,
         label_smoothing=config.label_smoothing,
-        flip=config.data.flip,
-        mixup=config.data.mixup,
-        cutmix=config.data.cutmix,
-        micro_batches=config.optimizer.micro_batches,
-        average=config.optimizer.average,
-        seed=config.seed,
+        data=config.data,
     )
-    shardings = jax.tree.map(lambda x: x.sharding, state)
-    return jax.jit(
-        step,
-        in_shardings=(shardings, batch_sharding(mesh)),
-        out_shardings=(shardings, replicated(mesh)),
-        donate_argnums=0,
-    )
+    return config.objective.make(context)
+
+
+def _own_params(objective: Objective, seed: int) -> Params:
+    """The objective's own parameters under their name; {} if it has none."""
+    # No step has this number, so that no step draws from this key.
+    own = objective.init(jax.random.fold_in(jax.random.key(seed), 2**32 - 1))
+    return {OWN: own} if own else {}

@@ -33,7 +33,7 @@ class Reporter:
     """
 
     def __init__(self, setup: Setup, run: RunDirectory, start: int, *, shown: bool):
-        self._schedule, self._total = setup.schedule, setup.total_steps
+        self._schedule, self._total = setup.program.schedule, setup.total_steps
         self._schedule(start)  # Its operations are compiled here, not in the time of a step.
         self._log_every, self._directory = setup.config.log_every, run.path
         self._writer = MetricsWriter(run.path, start) if shown else None

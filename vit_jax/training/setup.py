@@ -7,7 +7,6 @@ from typing import Any
 
 import jax
 import numpy as np
-import optax
 from jax import Array
 from jax.sharding import Mesh, NamedSharding
 
@@ -18,14 +17,14 @@ from vit_jax.data.sources.subset import Subset
 from vit_jax.errors import UserError
 from vit_jax.evaluation.classification import Classification, EvalConfig
 from vit_jax.models.config import ModelConfig
-from vit_jax.models.functional import Params, abstract_params
+from vit_jax.models.functional import Params
 from vit_jax.parallel.mesh import make_mesh
 from vit_jax.parallel.sharding import state_shardings
 from vit_jax.preprocessing import PreprocessingConfig
 from vit_jax.schema import build
 from vit_jax.training.config import TrainConfig
 from vit_jax.training.devices import check_devices
-from vit_jax.training.optimizer import make_optimizer, make_schedule
+from vit_jax.training.program import Program, make_program
 from vit_jax.weights.catalogue.names import resolve
 from vit_jax.weights.files import open_weights
 from vit_jax.weights.load import fit
@@ -47,8 +46,7 @@ class Setup:
     mesh: Mesh
     source: Source
     total_steps: int
-    schedule: optax.Schedule
-    optimizer: optax.GradientTransformation
+    program: Program
     initial: Callable[[], Params] | None
 
     @property
@@ -118,7 +116,6 @@ def assemble(
     """As `prepare`, with devices and data that are given."""
     total_steps = config.steps(len(source))
     _check_early_stop(config, total_steps)
-    schedule = make_schedule(config.optimizer, total_steps)
     model = _with_classes(config.model, source)
     initial = None
     if config.init_from is not None and started is None:
@@ -130,14 +127,14 @@ def assemble(
         initial = lambda: _open_initial(config, model)[0]  # noqa: E731
     model = model.following()
     assert model.preprocessing is not None
+    config = dataclasses.replace(config, model=model)
     return Setup(
-        config=dataclasses.replace(config, model=model),
+        config=config,
         preprocessing=model.preprocessing,
         mesh=mesh,
         source=source,
         total_steps=total_steps,
-        schedule=schedule,
-        optimizer=make_optimizer(config.optimizer, schedule, abstract_params(model)),
+        program=make_program(config, total_steps, mesh),
         initial=initial,
     )
 
