@@ -42,9 +42,7 @@ def _mesh():
 @functools.cache
 def _step(mixup=0.0, cutmix=0.0, *, micro_batches=1, loss="softmax", flip=True):
     step = make_train_step(
-        Supervised(
-            MODEL, loss=loss, label_smoothing=0.1, flip=flip, mixup=mixup, cutmix=cutmix
-        ),
+        Supervised(MODEL, loss=loss, label_smoothing=0.1, flip=flip, mixup=mixup, cutmix=cutmix),
         OPTIMIZER,
         _mesh(),
         micro_batches=micro_batches,

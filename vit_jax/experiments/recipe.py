@@ -47,7 +47,11 @@ def _rate_rows(setup: Setup) -> list[tuple[str, str]]:
         falls = ", ".join(f"{step:,}" for step in milestone_steps(config, total))
         ends["step"] = f"a tenth after each of the steps {falls}"
     marks = {0, config.warmup_steps, total // 2, total - 1}
-    rates = [f"step {s + 1:,}: {float(setup.program.schedule(s)):.3g}" for s in sorted(marks) if s < total]
+    rates = [
+        f"step {s + 1:,}: {float(setup.program.schedule(s)):.3g}"
+        for s in sorted(marks)
+        if s < total
+    ]
     return [
         ("base rate", f"{config.lr:g}"),
         ("warm-up", f"{config.warmup_steps:,} steps, linear" if config.warmup_steps else _OFF),

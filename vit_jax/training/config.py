@@ -54,6 +54,8 @@ class TrainConfig:
         if self.epochs is not None and self.epochs <= 0:
             raise UserError(f"epochs must be positive, not {self.epochs}")
         _check_label_smoothing(self.label_smoothing, self.loss)
+        if not self.objective.learns_labels:
+            self._check_nothing_of_labels()
         if not 0 <= self.seed < 2**32:
             raise UserError(f"seed must be between 0 and 2**32 - 1, not {self.seed}")
         if self.log_every < 1:
@@ -76,6 +78,19 @@ class TrainConfig:
                 f"data.batch_size {self.data.batch_size} is not a multiple of "
                 f"optimizer.micro_batches {self.optimizer.micro_batches}"
             )
+
+    def _check_nothing_of_labels(self) -> None:
+        given = {
+            "label_smoothing": self.label_smoothing,
+            "data.mixup": self.data.mixup,
+            "data.cutmix": self.data.cutmix,
+        }
+        for key, value in given.items():
+            if value:
+                raise UserError(
+                    f"{key} would be ignored: objective.kind={self.objective.kind} learns nothing "
+                    "from labels; leave it out"
+                )
 
     def steps(self, examples: int) -> int:
         """Updates of the whole run over a data set of so many examples."""

@@ -17,7 +17,9 @@ def random_flip(key: Array, images: Array) -> Array:
     return jnp.where(flipped, images[:, :, ::-1], images)
 
 
-def draw_mix(key: Array, batch: dict[str, Array], *, mixup: float, cutmix: float) -> dict[str, Array]:
+def draw_mix(
+    key: Array, batch: dict[str, Array], *, mixup: float, cutmix: float
+) -> dict[str, Array]:
     """Gives each row its partner, and draws how the step mixes.
 
     A step draws once for all rows, as big_vision does. With both kinds on, it takes either one with

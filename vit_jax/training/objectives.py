@@ -107,11 +107,12 @@ class ObjectiveConfig:
     """The `objective` section of a config; its key `kind` chooses a registered subclass.
 
     Attributes:
-      learns_labels: whether `loss`, `label_smoothing`, `data.mixup` and `data.cutmix` mean anything
-        to this kind. Where they do not, a config that sets them is an error.
+      learns_labels: whether this kind reads `label_smoothing`, `data.mixup` and `data.cutmix`. If
+        it does not, a config that sets them is an error.
     """
 
     kinds: ClassVar[Kinds["ObjectiveConfig"]] = Kinds("objective", default="supervised")
+    kind: ClassVar[str]
     learns_labels: ClassVar[bool] = True
 
     def make(self, context: ObjectiveContext) -> Objective:

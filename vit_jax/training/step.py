@@ -58,7 +58,7 @@ class _Sums(NamedTuple):
 
     loss: Array
     metrics: Metrics
-    count: Array
+    counted: Array
     skipped: Array
 
 
@@ -109,7 +109,7 @@ def make_train_step(
                 jax.random.split(model_key, micro_batches),
             )
         # Divided at the end, so that each example counts alike whatever its micro-batch holds.
-        total = jnp.maximum(sums.count, 1)
+        total = jnp.maximum(sums.counted, 1)
         grads = jax.tree.map(lambda grad: grad / total, grads)
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)

@@ -1,9 +1,9 @@
 """The supervised objective: classes are learnt from labels, with flips, Mixup and CutMix."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 from jax import Array
 
@@ -46,7 +46,7 @@ class Supervised:
     ):
         if model.preprocessing is None:
             raise ValueError("the model's preprocessing must be known")
-        self.parameters: dict[str, Any] = {}
+        self.parameters: Mapping[str, Any] = {}
         self.fixed: Any = ()
         self.fixed_digest: str | None = None
         self._preprocessing, self._placement = model.preprocessing, placement or OneDevice()
@@ -89,9 +89,7 @@ class Supervised:
         losses = cross_entropy(logits, batch["labels"], self._loss, self._label_smoothing)
         if not self._mixes:
             return losses
-        partners = cross_entropy(
-            logits, batch["partner_labels"], self._loss, self._label_smoothing
-        )
+        partners = cross_entropy(logits, batch["partner_labels"], self._loss, self._label_smoothing)
         return batch["share"] * losses + (1 - batch["share"]) * partners
 
     def _counts(self, batch: Batch) -> Array:
