@@ -46,6 +46,10 @@ setup(
         "tpu": ["jax[tpu]"],
         "prepare": ["tensorflow"],
         "safetensors": ["safetensors"],
+        "wandb": ["wandb"],
+        "mlflow": ["mlflow-skinny"],
+        # The pages: mkdocs serve.
+        "docs": ["mkdocs-material>=9.6", "mkdocstrings[python]>=1", "ruff"],
         # For the tests against these libraries; large.
         "parity": ["timm", "torch", "torchvision", "transformers"],
         "test": [
@@ -56,6 +60,7 @@ setup(
     classifiers=[
         "Programming Language :: Python :: 3.11",
         "Programming Language :: Python :: 3.12",
+        "Programming Language :: Python :: 3.13",
         "Topic :: Scientific/Engineering :: Artificial Intelligence",
         "Typing :: Typed",
     ],

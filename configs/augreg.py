@@ -5,68 +5,25 @@
     python -m vit_jax train --config=configs/augreg.py:S_16,./photos,size=224,lr=0.01 \\
         --workdir=runs/S_16-photos
 
-Pre-training is what aug= asks for: none, light1, light2, medium1, medium2, strong1 or strong2,
-which are layers and magnitude of RandAugment and the ratio of Mixup (analysis/augreg_levels.py).
-These are the paper's names; those of the released files count the light levels from 0, and have, by
-the order of the two lists, light0 and light1 for light1 and light2. The data is imagenet,
-imagenet21k (see configs/pretrain.py), or any other, to which ImageNet's recipe applies. The model
-is one of Ti_16, S_16, S_32, B_16, B_32, L_16, R_Ti_16, R26_S_32 and R50_L_32.
+aug= asks for pre-training: none, light1, light2, medium1, medium2, strong1 or strong2, which set
+RandAugment and Mixup. The model is Ti_16, S_16, S_32, B_16, B_32, L_16, R_Ti_16, R26_S_32 or
+R50_L_32. weight_decay= and dropout= are the other two values of the paper's sweep.
 
-Adam, batch 4096 (--config.optimizer.micro_batches=16 for less memory), rate 1e-3 with cosine decay
-and 10,000 steps of warm-up, clipped at norm 1, crops and flips at 224 pixels, 300 epochs (of
-ImageNet-21k also --config.epochs=30). Each model's sweep has the seven levels, weight_decay=0.1 and
-0.03, and dropout=0.0 and 0.1, which is dropout and stochastic depth at once. Defaults: 0.1 and 0.0.
-From the authors' code (big_vision, configs/vit_i1k.py and vit_i21k.py): sigmoid loss with head bias
--6.9 on 1,000 classes and -10 on 21,843, decay of kernels alone, first moment in bfloat16,
-evaluation on the centre of the image at short side 256, and these levels:
+Without aug= it is fine-tuning, at 384 pixels or size=224. The first value is then a model (its best
+file pre-trained on ImageNet-21k), a released file by its full name, or a path, with model=B_16 if
+its name does not begin with one.
 
-    ImageNet        light1 for Ti/16; medium1 for S/32; medium2 for S/16, B/32, B/16, L/16
-    ImageNet-21k    none for Ti/16, S/32; light1 for S/16; light2 for B/32, B/16; medium2 for L/16
+Hardware: pre-training has batch 4096; --config.optimizer.micro_batches=16 computes it in parts.
+Times are not known here.
 
-Where big_vision's files differ from the released weights, these are followed: the head has no
-hidden layer, which big_vision's vit_i1k.py has (--config.model.representation_size=768 for B; on
-ImageNet the authors tried both), and sees the class token, where its vit_i21k.py takes the mean
-over patches (--config.model.pooling=gap). big_vision resizes for evaluation by area; here it is
-bilinear without antialiasing, as the crops in training are there, too. At the usual size of
-ImageNet's images that is nearer to area than bilinear with antialiasing, which would reach the
-training crops as well (--config.model.preprocessing.antialias=True).
+Expected top-1 in percent on ImageNet (Table 3), from scratch at 224 pixels, and fine-tuned from
+ImageNet-21k at 384:
 
-The published results are those of RandAugment with the original's faults, which are on here
-(vit_jax/data/images/randaugment.py); --config.data.randaugment.original_faults=False mends them.
+                  Ti/16   S/32    S/16    B/32    B/16    L/16    R+Ti/16  R26+S/32  R50+L/32
+    from scratch  72.59   72.07   79.00   74.42   79.84   75.72   70.13    79.61     76.84
+    fine-tuned    78.22   79.58   83.73   83.59   85.49   85.59   75.40    83.85     85.99
 
-Expected top-1 on ImageNet at 224 pixels, from scratch, the best of the sweep (Table 3): L/16 75.72,
-B/16 79.84, S/16 79.00, B/32 74.42, S/32 72.07, Ti/16 72.59, R50+L/32 76.84, R26+S/32 79.61,
-R+Ti/16 70.13; about 79 with big_vision's B/16 (its issue 7), which is the first command above with
-the hidden layer. Times are not known here.
-
-Fine-tuning: the first value is a model (B_8 too), which stands for its best file pre-trained on
-ImageNet-21k; or a file by its full name, such as
-B_16-i21k-300ep-lr_0.001-aug_medium1-wd_0.1-do_0.0-sd_0.0; or a weight file or the directory of a
-run that has ended, by path. The model is what that name begins with; where it begins otherwise,
-model=B_16 says it.
-
-The second value is imagenet, cifar10, cifar100, pets, flowers or resisc45, any other TFDS name, or
-a folder of images as in configs/pretrain.py; pets if there is none.
-
-The recipe is Table 4 of that paper: SGD with momentum 0.9, batch 512, cosine decay, gradients
-clipped at norm 1, no regularisation, 384 pixels (size=224 is its other resolution), and
-
-    imagenet              rate of 0.01, 0.03           20,000 steps, 500 of warm-up
-    pets                  rate of 0.001, 0.003, 0.01   500, 100 of warm-up; or 2,500, 200
-    cifar100, resisc45    rate of 0.001, 0.003, 0.01   2,500, 200 of warm-up; or 10,000, 500
-
-Its fourth data set, Kitti, is not one of labelled images. Of its choices for imagenet, the default
-is that of Table 3's files: 0.01 for S/32, B/32, L/16, R26+S/32 and R50+L/32, 0.03 for Ti/16, S/16,
-B/16 and R+Ti/16, and here for all others. Of the other choices, and for cifar10 and flowers, it is
-what big_vision's configs/transfer.py takes for B/32 from these checkpoints; for resisc45 and all
-other data it is 2,500 steps and a rate in the middle. Others are set by lr=, --config.total_steps
-and --config.optimizer.warmup_steps. Momentum in bfloat16: the authors' code. Resisc45 has no split;
-its last fifth is the test set, as in VTAB.
-
-Expected top-1 in percent. ImageNet at 384 pixels (Table 3, files and rates chosen as here): Ti/16
-78.22, S/32 79.58, S/16 83.73, B/32 83.59, B/16 85.49, L/16 85.59, R+Ti/16 75.40, R26+S/32 83.85,
-R50+L/32 85.99. B/32 on the other sets, from big_vision's file, whose crops differ: CIFAR-10 98.55,
-CIFAR-100 91.35, Pets 93.78, Flowers 99.43.
+docs/recipes.md has the values of both recipes, their sources, and what the papers leave open.
 """
 
 import re

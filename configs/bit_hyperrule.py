@@ -5,33 +5,19 @@
     python -m vit_jax train --workdir=runs/R50x1-photos \\
         --config=configs/bit_hyperrule.py:BiT-R50x1,./photos,examples=3000,side=500,weights=WEIGHTS
 
-WEIGHTS is a weight file, the directory of a run that has ended, or the name of a released file,
-such as bit/BiT-M-R50x1. The data is one of imagenet, cifar10, cifar100, pets, flowers and resisc45,
-or any other TFDS name or folder (configs/pretrain.py), with its number of training examples as
-examples=, and side= where its images are small: their side in pixels, or the root of their area.
+WEIGHTS is a weight file, a finished run's directory, or the name of a released file, such as
+bit/BiT-M-R50x1. The data is imagenet, cifar10, cifar100, pets, flowers or resisc45; or a TFDS name
+or folder with examples=, the number of training examples, and side=, the side of its images in
+pixels, if they are small. lr= replaces the rate of 0.003.
 
-SGD with rate 0.003 (lr=) and momentum 0.9, batch 512, no weight decay; the rate falls to a tenth
-after 30, 60 and 90 % of
+The rule chooses steps and Mixup by the number of examples, and resolution by the size of images.
 
-    fewer than 20,000 examples      500 steps
-    fewer than 500,000           10,000 steps, Mixup 0.1
-    others                       20,000 steps, Mixup 0.1
+Hardware: BiT's README has eight V100 GPUs (--config.optimizer.micro_batches=4). Times are not known
+here.
 
-Images of less than 96x96 pixels are resized to 160x160 and cropped at 128x128; larger ones 448 and
-384, with R152x4 512 and 480. Flips; evaluation resizes to the crop's size. From BiT's code, for the
-paper has none: warm-up of 500 steps, of 100 where there are 500 in all. Where else they differ, the
-paper is followed: the code's rate of the 500 steps falls after 200, 300 and 400, and all its larger
-images get 512 and 480 (--config.data.crop_side=512 --config.model.image_size=480).
-
-ResNets of the ViT paper (arXiv 2010.11929) are fine-tuned so and by configs/finetune.py, and the
-better of both counts: TABLE_6 in vit_jax/analysis/published.py (JFT-300M).
-
-Expected top-1 in percent, pre-trained on ImageNet-21k, from the README of big_transfer: on ImageNet
-BiT-M-R50x1 80.68, on eight V100 GPUs (--config.optimizer.micro_batches=4), and R152x2 85.15; on
-CIFAR-10 and CIFAR-100 R50x1 97.3 and 86.4, R152x2 98.5 and 91.2, R101x3 98.4 and 91.2, the CIFARs
-with batch 128 and rate 0.001 (lr=0.001 and --config.data.batch_size=128).
-Pre-trained on JFT-300M, R152x4 has 87.54 on ImageNet, 99.37 and 93.51 on the CIFARs, 96.62 on Pets
-and 99.63 on Flowers (Table 2 of the ViT paper). Times are not known here.
+Expected top-1 in percent, pre-trained on ImageNet-21k (README of big_transfer): on ImageNet
+BiT-M-R50x1 80.68 and R152x2 85.15; on CIFAR-10 and CIFAR-100 R50x1 97.3 and 86.4. docs/recipes.md
+has the rule, more results, and where BiT's code differs from its paper.
 """
 
 from ml_collections import ConfigDict, config_dict

@@ -3,13 +3,13 @@
     python -m vit_jax train --config=configs/cifar10_jpeg.py:./data/cifar10_jpeg,crops \\
         --workdir=runs/cifar10_jpeg
 
-The folder is DIR/{train,test}/CLASS/*.jpg. The second value is plain, which is no augmentation;
-crops, which is flips and crops; or a level of AugReg's (light1, light2, medium1, medium2, strong1
-or strong2: vit_jax/analysis/augreg_levels.py), which adds RandAugment and Mixup to these.
+The folder is DIR/{train,test}/CLASS/*.jpg. The second value is plain (no augmentation), crops
+(crops and flips), or one of AugReg's levels (light1, light2, medium1, medium2, strong1, strong2),
+which add RandAugment and Mixup to these. budget=gpu is S/4 for 300 epochs; it has not been run yet.
 
 Expected test top-1 after 4,000 steps, a quarter of an hour on 2 CPU cores: 60.9 % plain, 54.8 %
-with crops, 43.3 % with light2 (benchmarks/results/cifar10_jpeg.md): in five epochs augmentation
-costs accuracy. budget=gpu is S/4 for 300 epochs on one GPU, and has not been run yet.
+with crops, 43.3 % with light2 (benchmarks/results/cifar10_jpeg.md). In five epochs augmentation
+costs accuracy.
 """
 
 from ml_collections import ConfigDict

@@ -3,9 +3,12 @@
     python -m vit_jax train --config=configs/digits.py:mixer --workdir=runs/digits-mixer
 
 The argument is hybrid (R+ViT-Ti/16, whole), resnet (a root of 32 channels and two stages of one
-unit), bit (the same with BiT's order of units) or mixer (four blocks of width 64). The digits, 8x8
-pixels, are enlarged to what the strides need. `python -m benchmarks.digits_families` runs all four;
-what was measured is in benchmarks/results/digits_families.md.
+unit), bit (the same with BiT's order of units) or mixer (four blocks of width 64). The digits of
+8x8 pixels are enlarged to what the strides need. `python -m benchmarks.digits_families` runs all
+four.
+
+Expected test top-1: hybrid 98.1 %, resnet 98.9 %, bit 99.7 %, mixer 98.1 %, after 2 to 21 minutes
+on 2 CPU cores (benchmarks/results/digits_families.md).
 """
 
 from ml_collections import ConfigDict

@@ -2,11 +2,11 @@
 
     python -m vit_jax train --config=configs/few_images.py:ti16,./photos,WEIGHTS --workdir=runs/few
 
-WEIGHTS is a weight file, the directory of a run that has ended, or the name of a released file;
-without it the same recipe trains from scratch. The folder is as in configs/pretrain.py.
+WEIGHTS is a weight file, a finished run's directory, or the name of a released file. Without it the
+same recipe trains from scratch. The folder is as in configs/pretrain.py.
 
-Expected with DeiT-Ti on ten images a class of CIFAR-10-JPEG: 70.4 % test top-1, from scratch
-24.9 %; within ten minutes on 2 CPU cores (benchmarks/results/few_images.md).
+Expected with DeiT-Ti on ten images a class of CIFAR-10-JPEG: 70.4 % test top-1, and 24.9 % from
+scratch, within ten minutes on 2 CPU cores (benchmarks/results/few_images.md).
 """
 
 from ml_collections import ConfigDict

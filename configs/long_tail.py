@@ -1,21 +1,18 @@
 """The paper's pre-training on JFT-300M in small, on a stand-in with as many classes.
 
     python -m vit_jax train --config=configs/long_tail.py --workdir=runs/long_tail
-
-JFT-300M is private. `long_tail` (data/sources/long_tail.py) is generated on first use: 10,000
-images of 18,291 classes, whose frequencies follow a power law, with 1.26 labels each on average.
-As on JFT, the loss is a sigmoid for each class, whose bias begins at -10, and the rate decays
-linearly. On random subsets, the smaller within the larger ones, as in Figure 4:
-
     python -m vit_jax train --config=configs/long_tail.py:1000 --workdir=runs/long_tail_1000
     python -m vit_jax train --config=configs/long_tail.py:3000 --workdir=runs/long_tail_3000
 
-All sizes take the same hyper-parameters and stop early, and the result is the best validation
-accuracy that training achieves (section 4.3).
+JFT-300M is private. `long_tail` is generated on first use: 10,000 images of 18,291 classes whose
+frequencies follow a power law, with 1.26 labels each on average. As on JFT, the loss is a sigmoid
+for each class whose bias begins at -10, and the rate decays linearly. The argument is the size of a
+random subset; smaller subsets lie within larger ones, as in Figure 4. All sizes have the same
+hyper-parameters and stop early (section 4.3).
 
-Expected validation top-1, where any of an image's labels is right: 45.3 % on 1,000 images (at step
-900), 55.5 % on 3,000, 55.8 % on 10,000; each in about two minutes on 2 CPU cores. The most common
-class alone is 9.6 % of all first labels.
+Expected validation top-1, where any of an image's labels is right: 45.3 % on 1,000 images, 55.5 %
+on 3,000, 55.8 % on all, each in about two minutes on 2 CPU cores. The most common class alone has
+9.6 % of all first labels.
 """
 
 from ml_collections import ConfigDict

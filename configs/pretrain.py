@@ -1,4 +1,4 @@
-"""Pre-training from scratch, by model and data set, as in Table 3 of the paper (arXiv 2010.11929).
+"""Pre-training from scratch, by model and data set: Table 3 of the paper (arXiv 2010.11929).
 
     python -m vit_jax train --config=configs/pretrain.py:b16,imagenet --workdir=runs/b16
     python -m vit_jax train --config=configs/pretrain.py:l16,./images,recipe=imagenet21k \\
@@ -6,91 +6,22 @@
     python -m vit_jax train --config=configs/pretrain.py:ti16,./photos --workdir=runs/photos
     python -m vit_jax describe --config=configs/pretrain.py:h14,jft
 
-imagenet, imagenet21k and jft follow the table's rows of their data; recipe=NAME gives those rows to
-any other TFDS data set or folder. ImageNet-21k is not in TFDS: imagenet21k is the name of the
-authors' own builder, with one split `full`. JFT-300M is private: jft_300m, with splits train and
-test, is a name for yours.
+The argument is MODEL,DATA. imagenet, imagenet21k and jft take the rows of the table; recipe=NAME
+gives those rows to other data, a TFDS name or a folder. Other data without recipe= gets a modest
+recipe for a single machine. weight_decay=, dropout= and label_smoothing= change the regularisation
+(Figure 3), --config.data.subset= trains on a subset (Figure 4), and optimizer=sgd is Table 7's.
 
-Other data without recipe= gets a modest recipe for a single machine. Folders are
-DATA/{train,test}/CLASS/*.jpg, or DATA/CLASS/*.jpg, of which a tenth becomes the test split.
+Hardware: batch 4096 at 224 pixels needs several accelerators; --config.optimizer.micro_batches=16
+computes it in parts. In TPUv3-core-days (Table 2): H/14 on JFT-300M 2,500, L/16 680, L/16 on
+ImageNet-21k 230.
 
-Batch 4096 at 224 pixels: --config.optimizer.micro_batches=16 for less memory. Of two numbers of
-epochs in a row the default is the larger, that of L/16 on JFT-300M in Table 5 and, by its cost, on
-ImageNet-21k in Table 2; the other is --config.epochs=7 for L/16 and R50+ViT-L/16 on JFT-300M, and
---config.epochs=30 for L/16 and L/32 on ImageNet-21k.
-
-What the paper says elsewhere, or leaves open, and what stands here:
-
-- Loss: sigmoid cross-entropy summed over classes, head bias -10, linear decay that ends at 1e-5, a
-  hidden tanh layer as wide as the encoder: the authors (github.com/google-research/
-  vision_transformer, issues 2, 34 and 62). A ResNet has no such layer and no dropout.
-- Clipping at norm 1: Table 3's caption, for ImageNet. Nothing is said of the others: none.
-- Weight decay: of every parameter and times the rate, as in the Adam of Flax then.
-- Label smoothing: tuned for the smaller data (section 4.3), no value printed. 1e-4 on ImageNet,
-  from a note in Scenic's config of that run; none on ImageNet-21k, where the same would put targets
-  of 2.2 in sum on wrong classes, and none on JFT-300M.
-- Crops of 5 to 100 % of the area and flips: the authors' code. Splits: those of their code.
-- Evaluation: which crop the paper takes is open. The whole image, squashed to 224x224 pixels, as
-  the authors' code does after fine-tuning.
-- Units of ResNets: R50x1 has those of the hybrids, BiT-R50x1 those of BiT; both take the same row.
-- R152x2 for 14 epochs (Table 6) has no row: its own of 7 with --config.epochs=14. Nor has R200x3,
-  which takes R152x2's rate for the 14 epochs of Table 6; nor H/14 on ImageNet-21k, which takes
-  ViT-L's row. Hybrids on ImageNet and ImageNet-21k take their ViT's row (appendix B.1).
-
-Figure 3 tunes weight decay, dropout and label smoothing for ImageNet and ImageNet-21k. Printed are
-the values chosen, in Table 3: weight decay 0.03, 0.1 and 0.3, dropout 0 and 0.1. Which others were
-tried is not, nor any label smoothing. weight_decay=, dropout= and label_smoothing= set them:
-
-    recipe=configs/pretrain.py:b16,imagenet21k,label_smoothing=0.0001
-    for decay in 0.03 0.1 0.3; do for dropout in 0.0 0.1; do
-        python -m vit_jax train --workdir=runs/b16-$decay-$dropout \\
-            --config=$recipe,weight_decay=$decay,dropout=$dropout
-    done; done
-
-Figure 4 pre-trains on random subsets of 9M, 30M and 90M images of JFT-300M, and on all of it:
-
-    for subset in 9000000 30000000 90000000; do
-        python -m vit_jax train --config=configs/pretrain.py:b32,jft --workdir=runs/b32-$subset \\
-            --config.data.subset=$subset --config.epochs=none --config.total_steps=517822 \\
-            --config.early_stop.eval=test
-    done
-
-so too L/16, L/32, BiT-R50x1 and BiT-R152x2, and ViT-b/32, which is B/32 with
-
-    --config.model.width=384 --config.model.mlp_dim=1536 --config.model.representation_size=384
-
-All sizes have the same hyper-parameters, no more regularisation, and early stopping: the best
-validation accuracy that training achieves is the result (section 4.3). What it leaves open:
-
-- Rates: those of Table 3, of ViT-b/32 that of B/32.
-- Heads of ViT-b/32: only hidden dimensions are halved, so the 12 of B/32.
-- Length: for all, L/16 too, the 517,822 steps of 7 epochs of the whole. Of 7 epochs of 9M images,
-  which are 15,381 steps, warm-up takes 10,000, and early stopping has nothing to do in them.
-- When to stop: never. --config.early_stop.patience=10 ends a run after ten evaluations, which are
-  50,000 steps, without a new best.
-- Validation images: the split `test`. The figure's 5-shot accuracies are not printed, and not
-  computed here.
-
-Table 7 pre-trains ResNets on JFT-300M with BiT's SGD too: R50x1,jft,optimizer=sgd. Rate 0.03 for
-256 images, which follows --config.data.batch_size, momentum 0.9, warm-up of 5,000 steps (arXiv
-1912.11370). Its weight decay of 1e-4 is of a gradient that momentum makes ten times as large, and
-1e-3 here, where decay stays out of momentum; so it is in big_vision's configs/bit_i1k.py. The rate
-falls at 10, 23, 30 and 37 of BiT's 40 epochs. How the paper put them into 7 it does not say: here
-at the same shares.
-
-Expected top-1 in percent before any fine-tuning, from the authors (issue 62 there; for the L models
-from scratch it names 90 epochs too, against Table 3), and on ImageNet fine-tuned at 384 (Table 5):
+Expected top-1 in percent, from scratch (github.com/google-research/vision_transformer, issue 62):
 
                                    B/16    B/32    L/16    L/32    H/14
-    ImageNet, from scratch         74.79   69.19   72.59   66.90
-    ImageNet, then at 384          77.91   73.38   76.53   71.16
+    ImageNet                       74.79   69.19   72.59   66.90
     ImageNet-21k, validation       47.88   44.04   49.90   45.42   49.06
 
-After fine-tuning: configs/finetune.py for ImageNet-21k; for JFT-300M, TABLE_6 in
-vit_jax/analysis/published.py, and Table 7's SGD: ImageNet 78.24 (R50x1), 84.37 (R152x2).
-
-Time in TPUv3-core-days (Table 2): H/14 on JFT-300M 2,500, L/16 680, L/16 on ImageNet-21k 230, which
-is 30 days on 8 cores. Of other runs the paper prints exaFLOPs (`vit_jax paper --table=6`).
+docs/recipes.md has the commands of the figures, and every choice that the paper leaves open.
 """
 
 from ml_collections import ConfigDict, FieldReference
@@ -103,12 +34,12 @@ from vit_jax.models.config import ModelConfig
 from vit_jax.models.sizes import Name, parse_name
 
 _RECIPES = ("imagenet", "imagenet21k", "jft")
-# Runs of Tables 5 and 6 that Table 3 has no row for: see above.
+# Runs of Tables 5 and 6 without a row in Table 3: docs/recipes.md says which row they take.
 _OPEN = (
     Table3Row(("BiT-R200x3",), "jft", (14,), 6e-4, "linear", 0.1, 0.0),
     Table3Row(("ViT-H/14",), "imagenet21k", (90,), 1e-3, "linear", 0.03, 0.1),
 )
-# Epochs of 40 after which the rate falls.
+# The rate falls after these epochs, as shares of BiT's 40.
 _BIT_MILESTONES = tuple(epoch / 40 for epoch in (10, 23, 30, 37))
 
 

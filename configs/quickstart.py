@@ -1,11 +1,13 @@
-"""A small ViT on handwritten digits: a first run that needs no download and no accelerator.
+"""A small ViT on handwritten digits: a first run without a download or an accelerator.
 
     python -m vit_jax train --config=configs/quickstart.py --workdir=runs/digits
-
-The 1,797 digits of 8x8 pixels come with scikit-learn; 1,437 train, 360 test. The same config goes
-on from a finished run at twice the resolution, with interpolated position embeddings:
-
     python -m vit_jax train --config=configs/quickstart.py:runs/digits --workdir=runs/digits16
+
+The 1,797 digits of 8x8 pixels come with scikit-learn; 1,437 train, 360 test. The second command
+fine-tunes the finished run at twice the resolution, with interpolated position embeddings.
+
+Expected test top-1 on 2 CPU cores: 98.6 % after a minute and a half, 99.4 % after four minutes more
+(make demo).
 """
 
 from ml_collections import ConfigDict
