@@ -135,7 +135,7 @@ def test_the_example_serves_it_without_this_package(
     loss: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     # Weights without a word on preprocessing: squashed, so that this size is left as it is.
-    weights = write(tmp_path / "w.npz", SMALL, facts={"loss": loss})
+    weights = write(tmp_path / "w.npz", SMALL, extra={"loss": loss})
     program = convert(weights, tmp_path / "s.stablehlo", "stablehlo")
     files = [str(tmp_path / f"{name}.png") for name in "ab"]
     rng = np.random.default_rng(0)

@@ -318,7 +318,7 @@ def test_after_the_sigmoid_loss_each_class_has_its_own_probability(
     params = random_params(MODEL)
     params["head"]["kernel"] *= 0.2
     params["head"]["bias"][3:] = 40  # Both round to 1; the order is still that of the logits.
-    write_weights(tmp_path / "run.npz", params, MODEL, facts={"loss": "sigmoid"})
+    write_weights(tmp_path / "run.npz", params, MODEL, extra={"loss": "sigmoid"})
     path = tmp_path / ("w.npz" if layout == "google" else "w.safetensors")
     arguments = ["convert", f"--source={tmp_path / 'run.npz'}", f"--target={path}"]
     assert main([*arguments, f"--layout={layout}"]) == 0

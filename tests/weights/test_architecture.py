@@ -9,7 +9,7 @@ from vit_jax.models.config import ModelConfig
 from vit_jax.models.functional import abstract_params
 from vit_jax.models.sizes import SIZES, Size
 from vit_jax.schema import build
-from vit_jax.weights.architecture import read_off
+from vit_jax.weights.architecture import infer_model
 
 
 def _params(model):
@@ -31,7 +31,7 @@ def _besides_size(model):
 
 @pytest.mark.parametrize("size", SIZES)
 def test_every_named_size(size):
-    shown = read_off(_params(ModelConfig(f"ViT-{size}/16", image_size=32, num_classes=7)))
+    shown = infer_model(_params(ModelConfig(f"ViT-{size}/16", image_size=32, num_classes=7)))
     assert shown == {
         "name": f"ViT-{size}/16",
         "pooling": "token",
@@ -64,7 +64,7 @@ def test_every_named_size(size):
 def test_what_differs_from_a_named_size(changes):
     model = dataclasses.replace(SMALL, **changes)
     size = model.image_size
-    shown = read_off(_params(model), None if isinstance(size, int) else size)
+    shown = infer_model(_params(model), None if isinstance(size, int) else size)
     read = build(ModelConfig, shown).following(SMALL)
     assert (read.size, read.patch_size) == (model.size, model.patch_size)
     assert _besides_size(read) == _besides_size(model)
@@ -72,27 +72,27 @@ def test_what_differs_from_a_named_size(changes):
 
 def test_a_name_is_the_nearest_in_width():
     model = dataclasses.replace(SMALL, width=200, num_heads=5)
-    shown = read_off(_params(model))
+    shown = infer_model(_params(model))
     assert shown["name"] == "ViT-Ti/8"
     assert {k: shown[k] for k in ("depth", "width", "mlp_dim", "num_heads")} == model.size._asdict()
 
 
 def test_positions_are_a_square_if_they_can_be():
     params = _params(dataclasses.replace(SMALL, image_size=(32, 72)))  # 4 x 9 = 6 x 6
-    assert read_off(params)["image_size"] == 48
-    assert read_off(params, (32, 72))["image_size"] == 48
+    assert infer_model(params)["image_size"] == 48
+    assert infer_model(params, (32, 72))["image_size"] == 48
     params = _params(dataclasses.replace(SMALL, image_size=(32, 40)))
-    assert read_off(params, (32, 40))["image_size"] == (32, 40)
-    assert read_off(params, (47, 35))["image_size"] == (47, 35)  # whole patches
+    assert infer_model(params, (32, 40))["image_size"] == (32, 40)
+    assert infer_model(params, (47, 35))["image_size"] == (47, 35)  # whole patches
     for size in (None, 32, (32, 48)):
-        message = refusal(read_off, params, size)
+        message = refusal(infer_model, params, size)
         assert "20 positions, which is not a square grid" in message
 
 
 def test_fixed_positions_show_no_size():
     params = _params(dataclasses.replace(SMALL, positions="sincos2d", pooling="gap"))
-    assert read_off(params)["image_size"] == 224
-    assert read_off(params, (32, 40))["image_size"] == (32, 40)
+    assert infer_model(params)["image_size"] == 224
+    assert infer_model(params, (32, 40))["image_size"] == (32, 40)
 
 
 @pytest.mark.parametrize(
@@ -113,7 +113,7 @@ def test_fixed_positions_show_no_size():
 def test_shapes_that_are_not_a_plain_vits(path, shape):
     params = _params(dataclasses.replace(SMALL, representation_size=24, registers=1))
     _set(params, path, shape)
-    message = refusal(read_off, params)
+    message = refusal(infer_model, params)
     assert path in message and str(shape) in message
 
 
@@ -121,4 +121,4 @@ def test_shapes_that_are_not_a_plain_vits(path, shape):
 def test_what_no_vit_can_be_without(path):
     params = random_params(SMALL)
     del params[path]
-    assert f"{path}/" in refusal(read_off, params)
+    assert f"{path}/" in refusal(infer_model, params)

@@ -74,7 +74,7 @@ def _error(name: str, look_up=find) -> str:
 
 
 def test_the_original_releases_are_there_with_the_paper_s_table_5() -> None:
-    listed = {r.name: r for r in releases() if r.family == "vit"}
+    listed = {r.name: r for r in releases() if r.collection == "vit"}
     stems = {name.removeprefix("imagenet21k/") for name in listed if "21k/" in name}
     assert stems == {
         *("R26+ViT-B_32", "R50+ViT-B_16", "R50+ViT-L_32"),
@@ -101,7 +101,7 @@ def test_the_original_releases_are_there_with_the_paper_s_table_5() -> None:
 def test_names_are_distinct_and_each_figure_has_a_source() -> None:
     listed = releases()
     assert len({r.name for r in listed}) == len({r.url for r in listed}) == len(listed)
-    assert {r.family for r in listed} == {"vit", "augreg", "sam", "gsam", "mixer", "bit"}
+    assert {r.collection for r in listed} == {"vit", "augreg", "sam", "gsam", "mixer", "bit"}
     for release in listed:
         assert (release.accuracy is None) == (release.accuracy_source is None)
         assert release.url.endswith(f"/{release.name.partition('/')[2]}.npz")
@@ -152,7 +152,7 @@ def test_augreg_names_fit_a_grammar(prefix: str, suffix: str) -> None:
     release = find(f"{prefix}{stem}{suffix}")
     assert release.name == f"augreg/{stem}"
     assert release.url == f"{STORAGE}/vit_models/augreg/{stem}.npz"
-    assert (release.family, release.model) == ("augreg", "R26+ViT-S/32")
+    assert (release.collection, release.model) == ("augreg", "R26+ViT-S/32")
     assert release.dataset == "imagenet21k+oxford_iiit_pet"
     assert (release.resolution, release.num_classes) == (224, 37)
     assert release.accuracy is None

@@ -148,7 +148,7 @@ def test_wrong_values_are_named(tmp_path, layout, changes, problem):
 
 
 def test_a_loss_that_there_is_not(tmp_path):
-    assert open_weights(_write(tmp_path, facts={"loss": "sigmoid"})).facts == {"loss": "sigmoid"}
+    assert open_weights(_write(tmp_path, extra={"loss": "sigmoid"})).extra == {"loss": "sigmoid"}
     message = refusal(open_weights, _write(tmp_path, text='{"loss": "hinge"}'))
     assert "loss='hinge', which is none of softmax, sigmoid" in message
 

@@ -15,10 +15,10 @@ from vit_jax.models import list_models
 from vit_jax.models.config import ModelConfig
 from vit_jax.models.functional import abstract_params, apply_model, model_params
 from vit_jax.schema import build
-from vit_jax.weights.architecture import read_off
+from vit_jax.weights.architecture import infer_model
 from vit_jax.weights.files import open_weights, write_weights
 from vit_jax.weights.layouts.google import from_google, to_google
-from vit_jax.weights.load import fit
+from vit_jax.weights.load import params_for
 
 PARITY = Path(__file__).parents[1] / "parity"
 RESNET = ModelConfig("R50x1", image_size=32, num_classes=5, stages=(2, 1), width_factor=0.5)
@@ -120,7 +120,7 @@ def test_a_gap_in_mixer_s_blocks():
 @pytest.mark.parametrize("name", [n for n in list_models() if not n.startswith("ViT-")])
 def test_every_named_model(name):
     config = ModelConfig(name, num_classes=7)
-    shown = read_off(abstract_params(config))
+    shown = infer_model(abstract_params(config))
     assert shown["name"] == name
     assert build(ModelConfig, shown).following() == config.following()
     assert not {"stages", "width_factor", "depth", "width"} & shown.keys()
@@ -141,7 +141,7 @@ def test_every_named_model(name):
 def test_what_differs_from_a_named_model(name, changes):
     config = ModelConfig(name, **{"num_classes": 7, **changes}).following()
     size = config.image_size
-    shown = read_off(abstract_params(config), None if isinstance(size, int) else size)
+    shown = infer_model(abstract_params(config), None if isinstance(size, int) else size)
     read = build(ModelConfig, shown).following()
     assert (read.shape, read.patch_size) == (config.shape, config.patch_size)
     for key in ("family", "image_size", "num_classes", "pooling", "positions", "registers"):
@@ -153,20 +153,20 @@ def test_positions_after_a_backbone_that_pads():
     # 40 x 21 pixels are 5 x 3 positions of stride 8.
     config = dataclasses.replace(SMALL["hybrid"], image_size=(40, 21))
     params = abstract_params(config)
-    assert read_off(params, (40, 21))["image_size"] == (40, 21)
-    assert "15 positions" in refusal(read_off, params, (48, 21))
+    assert infer_model(params, (40, 21))["image_size"] == (40, 21)
+    assert "15 positions" in refusal(infer_model, params, (48, 21))
 
 
 def test_what_is_not_whole():
     params = random_params(SMALL["resnet"])
     stage = params["backbone"].pop("stage1")
-    assert "backbone/stage1 is missing" in refusal(read_off, params)
+    assert "backbone/stage1 is missing" in refusal(infer_model, params)
     params["backbone"] |= {"stage1": stage}
     del params["backbone"]["root"]
-    assert "backbone/root/kernel is missing" in refusal(read_off, params)
+    assert "backbone/root/kernel is missing" in refusal(infer_model, params)
     params = random_params(SMALL["hybrid"])
     params["embedding"]["kernel"] = np.zeros((1, 1, 128, 32))
-    assert "not that of square patches of 256 channels" in refusal(read_off, params)
+    assert "not that of square patches of 256 channels" in refusal(infer_model, params)
 
 
 # Files
@@ -227,7 +227,7 @@ def test_a_mixer_has_one_image_size(tmp_path):
     assert "2x2, and the model has 4x4; use image_size=16" in message
     # Twice the pixels in twice the patches.
     larger = dataclasses.replace(SMALL["mixer"], name="Mixer-S/16", image_size=32)
-    params, _ = fit(open_weights(tmp_path / "a.npz"), larger)
+    params, _ = params_for(open_weights(tmp_path / "a.npz"), larger)
     assert params["embedding"]["kernel"].shape == (16, 16, 3, 16)
 
 

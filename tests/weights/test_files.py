@@ -45,7 +45,7 @@ def test_what_is_written_is_read(tmp_path, params, layout):
 
 
 def test_what_lies_beside_a_file(tmp_path, params):
-    _write(tmp_path / "w.npz", params, facts={"step": 3, "averaged": False})
+    _write(tmp_path / "w.npz", params, extra={"step": 3, "averaged": False})
     assert json.loads((tmp_path / "w.json").read_text()) == {
         "layout": "google",
         "model": to_dict(SMALL),
@@ -173,7 +173,7 @@ def test_a_write_that_fails_leaves_the_old_files(tmp_path, params, monkeypatch):
         with monkeypatch.context() as patch:
             patch.setattr(module, function, fail)
             with pytest.raises(OSError, match="disk full"):
-                _write(path, other, facts={"step": 4})
+                _write(path, other, extra={"step": 4})
         assert {n: (tmp_path / n).read_bytes() for n in os.listdir(tmp_path)} == before
 
 

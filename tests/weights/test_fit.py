@@ -9,7 +9,7 @@ from tests.small_models import SMALL, assert_same, random_params, refusal
 from vit_jax.models.config import ModelConfig
 from vit_jax.preprocessing import PreprocessingConfig
 from vit_jax.weights.files import open_weights, write_weights
-from vit_jax.weights.load import fit
+from vit_jax.weights.load import params_for
 
 TRAINED = dataclasses.replace(
     SMALL,
@@ -32,10 +32,10 @@ def weights(tmp_path):
 
 
 def test_what_a_config_leaves_open_is_that_of_the_weights(weights):
-    params, model = fit(weights, OPEN)
+    params, model = params_for(weights, OPEN)
     assert model == TRAINED
     assert_same(params, random_params(TRAINED))
-    _, model = fit(weights, _changed(image_size=(32, 48), dropout=0.1))
+    _, model = params_for(weights, _changed(image_size=(32, 48), dropout=0.1))
     preprocessing = dataclasses.replace(TRAINED.preprocessing, short_side=36)
     assert model == dataclasses.replace(
         TRAINED, image_size=(32, 48), dropout=0.1, preprocessing=preprocessing
@@ -44,7 +44,7 @@ def test_what_a_config_leaves_open_is_that_of_the_weights(weights):
 
 def test_preprocessing_of_the_config_is_kept(weights):
     own = PreprocessingConfig(mean=(0, 0, 0))
-    assert fit(weights, _changed(preprocessing=own))[1].preprocessing == own
+    assert params_for(weights, _changed(preprocessing=own))[1].preprocessing == own
 
 
 def test_a_crop_that_does_not_fit_the_new_size_is_refused():
@@ -61,31 +61,31 @@ def test_a_crop_that_does_not_fit_the_new_size_is_refused():
     ],
 )
 def test_what_makes_another_function_is_refused_with_the_flag(weights, changes, problem, flag):
-    message = refusal(fit, weights, _changed(**changes))
+    message = refusal(params_for, weights, _changed(**changes))
     assert problem in message and f"--config.model.{flag}" in message
 
 
 def test_another_head_only_where_it_may_change(weights, caplog):
     caplog.set_level(logging.INFO)
-    params, model = fit(weights, _changed(num_classes=3))
+    params, model = params_for(weights, _changed(num_classes=3))
     assert model.num_classes == 3 and params["head"]["kernel"].shape == (32, 3)
     assert caplog.messages[-1].endswith("; head 5 -> 3 classes, zero-initialised")
     for changes in ({"num_classes": 3}, {"representation_size": 8}):
-        message = refusal(fit, weights, _changed(**changes), keep_head=True)
+        message = refusal(params_for, weights, _changed(**changes), keep_head=True)
         (key,) = changes
         assert f"head has {key}={getattr(TRAINED, key)}" in message
-    assert fit(weights, OPEN, keep_head=True)[1] == TRAINED
+    assert params_for(weights, OPEN, keep_head=True)[1] == TRAINED
 
 
 def test_arrays_that_do_not_fit_come_with_the_path(weights):
-    message = refusal(fit, weights, _changed(depth=3, registers=1))
+    message = refusal(params_for, weights, _changed(depth=3, registers=1))
     assert str(weights.path) in message
     assert "registers: file none, model (1, 1, 32)" in message
     assert message.count("file (2, ") == 16
 
 
 def test_an_image_size_that_the_patch_does_not_divide(weights):
-    params, _ = fit(weights, _changed(image_size=(23, 17)))  # 2 x 2 patches
+    params, _ = params_for(weights, _changed(image_size=(23, 17)))  # 2 x 2 patches
     assert_same(params, random_params(TRAINED))
 
 
@@ -95,8 +95,8 @@ def test_only_what_is_assumed_and_used_is_said(tmp_path, caplog):
     write_weights(tmp_path / "w.npz", random_params(model), model)
     (tmp_path / "w.json").unlink()
     weights = open_weights(tmp_path / "w.npz")
-    assert fit(weights, OPEN)[1] == model
-    assert fit(weights, _changed(preprocessing=PreprocessingConfig()))[1] == model
+    assert params_for(weights, OPEN)[1] == model
+    assert params_for(weights, _changed(preprocessing=PreprocessingConfig()))[1] == model
     read, first, again, second = caplog.messages
     assert read == again == f"weights of {weights.path}"
     said = "assumed, for nothing beside the weights says so: gelu=tanh, norm_epsilon=1e-06"

@@ -3,8 +3,8 @@ import numpy as np
 import pytest
 
 from tests.small_models import assert_same, refusal
-from vit_jax.weights.stored import changed
-from vit_jax.weights.transfer import adapt, resize_patch_embedding, resize_positions
+from vit_jax.weights.stored import lazily
+from vit_jax.weights.transfer import adapt_params, resize_patch_embedding, resize_positions
 
 
 def _random(*shape):
@@ -30,7 +30,7 @@ def _adapt(params, target, old_grid=(4, 4), new_grid=(4, 4), **options):
     """Read parameters and notes; they have the target's shapes and types, before and after."""
     target = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), target)
     options = {"has_class_token": "cls" in target, **options}
-    stored, notes = adapt(params, target, old_grid=old_grid, new_grid=new_grid, **options)
+    stored, notes = adapt_params(params, target, old_grid=old_grid, new_grid=new_grid, **options)
     read = jax.tree.map(np.asarray, stored)
 
     def check(stored, read, wanted):
@@ -183,7 +183,7 @@ def test_what_the_model_does_not_take_is_never_read():
     params = _vit(pre_logits=5)
     for layer in ("head", "pre_logits"):
         params[layer] = {
-            name: changed(leaf, lambda x: pytest.fail("read"))
+            name: lazily(leaf, lambda x: pytest.fail("read"))
             for name, leaf in params[layer].items()
         }
     adapted, _ = _adapt(params, _vit(classes=3))

@@ -54,7 +54,7 @@ def run(arguments: argparse.Namespace, overrides: list[str]) -> None:
                 model.config,
                 layout=arguments.layout,
                 class_names=model.class_names,
-                facts={} if model.loss is None else {"loss": model.loss},
+                extra={} if model.loss is None else {"loss": model.loss},
             )
     except OSError as error:
         raise UserError(f"--target={target}: {error.strerror}; choose another place") from error

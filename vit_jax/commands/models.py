@@ -48,7 +48,7 @@ def run(arguments: argparse.Namespace, overrides: list[str]) -> None:
         print(_row("parameters", "pixels", "classes", "top-1", "source", "name"))
     for release in files:
         print(_describe(release))
-    if any(release.family == "augreg" for release in files):
+    if any(release.collection == "augreg" for release in files):
         print(_NOTE)
 
 

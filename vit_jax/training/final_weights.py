@@ -16,7 +16,7 @@ from vit_jax.training.early_stop import BestStep
 from vit_jax.training.setup import Setup, place
 from vit_jax.training.step import TrainState, final_params
 from vit_jax.weights.files import open_weights
-from vit_jax.weights.load import fit
+from vit_jax.weights.load import params_for
 
 _log = logging.getLogger(__name__)
 
@@ -58,9 +58,9 @@ def written_params(setup: Setup, file: Path, step: int) -> Params | None:
 
     def read() -> Params:
         weights = open_weights(file)
-        if weights.facts.get("step") != step:
+        if weights.extra.get("step") != step:
             raise UserError(f"{file} is not of step {step}")
-        return place(fit(weights, setup.model)[0], setup.mesh)
+        return place(params_for(weights, setup.model)[0], setup.mesh)
 
     if not multihost_utils.broadcast_one_to_all(np.array(file.exists())):
         return None

@@ -291,7 +291,7 @@ def _write_weights(
                 params,
                 setup.model,
                 class_names=setup.source.class_names,
-                facts={
+                extra={
                     "step": step,
                     "averaged": setup.config.optimizer.average is not None,
                     "loss": setup.config.loss,

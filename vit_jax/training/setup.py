@@ -27,7 +27,7 @@ from vit_jax.training.devices import check_devices
 from vit_jax.training.program import Program, make_program
 from vit_jax.weights.catalogue.names import resolve
 from vit_jax.weights.files import open_weights
-from vit_jax.weights.load import fit
+from vit_jax.weights.load import params_for
 from vit_jax.weights.stored import AnyArray
 
 
@@ -206,7 +206,7 @@ def _open_initial(
 ) -> tuple[Params, ModelConfig]:
     assert config.init_from is not None
     weights = open_weights(resolve(config.init_from), model.image_size)
-    return fit(weights, model, config.position_resize, keep_head=keep_head)
+    return params_for(weights, model, config.position_resize, keep_head=keep_head)
 
 
 def _check_early_stop(config: TrainConfig, total_steps: int) -> None:

@@ -26,7 +26,7 @@ _Shapes = Mapping[str, tuple[int, ...]]
 _UNIT = re.compile(r"backbone/stage(\d+)/unit(\d+)/", re.ASCII)
 
 
-def read_off(params: Mapping[str, Any], image_size: ImageSize | None = None) -> dict[str, Any]:
+def infer_model(params: Mapping[str, Any], image_size: ImageSize | None = None) -> dict[str, Any]:
     """Values of a `ModelConfig`: name, shape, pooling, positions, layers of the head, image size.
 
     A mean over patch tokens is taken for Google's, and missing positions for big_vision's fixed

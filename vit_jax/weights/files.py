@@ -21,9 +21,8 @@ from vit_jax.errors import UserError
 from vit_jax.losses import Loss
 from vit_jax.models.config import ModelConfig
 from vit_jax.models.sizes import heads_of_width
-from vit_jax.runs.directory import is_run
 from vit_jax.schema import build, to_dict
-from vit_jax.weights.architecture import read_off
+from vit_jax.weights.architecture import infer_model
 from vit_jax.weights.archives import open_arrays
 from vit_jax.weights.classes import imagenet_names
 from vit_jax.weights.layouts import huggingface, timm
@@ -35,7 +34,7 @@ Layout = Literal["google", "timm", "huggingface"]
 _OWN_CONFIG, _OWN_PREPROCESSOR = "config.json", "preprocessor_config.json"
 _HUB_FILE = "model.safetensors"
 # What else our own descriptions hold.
-_NO_FACTS = ("layout", "model", "class_names")
+_OWN_KEYS = ("layout", "model", "class_names")
 
 
 @dataclass(frozen=True)
@@ -48,7 +47,7 @@ class Weights:
       model: what they are the parameters of; without a head, `num_classes` is 0.
       class_names: of the head's classes, if known.
       assumed: what was neither in the file nor beside it, in words, by the model's key.
-      facts: more that our description beside it says, such as `step` and `loss` of a run.
+      extra: more that our description beside it says, such as `step` and `loss` of a run.
     """
 
     path: Path
@@ -57,7 +56,7 @@ class Weights:
     model: ModelConfig
     class_names: tuple[str, ...] | None
     assumed: dict[str, str]
-    facts: dict[str, Any]
+    extra: dict[str, Any]
 
 
 def open_weights(
@@ -90,7 +89,7 @@ def write_weights(
     *,
     layout: Layout = "google",
     class_names: tuple[str, ...] | None = None,
-    facts: Mapping[str, Any] | None = None,
+    extra: Mapping[str, Any] | None = None,
 ) -> None:
     """Writes a weight file, and what the model is into `NAME.json` beside it.
 
@@ -103,7 +102,7 @@ def write_weights(
       params: nested, by our names.
       model: with nothing left open.
       class_names: left out unless there is one for each class of the head.
-      facts: more for the description, such as `{"step": 100}`.
+      extra: more for the description, such as `{"step": 100}`.
 
     Raises:
       UserError: another ending, or the layout cannot express the model.
@@ -124,15 +123,13 @@ def write_weights(
         "layout": layout,
         "model": to_dict(model),
         "class_names": None if class_names is None else list(class_names),
-        **(facts or {}),
+        **(extra or {}),
     }
     texts = {path.with_name(_description_name(path)): description}
     if path.name == _HUB_FILE:
-        if is_run(path.parent):
-            raise UserError(
-                f"{path}: its config.json would replace the run's; choose another directory"
-            )
-        texts |= _own_configs(path, layout, model, class_names)
+        own = _own_configs(path, layout, model, class_names)
+        _refuse_foreign_config(path, own)
+        texts |= own
     path.parent.mkdir(parents=True, exist_ok=True)
     write_together(
         {
@@ -156,12 +153,10 @@ def _file(path: Path) -> Path:
     for name in ("weights.npz", _HUB_FILE):
         if (path / name).exists():
             return path / name
-    if is_run(path):
-        raise UserError(
-            f"{path}: the run has not ended, there is no weights.npz; "
-            "finish it with the same train command"
-        )
-    raise UserError(f"{path}: a directory without weights.npz or {_HUB_FILE}; name a weight file")
+    raise UserError(
+        f"{path}: a directory without weights.npz or {_HUB_FILE}; name a weight file, or, if it is "
+        "a run that has not ended, finish it with the same train command"
+    )
 
 
 def _open(path: Path, arrays: dict[str, Any], image_size: Any) -> Weights:
@@ -180,7 +175,7 @@ def _open(path: Path, arrays: dict[str, Any], image_size: Any) -> Weights:
             params, pooling = timm.from_timm(arrays, heads, said.get("image_size", image_size))
         else:
             params = huggingface.from_huggingface(arrays, heads)
-    shown = read_off(params, said.get("image_size", image_size))
+    shown = infer_model(params, said.get("image_size", image_size))
     for key in ("num_classes", "representation_size"):
         if key in said and said[key] != shown.get(key):
             raise UserError(
@@ -211,7 +206,7 @@ def _open(path: Path, arrays: dict[str, Any], image_size: Any) -> Weights:
             f"{len(class_names)} class names lie beside it, but its head has {model.num_classes} "
             "classes; mend the description"
         )
-    return Weights(path, layout, params, model, class_names, assumed, _facts(description or {}))
+    return Weights(path, layout, params, model, class_names, assumed, _extra(description or {}))
 
 
 def _said(path: Path, layout: Layout, description: dict[str, Any] | None) -> dict[str, Any]:
@@ -233,14 +228,14 @@ def _said(path: Path, layout: Layout, description: dict[str, Any] | None) -> dic
     return huggingface.read_config(own, preprocessor) if own.get("model_type") == "vit" else {}
 
 
-def _facts(description: Mapping[str, Any]) -> dict[str, Any]:
-    facts = {k: v for k, v in description.items() if k not in _NO_FACTS}
-    if facts.get("loss") not in (None, *get_args(Loss)):
+def _extra(description: Mapping[str, Any]) -> dict[str, Any]:
+    extra = {k: v for k, v in description.items() if k not in _OWN_KEYS}
+    if extra.get("loss") not in (None, *get_args(Loss)):
         raise UserError(
-            f"its description says loss={facts['loss']!r}, which is none of "
+            f"its description says loss={extra['loss']!r}, which is none of "
             f"{', '.join(get_args(Loss))}; mend it"
         )
-    return facts
+    return extra
 
 
 def _own_configs(
@@ -253,6 +248,17 @@ def _own_configs(
         config: huggingface.write_config(model, class_names),
         path.with_name(_OWN_PREPROCESSOR): huggingface.write_preprocessor(model),
     }
+
+
+def _refuse_foreign_config(path: Path, configs: Mapping[Path, dict[str, Any]]) -> None:
+    """A run's directory has a `config.json` too, with no key of a layout's."""
+    file = path.with_name(_OWN_CONFIG)
+    present = _read_json(file)
+    if present is not None and not present.keys() & configs[file].keys():
+        raise UserError(
+            f"{path}: its config.json would replace the run's or another program's; choose another "
+            "directory"
+        )
 
 
 def _heads(said: Mapping[str, Any], arrays: Mapping[str, Any]) -> int:

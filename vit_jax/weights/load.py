@@ -16,7 +16,7 @@ from vit_jax.models.model import Model
 from vit_jax.schema import build, to_dict
 from vit_jax.weights.catalogue.names import resolve
 from vit_jax.weights.files import Weights, open_weights
-from vit_jax.weights.transfer import PositionResize, adapt
+from vit_jax.weights.transfer import PositionResize, adapt_params
 
 _log = logging.getLogger(__name__)
 
@@ -67,21 +67,21 @@ def load_model(
     if name is not None:
         _require_size(opened, name)
         wanted["name"] = name
-    params, config = fit(opened, build(ModelConfig, wanted, "load_model"), position_resize)
+    params, config = params_for(opened, build(ModelConfig, wanted, "load_model"), position_resize)
     model = nnx.merge(nnx.graphdef(abstract_model(config)), read_params(params))
     if config.num_classes == opened.model.num_classes:
-        model.class_names, model.loss = opened.class_names, opened.facts.get("loss")
+        model.class_names, model.loss = opened.class_names, opened.extra.get("loss")
     return model
 
 
-def fit(
+def params_for(
     weights: Weights,
     model: ModelConfig,
     position_resize: PositionResize = "aligned",
     *,
     keep_head: bool = False,
 ) -> tuple[Params, ModelConfig]:
-    """Fits positions, patches and head of opened weights to a model (`transfer.adapt`); says so.
+    """Fits opened weights to a model (see `transfer.adapt_params`), and logs what it changes.
 
     Args:
       model: with `num_classes` set. What it leaves open it gets from the weights.
@@ -111,7 +111,7 @@ def fit(
     assumed = [words for key, words in weights.assumed.items() if getattr(model, key, None) is None]
     model = model.following(weights.model)
     try:
-        params, notes = adapt(
+        params, notes = adapt_params(
             weights.params,
             abstract_params(model),
             old_grid=weights.model.grid,

@@ -37,7 +37,7 @@ class StoredArray:
 AnyArray = np.ndarray | StoredArray
 
 
-def changed(
+def lazily(
     array: AnyArray,
     change: Callable[[np.ndarray], np.ndarray],
     *,

@@ -12,7 +12,7 @@ import numpy as np
 from flax import traverse_util
 
 from vit_jax.errors import UserError
-from vit_jax.weights.stored import changed
+from vit_jax.weights.stored import lazily
 
 Grid = tuple[int, int]
 # How positions go to another grid: see `resize_positions`.
@@ -21,7 +21,7 @@ PositionResize = Literal[
 ]
 
 
-def adapt(
+def adapt_params(
     params: Mapping[str, Any],
     target: Mapping[str, Any],
     *,
@@ -60,7 +60,7 @@ def adapt(
     if "pos_embedding" in flat:
         _require_grid(flat["pos_embedding"].shape[1] - has_class_token, old_grid)
     if "pos_embedding" in flat and old_grid != new_grid:
-        flat["pos_embedding"] = changed(
+        flat["pos_embedding"] = lazily(
             flat["pos_embedding"],
             lambda x: resize_positions(x, old_grid, new_grid, has_class_token, position_resize),
             shape=tuple(wanted["pos_embedding"].shape),
@@ -71,7 +71,7 @@ def adapt(
     embeddings = [p["embedding/kernel"] for p in (flat, wanted) if "embedding/kernel" in p]
     old_patch, new_patch = [embedding.shape[0] for embedding in embeddings] or [0, 0]
     if old_patch != new_patch:
-        flat["embedding/kernel"] = changed(
+        flat["embedding/kernel"] = lazily(
             flat["embedding/kernel"],
             lambda x: resize_patch_embedding(x, new_patch),
             shape=tuple(wanted["embedding/kernel"].shape),
@@ -79,7 +79,7 @@ def adapt(
         )
         notes.append(f"patches {old_patch}x{old_patch} -> {new_patch}x{new_patch}")
     fitted = {
-        name: changed(leaf, functools.partial(np.asarray, dtype=dtype), dtype=dtype)
+        name: lazily(leaf, functools.partial(np.asarray, dtype=dtype), dtype=dtype)
         for name, leaf in flat.items()
         for dtype in [wanted[name].dtype]
     }

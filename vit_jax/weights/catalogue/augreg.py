@@ -89,7 +89,7 @@ def parse(stem: str) -> Release | None:
     top1, source = _PUBLISHED.get(stem, (None, None))
     return Release(
         name=f"augreg/{stem}",
-        family="augreg",
+        collection="augreg",
         model=_model_name(match["model"]),
         dataset="+".join(datasets),
         resolution=int(match["res"] or 224),

@@ -23,7 +23,7 @@ class Release:
 
     # PREFIX/STEM; the prefix is the folder in the storage, or `bit`.
     name: str
-    family: Literal["vit", "augreg", "sam", "gsam", "mixer", "bit"]
+    collection: Literal["vit", "augreg", "sam", "gsam", "mixer", "bit"]
     # As `create_model` takes it, where this package has such models.
     model: str
     # What it was trained on, in this order: `imagenet21k+imagenet2012`.
@@ -59,7 +59,7 @@ def _imagenet21k(stem: str) -> Release:
     top1, source = _ONCE_FINE_TUNED.get(stem, (None, None))
     return Release(
         name=f"imagenet21k/{stem}",
-        family="vit",
+        collection="vit",
         model=stem.replace("_", "/"),
         dataset="imagenet21k",
         resolution=224,
@@ -75,7 +75,7 @@ def _fine_tuned(stem: str) -> Release:
     top1 = _TABLE_5.get(stem)
     return Release(
         name=f"imagenet21k+imagenet2012/{stem}",
-        family="vit",
+        collection="vit",
         model=stem.removesuffix("-224").replace("_", "/"),
         dataset="imagenet21k+imagenet2012",
         resolution=224 if stem.endswith("-224") else 384,
@@ -86,16 +86,16 @@ def _fine_tuned(stem: str) -> Release:
     )
 
 
-def _sharpness_aware(family: Literal["sam", "gsam"], stem: str) -> Release:
+def _sharpness_aware(collection: Literal["sam", "gsam"], stem: str) -> Release:
     return Release(
-        name=f"{family}/{stem}",
-        family=family,
+        name=f"{collection}/{stem}",
+        collection=collection,
         model=stem.replace("_", "/"),
         dataset="imagenet2012",
         resolution=224,
         num_classes=NUM_CLASSES["imagenet2012"],
-        url=f"{STORAGE}/vit_models/{family}/{stem}.npz",
-        pooling="gap" if family == "gsam" else "token",
+        url=f"{STORAGE}/vit_models/{collection}/{stem}.npz",
+        pooling="gap" if collection == "gsam" else "token",
     )
 
 
@@ -103,7 +103,7 @@ def _mixer(folder: str, stem: str) -> Release:
     dataset = "imagenet21k" if folder == "imagenet21k" else "imagenet2012"
     return Release(
         name=f"{folder}/{stem}",
-        family="mixer",
+        collection="mixer",
         model=stem.replace("_", "/"),
         dataset=dataset,
         resolution=224,
@@ -118,7 +118,7 @@ def _bit(stem: str) -> Release:
     datasets += ["imagenet2012"] if fine_tuned else []
     return Release(
         name=f"bit/{stem}",
-        family="bit",
+        collection="bit",
         model=f"BiT-{size}",
         dataset="+".join(datasets),
         resolution=None if fine_tuned else 224,

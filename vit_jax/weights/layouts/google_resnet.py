@@ -16,7 +16,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from vit_jax.weights.stored import AnyArray, changed
+from vit_jax.weights.stored import AnyArray, lazily
 
 # Outside the units: Google's name -> our path.
 _ROOT = {
@@ -98,7 +98,7 @@ def as_ours(name: str, path: str, array: AnyArray) -> AnyArray:
     if set(array.shape[:-ndim]) != {1}:
         return array
     shape = tuple(array.shape[-ndim:])
-    return changed(array, lambda x: x.reshape(shape), shape=shape)
+    return lazily(array, lambda x: x.reshape(shape), shape=shape)
 
 
 def is_bit(flat: Mapping[str, np.ndarray]) -> bool:

@@ -14,7 +14,7 @@ import numpy as np
 from flax import traverse_util
 
 from vit_jax.errors import UserError
-from vit_jax.weights.stored import AnyArray, changed, stack_blocks
+from vit_jax.weights.stored import AnyArray, lazily, stack_blocks
 
 # A mapping from their names to where the parameter lives in ours, and what kind of array it is.
 # A `{}` stands for the number of the block.
@@ -135,7 +135,7 @@ def _turned(array: AnyArray, kind: str, heads: int) -> AnyArray | None:
         shape = turn(template, heads).shape
     except (ValueError, IndexError):
         return None
-    return changed(array, lambda x: turn(x, heads), shape=shape)
+    return lazily(array, lambda x: turn(x, heads), shape=shape)
 
 
 def _check_blocks(stacks: Mapping[str, Mapping[int, AnyArray]]) -> None:

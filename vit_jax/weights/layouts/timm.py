@@ -17,7 +17,7 @@ from vit_jax.models.config import ModelConfig
 from vit_jax.models.sizes import parse_name
 from vit_jax.preprocessing import PreprocessingConfig
 from vit_jax.weights.layouts.pytorch import Names, from_pytorch, module, to_pytorch
-from vit_jax.weights.stored import AnyArray, changed
+from vit_jax.weights.stored import AnyArray, lazily
 
 _BLOCK = "blocks.{}"
 # Query, key and value are one array in the files, `attn.qkv`; here they are names of their own.
@@ -277,7 +277,7 @@ def _crop_share(side: int, short_side: int | None) -> float:
 def _third(fused: AnyArray, i: int) -> AnyArray:
     width = fused.shape[0] // 3
     rows = slice(i * width, (i + 1) * width)
-    return changed(fused, lambda x: x[rows], shape=(width, *fused.shape[1:]))
+    return lazily(fused, lambda x: x[rows], shape=(width, *fused.shape[1:]))
 
 
 def _with_positions_as_ours(
@@ -295,15 +295,15 @@ def _with_positions_as_ours(
         rest = np.r_[: int(has_class), prefix:length]
         own = slice(int(has_class), prefix)
         return {
-            "pos_embedding": changed(positions, lambda x: x[:, rest], shape=shape),
-            "registers": changed(params["registers"], lambda x: x + np.asarray(positions)[:, own]),
+            "pos_embedding": lazily(positions, lambda x: x[:, rest], shape=shape),
+            "registers": lazily(params["registers"], lambda x: x + np.asarray(positions)[:, own]),
         }
     if has_class and patches == length:
 
         def with_class(x: np.ndarray) -> np.ndarray:
             return np.concatenate([np.zeros_like(x[:, :1]), x], axis=1)
 
-        return {"pos_embedding": changed(positions, with_class, shape=shape)}
+        return {"pos_embedding": lazily(positions, with_class, shape=shape)}
     return {}
 
 
