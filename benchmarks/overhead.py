@@ -91,7 +91,7 @@ def _bare(config: TrainConfig, steps: int) -> float:
     """Seconds a step on the first batch, again and again."""
     setup = prepare(config)
     with make_loader(setup, start=0) as loader:
-        batch = next(loader).arrays
+        batch = next(loader)
     step, state = setup.program.step(), setup.program.start()
     return seconds_a_step(step, state, batch, warmup=1, steps=steps)
 

@@ -3,8 +3,9 @@ import itertools
 import numpy as np
 import pytest
 
+from tests.data.listed import Listed
 from vit_jax.data import batches
-from vit_jax.data.batches import Chunks
+from vit_jax.data.batches import Chunks, batch_spec
 from vit_jax.data.images.transforms import ImageError
 from vit_jax.data.sources.records import Record
 from vit_jax.errors import UserError
@@ -28,7 +29,7 @@ def transform(data: bytes, rng: np.random.Generator) -> np.ndarray:
 
 def make(source=None, *, batch_size=8, rows=None, seed=0, shuffle=True) -> Chunks:
     return Chunks(
-        records() if source is None else source,
+        Listed(records() if source is None else source),
         transform,
         size=SIZE,
         rows=np.arange(batch_size) if rows is None else np.array(rows),
@@ -64,6 +65,24 @@ def test_a_chunk_holds_records_their_labels_and_weight_1():
     np.testing.assert_array_equal(chunk["images"][:, 0, 0, 0], chunk["labels"])
     assert chunk["weights"].tolist() == [1] * 8
     assert chunk["errors"] == ()
+
+
+@pytest.mark.parametrize("max_labels", [None, 5])
+def test_the_spec_is_what_chunks_make(max_labels):
+    source = Listed([r._replace(label=()) if max_labels else r for r in records()], max_labels)
+    chunks = Chunks(source, transform, SIZE, np.arange(8), 8, seed=0, shuffle=True)
+    spec = batch_spec(max_labels, 8, SIZE)
+    assert chunks.spec == spec
+    assert spec["labels"].shape == ((8,) if max_labels is None else (8, 5))
+    found = batch(chunks, 0)
+    assert {name: (found[name].shape, found[name].dtype) for name in spec} == spec
+
+
+def test_a_record_without_a_label_counts_and_has_label_minus_1():
+    source = [record._replace(label=-1) if record.label == 2 else record for record in records()]
+    found = make(source, shuffle=False)[0]
+    assert found["labels"].tolist() == [0, 1, -1, 3, 4, 5, 6, 7]
+    assert found["weights"].tolist() == [1] * 8
 
 
 def test_each_epoch_is_a_permutation_of_all_records():
@@ -164,12 +183,12 @@ def test_an_unreadable_record_keeps_its_row(shuffle):
 
 
 def test_faults_of_the_source_are_not_taken_for_bad_images():
-    class Vanished(list):
+    class Vanished(dict):
         def __getitem__(self, index):
             raise UserError("cannot read the file")
 
     with pytest.raises(UserError, match="cannot read the file"):
-        make(Vanished(records()))[0]
+        make(Vanished(enumerate(records())))[0]
     with pytest.raises(KeyError):
         make({0: records()[0], 7: records()[1]}, shuffle=False)[0]
 
@@ -180,8 +199,8 @@ def test_a_batch_may_be_larger_than_the_data():
 
 
 def test_chunks_are_of_about_4_megabytes():
-    chunks = Chunks(records(), transform, (224, 224), np.arange(4096), 4096, 0, True)
+    chunks = Chunks(Listed(records()), transform, (224, 224), np.arange(4096), 4096, 0, True)
     assert chunks.chunk_rows == 4 * 2**20 // (224 * 224 * 3) == 27
     assert chunks.chunks_per_batch == 152  # 4096 / 27 = 151.7
-    huge = Chunks(records(), transform, (2048, 2048), np.arange(4), 4, 0, True)
+    huge = Chunks(Listed(records()), transform, (2048, 2048), np.arange(4), 4, 0, True)
     assert (huge.chunk_rows, huge.chunks_per_batch) == (1, 4)

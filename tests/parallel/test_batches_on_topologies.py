@@ -46,7 +46,7 @@ for reading in arguments.readings.split():
     values = load_config(arguments.config, [*overrides, f"--config.data.workers={workers}"])
     with make_loader(prepare(build(TrainConfig, values)), int(start)) as loader:
         for step, batch in enumerate(loader, int(start)):
-            for name, array in batch.arrays.items():
+            for name, array in batch.items():
                 for shard in array.addressable_shards:
                     key = f"{reading}/{step}/{name}/{shard.index[0].start or 0}"
                     parts[key] = np.asarray(shard.data)

@@ -34,7 +34,7 @@ def test_the_first_loss_is_the_closed_form(tmp_path: Path) -> None:
 
     setup = prepare(build(TrainConfig, load_config("configs/long_tail.py", overrides)))
     with make_loader(setup, start=0) as loader:
-        labels = np.asarray(next(loader).arrays["labels"])
+        labels = np.asarray(next(loader)["labels"])
     k = (labels >= 0).sum() / BATCH
     assert 1 < k < 2
     # A head of zeros: each of the k labels costs log(1 + e^10), each other class log(1 + e^-10).

@@ -43,3 +43,11 @@ def test_the_next_state_lies_as_the_one_before() -> None:
     shardings = jax.tree.map(lambda x: x.sharding, program.state)
     assert jax.tree.map(lambda x: x.sharding, program.start()) == shardings
     assert program.compile().output_shardings[0] == shardings
+
+
+@pytest.mark.parametrize(("max_labels", "shape"), [(None, (4,)), (7, (4, 7))])
+def test_the_batch_has_room_for_the_labels_of_the_data(max_labels, shape) -> None:
+    mesh = make_mesh(MeshConfig(), jax.devices()[:1])
+    program = make_program(CONFIG, 4, mesh, max_labels)
+    assert program.batch["labels"].shape == shape
+    program.compile()

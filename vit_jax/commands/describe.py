@@ -172,9 +172,9 @@ def _print_batch(setup: "Setup") -> None:
             name,
             f"{array.dtype}{list(array.shape)}, {float(array.min()):g} to {float(array.max()):g}",
         )
-        for name, array in batch.arrays.items()
+        for name, array in batch.items()
     ]
-    labels = np.asarray(batch.arrays["labels"])
+    labels = np.asarray(batch["labels"])
     seen = np.unique(labels[labels >= 0])
     rows.append(("classes seen", f"{len(seen)} of {setup.model.num_classes}"))
     if labels.ndim == 2:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import grain
 import numpy as np
@@ -14,25 +14,55 @@ from vit_jax.data.sources.records import Source
 # Makes uint8 [height, width, 3] from encoded bytes.
 Transform = Callable[[bytes, Generator], np.ndarray]
 
-# Workers hand over pieces of a batch of at most so many bytes and rows, so that a large batch needs
-# little memory in a worker and is made by all of them together.
+# Workers hand over pieces of a batch no larger than this, so that a large batch needs little
+# memory in a worker and all workers make it together.
 _CHUNK_BYTES = 4 * 2**20
 _CHUNK_ROWS = 128
+
+
+class ArraySpec(NamedTuple):
+    """Shape and type of one array of a batch."""
+
+    shape: tuple[int, ...]
+    dtype: np.dtype
+
+
+def batch_spec(
+    max_labels: int | None, batch_size: int, input_size: tuple[int, int]
+) -> dict[str, ArraySpec]:
+    """What a batch is; everything that makes or takes one reads it here.
+
+    Args:
+      max_labels: the source's; None for one label a record.
+      batch_size: rows of the batch.
+      input_size: height and width of the images in pixels.
+
+    Returns:
+      images: uint8 [batch_size, height, width, 3].
+      labels: int32 [batch_size], or [batch_size, max_labels] padded with -1. -1 is no label.
+      weights: float32 [batch_size]. 0 for a row that fills up the batch or whose image cannot be
+        read, otherwise 1.
+    """
+    labels = () if max_labels is None else (max_labels,)
+    return {
+        "images": ArraySpec((batch_size, *input_size, 3), np.dtype(np.uint8)),
+        "labels": ArraySpec((batch_size, *labels), np.dtype(np.int32)),
+        "weights": ArraySpec((batch_size,), np.dtype(np.float32)),
+    }
 
 
 @dataclass(frozen=True)
 class Chunks:
     """Pieces of the batches that one process needs; chunk i is the same whoever computes it.
 
-    Row r of step s is the record at position s * batch_size + r of the order; what is random
-    about it depends on (seed, s, r) alone.
+    Row r of step s is the record at position s * batch_size + r of the order. What is random about
+    it depends on (seed, s, r) alone.
 
     Attributes:
+      size: height and width of the images in pixels.
       rows: the global row numbers that this process's devices hold, ascending.
-      shuffle: True is an endless order, shuffled anew each epoch; False is the source's own, each
-        epoch filled up with rows of weight 0 to whole batches.
-      max_labels: the source's; None for one label a record.
-      needs_label: whether a record without any label is an error of its row.
+      shuffle: True is an endless order, shuffled anew each epoch. False is the source's own order;
+        each epoch is filled up to whole batches with rows of weight 0.
     """
 
     source: Source
@@ -42,8 +72,11 @@ class Chunks:
     batch_size: int
     seed: int
     shuffle: bool
-    max_labels: int | None = None
-    needs_label: bool = False
+
+    @property
+    def spec(self) -> dict[str, ArraySpec]:
+        """The arrays of a whole batch, over all processes."""
+        return batch_spec(self.source.max_labels, self.batch_size, self.size)
 
     @property
     def chunk_rows(self) -> int:
@@ -66,19 +99,18 @@ class Chunks:
         """Chunk `index % chunks_per_batch` of step `index // chunks_per_batch`.
 
         Returns:
-          images: uint8 [rows, height, width, 3]; labels: int32 [rows], or [rows, max_labels]
-          padded with -1; weights: float32 [rows], 0 for a row that is filled up or cannot be used;
-          errors: a line for each of the latter.
+          The arrays of `batch_spec`, of this chunk's rows, and `errors`: one line for each image
+          that cannot be read. Its row keeps its label and has weight 0.
         """
         step, chunk = divmod(index, self.chunks_per_batch)
         if not self.shuffle:
             step %= self.steps_per_epoch
         rows = self.rows[chunk * self.chunk_rows : (chunk + 1) * self.chunk_rows]
-        images = np.zeros((len(rows), *self.size, 3), np.uint8)
-        labels = np.zeros(len(rows), np.int32)
-        if self.max_labels is not None:
-            labels = np.full((len(rows), self.max_labels), -1, np.int32)
-        weights = np.zeros(len(rows), np.float32)
+        arrays = {
+            name: np.zeros((len(rows), *spec.shape[1:]), spec.dtype)
+            for name, spec in self.spec.items()
+        }
+        arrays["labels"].fill(-1)
         errors = []
         order = self._order()
         for i, row in enumerate(rows):
@@ -86,24 +118,19 @@ class Chunks:
             if not self.shuffle and position >= len(self.source):
                 continue
             record = self.source[order[position]]
-            if self.needs_label and record.label == ():
-                errors.append(
-                    f"{record.name}: no label, without which loss='softmax' has no target"
-                )
-                continue
             if isinstance(record.label, tuple):
-                labels[i, : len(record.label)] = record.label
+                arrays["labels"][i, : len(record.label)] = record.label
             else:
-                labels[i] = record.label
+                arrays["labels"][i] = record.label
             try:
                 rng = np.random.default_rng((self.seed, step, int(row)))
-                images[i] = self.transform(record.image, rng)
-                weights[i] = 1
+                arrays["images"][i] = self.transform(record.image, rng)
+                arrays["weights"][i] = 1
             except ImageError as error:
                 errors.append(f"{record.name}: {error}")
-        return {"images": images, "labels": labels, "weights": weights, "errors": tuple(errors)}
+        return arrays | {"errors": tuple(errors)}
 
     def _order(self) -> grain.MapDataset[int]:
         positions = grain.MapDataset.range(len(self.source))
-        # Shuffled by an index permutation: nothing is stored, and any position is at hand at once.
+        # An index permutation shuffles: nothing is stored, and any position is found at once.
         return positions.seed(self.seed).shuffle().repeat() if self.shuffle else positions

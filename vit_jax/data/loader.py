@@ -9,7 +9,6 @@ import signal
 import threading
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any, Literal, Self
 
 import grain
@@ -20,6 +19,9 @@ from jax.sharding import NamedSharding
 
 from vit_jax.data.batches import Chunks
 from vit_jax.errors import UserError
+
+# The arrays of `batch_spec` by name.
+Batch = dict[str, jax.Array]
 
 _log = logging.getLogger(__name__)
 
@@ -36,22 +38,16 @@ def local_rows(batch_size: int, sharding: NamedSharding) -> np.ndarray:
     return np.unique(np.concatenate([np.arange(batch_size)[index] for index in indices]))
 
 
-@dataclass
-class Batch:
-    """A batch on the devices.
-
-    Attributes:
-      arrays: images uint8 [batch, height, width, 3], labels int32 [batch] or [batch, labels],
-        weights float32 [batch]; global arrays, sharded over the mesh.
-      errors: of this process's rows, a line for each image that could not be read.
-    """
-
-    arrays: dict[str, jax.Array]
-    errors: tuple[str, ...]
-
-
 class Loader:
     """Iterates over the batches of steps [start, stop) of `chunks`, prefetched to the devices.
+
+    A batch holds the arrays of `batch_spec`, global and sharded over the mesh.
+
+    Args:
+      on_error: "stop" raises a UserError at the first image that cannot be read; "skip" logs each.
+
+    Raises:
+      UserError: there is too little shared memory for the workers.
 
     Attributes:
       waited: seconds that the consumer has spent waiting for batches.
@@ -67,6 +63,8 @@ class Loader:
         workers: int,
         on_error: Literal["stop", "skip"],
     ):
+        if workers:
+            _check_shared_memory(chunks, workers)
         self.waited = 0.0
         self._sharding = sharding
         self._chunks = chunks
@@ -85,7 +83,7 @@ class Loader:
         began = time.perf_counter()
         item = self._queue.get()
         self.waited += time.perf_counter() - began
-        if isinstance(item, Batch):
+        if isinstance(item, dict):
             return item
         self._queue.put(item)  # The last one: whoever asks again gets the same answer.
         if item is None:
@@ -140,11 +138,10 @@ class Loader:
             )
         for error in errors:
             _log.warning("left out: %s", error)
-        arrays = {
+        return {
             name: self._to_devices(np.concatenate([piece[name] for piece in pieces]))
-            for name in ("images", "labels", "weights")
+            for name in self._chunks.spec
         }
-        return Batch(arrays, errors)
 
     def _to_devices(self, local: np.ndarray) -> jax.Array:
         rows = self._chunks.rows
@@ -182,7 +179,6 @@ def _read(chunks: Chunks, start: int, stop: int, workers: int) -> grain.IterData
     if workers == 0:
         threads = min(_READ_THREADS, os.cpu_count() or 1)
         return dataset.to_iter_dataset(grain.ReadOptions(threads, threads * _WORKER_PREFETCH))
-    check_shared_memory(chunks, workers)
     if not flags.FLAGS.is_parsed():
         flags.FLAGS.mark_as_parsed()  # Grain reads flags of its own; their defaults will do.
     # No threads within the workers, which read ahead as it is.
@@ -190,7 +186,7 @@ def _read(chunks: Chunks, start: int, stop: int, workers: int) -> grain.IterData
     return dataset.to_iter_dataset(grain.ReadOptions(0, 0)).mp_prefetch(options, _start_worker)
 
 
-def check_shared_memory(chunks: Chunks, workers: int) -> None:
+def _check_shared_memory(chunks: Chunks, workers: int) -> None:
     """Workers hand over their chunks in shared memory, of which containers may have little.
 
     Raises:
@@ -199,7 +195,7 @@ def check_shared_memory(chunks: Chunks, workers: int) -> None:
     height, width = chunks.size
     # Of each worker: the chunks that wait, one that it makes, and one that is being copied.
     needed = workers * (_WORKER_PREFETCH + 2) * chunks.chunk_rows * height * width * 3
-    if workers and os.path.isdir(_SHARED_MEMORY):
+    if os.path.isdir(_SHARED_MEMORY):
         free = shutil.disk_usage(_SHARED_MEMORY).free
         if free < needed:
             raise UserError(

@@ -90,7 +90,6 @@ class Classification:
             batch_size=batch_size,
             seed=0,
             shuffle=False,
-            max_labels=source.max_labels,
         )
         self._workers, self._on_error = workers, on_error
         self._loader: Loader | None = None
@@ -122,7 +121,7 @@ class Classification:
                 # The batches left would be taken for those of the next evaluation.
                 self.close()
                 return None
-            counts.append(self._count(params, next(self._loader).arrays))
+            counts.append(self._count(params, next(self._loader)))
         counts = jax.device_get(counts)
         # In float64 on the host: float32 counts of millions would lose examples.
         sums = {

@@ -15,7 +15,7 @@ from jax.experimental import multihost_utils
 
 from vit_jax.data.batches import Chunks
 from vit_jax.data.images.transforms import TrainTransform
-from vit_jax.data.loader import Loader, check_shared_memory, local_rows
+from vit_jax.data.loader import Loader, local_rows
 from vit_jax.errors import Stopped, UserError
 from vit_jax.evaluation.classification import Classification
 from vit_jax.models.functional import Params
@@ -60,7 +60,6 @@ def train(
         raise UserError(
             f"--profile={profile[0]}:{profile[-1]}: the run ends with step {setup.total_steps}"
         )
-    together(lambda: check_shared_memory(_make_chunks(setup), config.data.workers))
     is_writer = jax.process_index() == 0
     with ExitStack() as stack:
         stack.enter_context(_telling_what_takes_memory())
@@ -143,8 +142,7 @@ class _Run:
         for step in range(start + 1, total + 1):
             self.trace.start_before(step)
             with jax.profiler.StepTraceAnnotation("train", step_num=step):
-                arrays = next(self.loader).arrays
-                state, metrics = train_step(state, arrays, fixed)
+                state, metrics = train_step(state, next(self.loader), fixed)
             # The scalars of the step before are read while this one runs.
             if pending is not None:
                 self.reporter.finish(*pending, waited=self.loader.waited)
@@ -272,8 +270,6 @@ def _make_chunks(setup: Setup) -> Chunks:
         batch_size=config.batch_size,
         seed=setup.config.seed,
         shuffle=True,
-        max_labels=setup.source.max_labels,
-        needs_label=setup.config.loss == "softmax",
     )
 
 

@@ -9,10 +9,10 @@ from functools import cached_property
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh
 
+from vit_jax.data.batches import batch_spec
 from vit_jax.models.functional import Params, abstract_params, init_params
 from vit_jax.parallel.sharding import OnMesh, batch_sharding, replicated, state_shardings
 from vit_jax.training.config import TrainConfig
@@ -28,6 +28,7 @@ class Program:
     Attributes:
       config: with nothing of the model left open.
       schedule: the rate of update s = 0, 1, ...
+      max_labels: the training data's; None for one label a record.
     """
 
     config: TrainConfig
@@ -35,6 +36,7 @@ class Program:
     objective: Objective
     schedule: optax.Schedule
     optimizer: optax.GradientTransformation
+    max_labels: int | None = None
 
     @cached_property
     def state(self) -> TrainState:
@@ -49,14 +51,9 @@ class Program:
     @cached_property
     def batch(self) -> dict[str, jax.ShapeDtypeStruct]:
         """Shapes, types and shardings of a batch."""
-        rows, sharding = self.config.data.batch_size, batch_sharding(self.mesh)
-        return {
-            "images": jax.ShapeDtypeStruct(
-                (rows, *self.config.model.input_size, 3), jnp.uint8, sharding=sharding
-            ),
-            "labels": jax.ShapeDtypeStruct((rows,), jnp.int32, sharding=sharding),
-            "weights": jax.ShapeDtypeStruct((rows,), jnp.float32, sharding=sharding),
-        }
+        config, sharding = self.config, batch_sharding(self.mesh)
+        spec = batch_spec(self.max_labels, config.data.batch_size, config.model.input_size)
+        return {name: jax.ShapeDtypeStruct(*each, sharding=sharding) for name, each in spec.items()}
 
     def start(self, params: Params | None = None) -> TrainState:
         """The state before the first step, on the mesh.
@@ -111,11 +108,14 @@ class Program:
         )
 
 
-def make_program(config: TrainConfig, total_steps: int, mesh: Mesh) -> Program:
+def make_program(
+    config: TrainConfig, total_steps: int, mesh: Mesh, max_labels: int | None = None
+) -> Program:
     """The step of a config.
 
     Args:
       config: with nothing of the model left open.
+      max_labels: the training data's; None for one label a record.
 
     Raises:
       UserError: the objective, the schedule or the optimizer does not fit the model or the steps.
@@ -125,7 +125,7 @@ def make_program(config: TrainConfig, total_steps: int, mesh: Mesh) -> Program:
     own = jax.eval_shape(lambda: _own_params(objective, config.seed))
     params = abstract_params(config.model) | own
     optimizer = make_optimizer(config.optimizer, schedule, params)
-    return Program(config, mesh, objective, schedule, optimizer)
+    return Program(config, mesh, objective, schedule, optimizer, max_labels)
 
 
 def make_objective(config: TrainConfig, mesh: Mesh) -> Objective:

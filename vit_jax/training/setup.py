@@ -134,7 +134,7 @@ def assemble(
         mesh=mesh,
         source=source,
         total_steps=total_steps,
-        program=make_program(config, total_steps, mesh),
+        program=make_program(config, total_steps, mesh, source.max_labels),
         initial=initial,
     )
 

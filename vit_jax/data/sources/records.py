@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple, Protocol
 
-# Of one record, unless a config says otherwise: far above what images are labelled with, while the
+# Default for the most labels of one record. Far above what images are labelled with, and the
 # labels of a batch stay a small part of it.
 MAX_LABELS = 64
 
@@ -12,9 +12,11 @@ MAX_LABELS = 64
 class Record(NamedTuple):
     """One example as it is stored.
 
-    `image` holds the encoded bytes (JPEG, PNG, ...), `label` an index into the source's
-    `class_names`, or of a multi-label source a tuple of any number of them, and `name` says in
-    messages which record it is: the file's path, or "cifar10/train[1234]".
+    Attributes:
+      image: the encoded bytes (JPEG, PNG, ...).
+      label: index into the source's `class_names`; -1 for no label. In a source whose records may
+        have several labels, a tuple of any number of them.
+      name: names the record in messages: the path of its file, or "cifar10/train[1234]".
     """
 
     image: bytes
@@ -23,9 +25,12 @@ class Record(NamedTuple):
 
 
 class Source(Protocol):
-    """A fixed sequence of records with random access, cheap to pickle for spawned workers.
+    """A fixed sequence of records with random access. Data workers get a pickled copy.
 
-    `max_labels` is None where each record has one label, else the most that a record may have.
+    Attributes:
+      name: names the source in messages, such as "cifar10/train[:98%]".
+      class_names: in the order of the labels.
+      max_labels: None if each record has one label; otherwise the most that a record may have.
     """
 
     name: str
@@ -39,5 +44,8 @@ class Source(Protocol):
         ...
 
     def fingerprint(self) -> str:
-        """Tells these records in this order from others, wherever they lie; reads no image."""
+        """Text that is equal for the same records in the same order, and different otherwise.
+
+        It does not depend on where the data lies, and no image is read.
+        """
         ...
