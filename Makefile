@@ -1,12 +1,18 @@
 # make demo: train on real data from scratch, then fine-tune at twice the resolution.
-# make test: the tests. make parity: those against torch, timm and transformers.
-# make tpu: programs for absent TPUs. make lint: style and types. All make and reuse .venv; tpu has
-# its own, for where libtpu is installed JAX looks for TPUs at every start, and complains.
+# make test: the tests, within 8 minutes on 2 cores.
+# make test-all: these, the slow ones and all of the following, within 25 minutes.
+# make parity: tests against torch, timm and transformers.
+# make tpu: programs for absent TPUs. make lint: style and types.
+# All make and reuse .venv. `tpu` has its own environment: where libtpu is installed, JAX looks for
+# TPUs at every start and complains.
 PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
+# Tests of one xdist_group share a costly fixture, and so one process.
+PYTEST := $(BIN)/python -m pytest -n 2 --dist loadgroup
+OWN := --ignore=tests/peers --ignore=tests/tpu
 
-.PHONY: demo test parity tpu lint
+.PHONY: demo test test-slow test-all parity tpu lint
 
 demo: .venv/installed
 	$(BIN)/python -m vit_jax train --config=configs/quickstart.py --workdir=runs/demo/digits
@@ -17,10 +23,21 @@ demo: .venv/installed
 	@$(BIN)/python -m vit_jax evaluate --weights=runs/demo/digits16
 
 test: .venv/installed-for-test
-	$(BIN)/python -m pytest -n 2 --ignore=tests/peers --ignore=tests/tpu
+	$(PYTEST) $(OWN) -m "not slow"
+
+test-slow: .venv/installed-for-test
+	$(PYTEST) $(OWN) -m slow
+
+# One after the other, also with make -j: each uses both cores, and `parity` adds to .venv.
+test-all:
+	$(MAKE) lint
+	$(MAKE) test
+	$(MAKE) test-slow
+	$(MAKE) parity
+	$(MAKE) tpu
 
 parity: .venv/installed-for-parity
-	$(BIN)/python -m pytest -n 2 tests/peers
+	$(PYTEST) tests/peers
 
 tpu: .venv-tpu/installed
 	.venv-tpu/bin/python -m pytest tests/tpu

@@ -1,12 +1,39 @@
 """Settings of every test process and of the processes that tests start."""
 
 import os
+import shutil
 import signal
+import tempfile
+
+import pytest
 
 os.environ["JAX_PLATFORMS"] = "cpu"
 # Tests compile much and compute little.
 os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
 
-# A shell starts what it runs in the background deaf to Ctrl-C, and children inherit that.
+# A shell starts background jobs with Ctrl-C ignored, and children inherit that.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# One cache of compiled programs for all test processes of this session and for what they start,
+# since most of them compile the same tiny run. It is new in each session, because JAX does not
+# write it atomically: a process that is killed while it writes leaves half a file behind, which
+# would cost every later reader a warning.
+_CACHE = "JAX_COMPILATION_CACHE_DIR"
+_owns_cache = _CACHE not in os.environ
+if _owns_cache:
+    os.environ[_CACHE] = tempfile.mkdtemp(prefix="vit_jax_tests_")
+    os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
+    os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
+
+
+def pytest_unconfigure() -> None:
+    """Removes the cache in the process that made it."""
+    if _owns_cache:
+        shutil.rmtree(os.environ.pop(_CACHE), ignore_errors=True)
+
+
+@pytest.fixture
+def no_compile_cache(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Processes that the test starts compile all that they run."""
+    monkeypatch.delenv(_CACHE)

@@ -7,8 +7,8 @@ from pathlib import Path
 import jax
 import pytest
 
-from benchmarks.kills import COMMAND
 from tests.real_processes import Launch, by_flags, by_open_mpi, by_slurm, finish, start_on
+from tests.tiny_run import COMMAND
 from vit_jax.__main__ import main
 from vit_jax.errors import UserError
 from vit_jax.parallel.processes import join_processes

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.kills import COMMAND
 from tests.real_processes import EIGHT, ONE, TWO_BY_FOUR, Topology, finish, start_on
+from tests.tiny_run import COMMAND
 
 FOUR_BY_TWO = (4, 2)
 # Each of these `tensor` axes reaches over two processes; small arrays are split as well.

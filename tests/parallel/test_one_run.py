@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from benchmarks.kills import COMMAND
 from tests.real_processes import by_flags, finish, start_on
 from tests.small_models import refusal
+from tests.tiny_run import COMMAND
 from vit_jax.config import load_config
 from vit_jax.data.sources.folder import FolderSource
 from vit_jax.data.sources.open import open_source

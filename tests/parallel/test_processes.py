@@ -11,7 +11,6 @@ from pathlib import Path
 import jax
 import pytest
 
-from benchmarks.kills import COMMAND
 from tests.real_processes import (
     EIGHT,
     ONE,
@@ -21,6 +20,7 @@ from tests.real_processes import (
     start_on,
     wait_for_line,
 )
+from tests.tiny_run import COMMAND
 from vit_jax.__main__ import main
 from vit_jax.parallel.processes import ending_together
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.kills import COMMAND, results, start
 from tests.real_processes import by_flags, finish, start_on, wait_for_line
+from tests.tiny_run import COMMAND, results, start
 
 SHORT = ["--config.total_steps=20", "--config.data.workers=0"]
 MISS = "PERSISTENT COMPILATION CACHE MISS for 'jit_step'"
@@ -18,6 +18,7 @@ def steps_compiled(cache: Path) -> dict[str, int]:
     return {file.name: file.stat().st_mtime_ns for file in cache.glob("jit_step-*")}
 
 
+@pytest.mark.usefixtures("no_compile_cache")
 def test_a_restarted_run_does_not_compile_the_step_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -9,9 +9,9 @@ from pathlib import Path
 import jax.numpy as jnp
 import pytest
 
-from benchmarks.kills import COMMAND, results, start
 from tests.real_processes import wait_for_line
 from tests.small_models import refusal
+from tests.tiny_run import FLAGS, results, start
 from vit_jax.__main__ import main
 from vit_jax.data.config import DataConfig
 from vit_jax.evaluation.classification import EvalConfig
@@ -73,7 +73,7 @@ def test_mistakes():
 
 EVERY = 4
 RUN = [
-    *COMMAND[4:],
+    *FLAGS[1:],
     *("--config.optimizer.lr=0.02", "--config.optimizer.schedule=constant"),
     *("--config.data.subset=100", "--config.evals.test.every_steps=none"),
     *("--config.evals.val.split=train[1000:1200]", f"--config.evals.val.every_steps={EVERY}"),

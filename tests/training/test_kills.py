@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.kills import COMMAND, results, start
 from tests.real_processes import descendants, wait_for, wait_for_line
+from tests.tiny_run import COMMAND, results, start
 
 STEPS = "--config.total_steps=60"
 

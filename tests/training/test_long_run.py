@@ -7,8 +7,8 @@ from pathlib import Path
 import jax
 import pytest
 
-from benchmarks.kills import COMMAND, start
 from tests.real_processes import descendants, wait_for_line
+from tests.tiny_run import FLAGS, start
 from vit_jax.__main__ import main
 from vit_jax.data.sources.tfds import TfdsSource
 from vit_jax.training.progress import Clock
@@ -54,8 +54,7 @@ def test_the_share_of_time_waiting_for_data_is_that_of_a_slow_source(
     monkeypatch.setattr(TfdsSource, "__getitem__", slowed)
     directories = [f"--config.data.data_dir={tmp_path / 'data'}", f"--workdir={tmp_path / 'run'}"]
     steps = ["--config.total_steps=30", "--config.log_every=10"]
-    # The tiny run of the kills, in this process: after the interpreter and `-m vit_jax`.
-    assert main([*COMMAND[3:], *steps, *directories]) == 0
+    assert main([*FLAGS, *steps, *directories]) == 0
     lines = [json.loads(line) for line in (tmp_path / "run/metrics.jsonl").read_text().splitlines()]
     waits = [line["time/data_wait"] for line in lines if "time/data_wait" in line]
     # Records of 20 ms by few threads, against a step of a few; the first ones were read while it
@@ -68,7 +67,7 @@ def test_the_first_step_has_a_loss_but_no_speed(
 ) -> None:
     directories = [f"--config.data.data_dir={tmp_path / 'data'}", f"--workdir={tmp_path / 'run'}"]
     steps = ["--config.total_steps=4", "--config.log_every=1"]
-    assert main([*COMMAND[3:], *steps, *directories]) == 0
+    assert main([*FLAGS, *steps, *directories]) == 0
     lines = [json.loads(line) for line in (tmp_path / "run/metrics.jsonl").read_text().splitlines()]
     trained = [line for line in lines if "train/loss" in line]
     assert [line["step"] for line in trained] == [1, 2, 3, 4]
@@ -86,7 +85,7 @@ def test_a_step_that_fails_where_it_is_waited_for_tells_what_takes_memory(
 
     monkeypatch.setattr(Reporter, "finish", finish)
     directories = [f"--config.data.data_dir={tmp_path / 'data'}", f"--workdir={tmp_path / 'run'}"]
-    assert main([*COMMAND[3:], "--config.total_steps=4", *directories]) == 2
+    assert main([*FLAGS, "--config.total_steps=4", *directories]) == 2
     error = capsys.readouterr().err.splitlines()[-1]
     assert error.startswith("error: the run needs more memory than a device has (Out of memory on ")
     assert "config.model.remat" in error

@@ -1,0 +1,34 @@
+"""A run of a tiny ViT on the digits, started as a real process, and what it leaves behind."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+# Dropout, micro-batches, averaging, checkpoints and evaluations: all that a resume must continue.
+FLAGS = [
+    *("train", "--config=configs/quickstart.py"),
+    *("--config.model.depth=1", "--config.model.width=16", "--config.model.mlp_dim=16"),
+    *("--config.model.num_heads=2", "--config.model.dropout=0.1", "--config.data.batch_size=32"),
+    *("--config.optimizer.micro_batches=2", "--config.optimizer.warmup_steps=2"),
+    *("--config.optimizer.average=0.9", "--config.log_every=7"),
+    *("--config.checkpoint.every_steps=10", "--config.evals.test.every_steps=25"),
+]
+COMMAND = [sys.executable, "-m", "vit_jax", *FLAGS]
+
+
+def start(workdir: Path, data_dir: Path, *more: str) -> subprocess.Popen[str]:
+    """Starts the run in `workdir`, or resumes it."""
+    return subprocess.Popen(
+        [*COMMAND, f"--config.data.data_dir={data_dir}", f"--workdir={workdir}", *more],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def results(workdir: Path) -> tuple[list[dict[str, float]], bytes]:
+    """What must not depend on kills: the metrics without times, and the final weights."""
+    lines = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+    metrics = [{k: v for k, v in line.items() if not k.startswith("time/")} for line in lines]
+    return metrics, (workdir / "weights.npz").read_bytes()
