@@ -43,7 +43,7 @@ class ClassificationConfig(EvalConfig):
             file=None if self.class_map is None else Path(self.class_map).expanduser(),
             option=opener.option("class_map"),
         )
-        if self.classes == "subset":
+        if classes is not None and self.classes == "subset":
             classes = classes.subset()
         return Classification(source, classes, opener.context.loss)
 

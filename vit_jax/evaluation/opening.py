@@ -39,7 +39,8 @@ def open_evaluations(
       NoDataError: a data set is missing.
       UserError: a data set does not fit its evaluation.
     """
-    evaluators, sources = {}, {}
+    sources: dict[tuple[str, str], Source] = {}
+    evaluators: dict[str, Evaluator] = {}
     for name, config in evals.items():
         evaluators[name] = config.make(Opener(name, model, context, sources))
     grouped: dict[tuple[object, ...], dict[_Key, Request]] = {}
@@ -74,7 +75,7 @@ class Evaluations:
     def __init__(
         self,
         evaluators: Mapping[str, Evaluator],
-        passes: "Sequence[Pass[_Key]]",
+        passes: Sequence[Pass[_Key]],
         context: EvalContext,
     ):
         self.names = tuple(evaluators)
@@ -148,13 +149,20 @@ class Evaluations:
           UserError: a device has too little memory.
         """
         if self._passes:
-            largest = max(self._passes, key=lambda each: each.batch_size)
+            largest = self._largest()
             with self._explaining_memory(largest):
                 largest.compile(params)
 
     def memory(self, params: Params) -> ProgramMemory:
         """The memory on each device of the program that `compile` compiles."""
-        return max(self._passes, key=lambda each: each.batch_size).compile(params)
+        return self._largest().compile(params)
+
+    def _largest(self) -> Pass[_Key]:
+        def size(each: Pass[_Key]) -> tuple[int, int]:
+            outputs = {output for request in each.requests.values() for output in request.outputs}
+            return each.batch_size, len(outputs)
+
+        return max(self._passes, key=size)
 
     def close(self) -> None:
         """Ends the workers."""
@@ -168,7 +176,7 @@ class Evaluations:
         self.close()
 
     @contextmanager
-    def _explaining_memory(self, each: "Pass[_Key]") -> Iterator[None]:
+    def _explaining_memory(self, each: Pass[_Key]) -> Iterator[None]:
         try:
             yield
         except OutOfMemory as error:

@@ -8,7 +8,7 @@ program.
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple, Self
+from typing import Any, Generic, Literal, NamedTuple, Self, TypeVar
 
 import jax
 import numpy as np
@@ -30,6 +30,9 @@ from vit_jax.models.config import ModelConfig
 from vit_jax.models.functional import Params, apply_model
 from vit_jax.parallel.sharding import BATCH_AXES, OnMesh, batch_sharding, replicated
 from vit_jax.preprocessing import PreprocessingConfig, normalize
+
+# What a caller calls its requests by.
+K = TypeVar("K", bound=Any)
 
 Arrays = dict[str, Array]
 ArrayFunction = Callable[[Arrays], Arrays]
@@ -81,7 +84,7 @@ class Answer(NamedTuple):
     unreadable: int
 
 
-class BatchAnswer(NamedTuple):
+class BatchAnswer(NamedTuple, Generic[K]):
     """What all requests get of one batch, before it is added up.
 
     Attributes:
@@ -93,17 +96,17 @@ class BatchAnswer(NamedTuple):
 
     start: int
     readable: np.ndarray
-    sums: dict[str, dict[str, np.ndarray]]
-    rows: dict[str, dict[str, np.ndarray]]
+    sums: dict[K, dict[str, np.ndarray]]
+    rows: dict[K, dict[str, np.ndarray]]
 
 
-class Pass:
+class Pass(Generic[K]):
     """One model, one source, one preprocessing and one batch size.
 
     Worker processes stay between runs, until `close`.
 
     Args:
-      requests: by a name of the caller's choice, all with the same source and preprocessing.
+      requests: by names of the caller's choice, all with the same source and preprocessing.
       batch_size: rows over all devices, rounded up to a multiple of the devices that split the
         batch. None takes 32 a device, and half of that as often as the program does not fit.
       workers: processes that decode; 0 decodes in threads.
@@ -118,7 +121,7 @@ class Pass:
         self,
         model: ModelConfig,
         mesh: Mesh,
-        requests: Mapping[str, Request],
+        requests: Mapping[K, Request],
         *,
         batch_size: int | None,
         workers: int,
@@ -145,11 +148,11 @@ class Pass:
     def run(
         self,
         params: Params,
-        names: Sequence[str] | None = None,
+        names: Sequence[K] | None = None,
         *,
         should_stop: Callable[[], bool] = lambda: False,
         progress: Callable[[int], object] = lambda examples: None,
-    ) -> dict[str, Answer]:
+    ) -> dict[K, Answer]:
         """Answers requests over all examples.
 
         Args:
@@ -180,10 +183,10 @@ class Pass:
     def stream(
         self,
         params: Params,
-        names: Sequence[str] | None = None,
+        names: Sequence[K] | None = None,
         *,
         should_stop: Callable[[], bool] = lambda: False,
-    ) -> Iterator[BatchAnswer]:
+    ) -> Iterator[BatchAnswer[K]]:
         """As `run`, batch by batch; one batch is computed while the one before is handed out."""
         names = tuple(self.requests if names is None else names)
         pending: tuple[int, Any] | None = None
@@ -210,7 +213,7 @@ class Pass:
             self.close()
             raise
 
-    def compile(self, params: Params, names: Sequence[str] | None = None) -> ProgramMemory:
+    def compile(self, params: Params, names: Sequence[K] | None = None) -> ProgramMemory:
         """Compiles the program that answers these requests, and returns the memory that it needs.
 
         Args:
@@ -260,7 +263,7 @@ class Pass:
         self._set_batch_size(self.batch_size // 2)
         return True
 
-    def _next(self, params: Params, names: tuple[str, ...], *, wait: bool) -> Any:
+    def _next(self, params: Params, names: tuple[K, ...], *, wait: bool) -> Any:
         program, _ = self._program(params, names)
         if self._loader is None:
             self._loader = Loader(
@@ -277,7 +280,7 @@ class Pass:
             return jax.block_until_ready(outputs) if wait else outputs
 
     def _program(
-        self, params: Params, names: tuple[str, ...]
+        self, params: Params, names: tuple[K, ...]
     ) -> tuple[jax.stages.Compiled, ProgramMemory]:
         leaves, structure = jax.tree.flatten(params)
         kinds = tuple((x.shape, x.dtype, getattr(x, "sharding", None)) for x in leaves)
@@ -294,7 +297,7 @@ class Pass:
         return self._programs[key]
 
     def _compile(
-        self, params: Params, names: tuple[str, ...]
+        self, params: Params, names: tuple[K, ...]
     ) -> tuple[jax.stages.Compiled, ProgramMemory]:
         sharding = batch_sharding(self._mesh)
         batch = {
@@ -308,7 +311,7 @@ class Pass:
         check_memory(memory, jax.tree.leaves(params), self._mesh)
         return compiled, memory
 
-    def _make_answer(self, names: tuple[str, ...]) -> Callable[[Params, Arrays], Any]:
+    def _make_answer(self, names: tuple[K, ...]) -> Callable[[Params, Arrays], Any]:
         apply, placement = apply_model(self._model), OnMesh(self._mesh)
         requests = {name: self.requests[name] for name in names}
         capture = sorted({output for request in requests.values() for output in request.outputs})
@@ -327,7 +330,7 @@ class Pass:
 
         return answer
 
-    def _fetch(self, step: int, outputs: Any) -> BatchAnswer:
+    def _fetch(self, step: int, outputs: Any) -> BatchAnswer[K]:
         """Waits for the outputs of a batch. They are whole on every device: see `_program`."""
         weights, sums, rows = outputs
         start = step * self.batch_size

@@ -4,7 +4,8 @@ from dataclasses import dataclass, field
 
 from vit_jax.data.config import DataConfig
 from vit_jax.errors import UserError
-from vit_jax.evaluation.classification import EvalConfig
+from vit_jax.evaluation import classification  # noqa: F401 (registers the default kind)
+from vit_jax.evaluation.config import EvalConfig
 from vit_jax.losses import Loss
 from vit_jax.models.config import ModelConfig
 from vit_jax.parallel.mesh import MeshConfig

@@ -17,7 +17,8 @@ from vit_jax.data.batches import Chunks
 from vit_jax.data.images.transforms import TrainTransform
 from vit_jax.data.loader import Loader, local_rows
 from vit_jax.errors import Stopped, UserError
-from vit_jax.evaluation.classification import Classification
+from vit_jax.evaluation.opening import Evaluations
+from vit_jax.inference.passes import Interrupted
 from vit_jax.models.functional import Params
 from vit_jax.parallel.agreement import check_shared, together
 from vit_jax.parallel.processes import Preemption
@@ -68,9 +69,8 @@ def train(
         if setup.initial is not None and started is None:
             initial = together(lambda: place_initial(setup))
         evaluations = together(lambda: make_evaluations(setup))
-        check_same_data({name: each.source for name, each in evaluations.items()})
-        for evaluation in evaluations.values():
-            stack.enter_context(evaluation)
+        check_same_data(evaluations.sources())
+        stack.enter_context(evaluations)
         run = together(lambda: _claim(workdir, setup, is_writer))
         stack.enter_context(run)
         check_shared(run.path, "--workdir")
@@ -101,7 +101,7 @@ class _Run:
     """What the loop works with; all of it is open."""
 
     setup: Setup
-    evaluations: dict[str, Classification]
+    evaluations: Evaluations
     checkpoints: Checkpoints
     reporter: Reporter
     loader: Loader
@@ -136,6 +136,7 @@ class _Run:
                 self._stop(start)
             if self._is_over(start):
                 return start, state
+        self.evaluations.compile(final_params(state))
         train_step = self.setup.program.step()
         fixed = place(self.setup.program.objective.fixed, self.setup.mesh)
         pending: tuple[int, dict[str, Array]] | None = None
@@ -180,7 +181,7 @@ class _Run:
     def _due(self, step: int) -> list[str]:
         """The evaluations whose turn it is."""
         evals, total = self.setup.config.evals, self.setup.total_steps
-        due = [name for name in self.evaluations if is_due(step, evals[name].every_steps, total)]
+        due = [name for name in self.evaluations.names if is_due(step, evals[name].every_steps, total)]
         return [name for name in due if name not in self._due_at_the_end]
 
     @property
@@ -193,15 +194,16 @@ class _Run:
         self, step: int, params: Params, names: Collection[str], done: Collection[str] = ()
     ) -> bool:
         """Runs evaluations at a step, less those done; False when asked to stop meanwhile."""
-        for name in names:
-            if name in done:
-                continue
-            values = self.evaluations[name].evaluate(params, should_stop=self.preemption.reached)
-            if values is None:
-                return False
-            self.reporter.evaluated(step, name, values)
-            if self.best is not None and name == self.best.config.eval:
-                self.best.add(step, values[self.best.config.metric])
+        names = [name for name in names if name not in done]
+        try:
+            for name, scores in self.evaluations.run(
+                names, params, should_stop=self.preemption.reached
+            ):
+                self.reporter.evaluated(step, name, scores)
+                if self.best is not None and name == self.best.config.eval:
+                    self.best.add(step, scores.values[self.best.config.metric])
+        except Interrupted:
+            return False
         return True
 
     def _stop(self, step: int) -> NoReturn:

@@ -13,6 +13,7 @@ from jax.experimental import multihost_utils
 
 from vit_jax.analysis.peaks import images_at_peak, unknown_chip
 from vit_jax.errors import UserError
+from vit_jax.evaluation.evaluator import Scores
 from vit_jax.runs.directory import RunDirectory
 from vit_jax.runs.metrics import MetricsWriter, read_scalar
 from vit_jax.training.early_stop import BestStep
@@ -68,13 +69,10 @@ class Reporter:
         self._progress.step(step, scalars)
         self._write(step, scalars)
 
-    def evaluated(self, step: int, name: str, values: dict[str, float]) -> None:
+    def evaluated(self, step: int, name: str, scores: Scores) -> None:
         """Writes and shows what an evaluation gave."""
-        self._write(step, {f"{name}/{key}": value for key, value in values.items()})
-        self.message(
-            f"step {step}: {name} top-1 {values['top1']:.2%}, top-5 {values['top5']:.2%}, "
-            f"loss {values['loss']:.4f} on {values['examples']:,.0f} examples"
-        )
+        self._write(step, {f"{name}/{key}": value for key, value in scores.values.items()})
+        self.message(f"step {step}: {name} {scores.line}")
 
     def chosen(self, step: int, best: BestStep, chosen: int) -> None:
         """Writes and shows after the last step which one gives the final weights."""

@@ -15,7 +15,9 @@ from vit_jax.data.sources.open import open_source
 from vit_jax.data.sources.records import Source
 from vit_jax.data.sources.subset import Subset
 from vit_jax.errors import UserError
-from vit_jax.evaluation.classification import Classification, EvalConfig
+from vit_jax.evaluation.config import EvalConfig
+from vit_jax.evaluation.context import EvalContext, Opener
+from vit_jax.evaluation.opening import Evaluations, open_evaluations
 from vit_jax.models.config import ModelConfig
 from vit_jax.models.functional import Params
 from vit_jax.parallel.mesh import make_mesh
@@ -159,46 +161,31 @@ def open_evaluation(data: DataConfig, config: EvalConfig) -> Source:
     """The data of one evaluation; what it leaves open is as in training.
 
     Raises:
-      NoDataError: it is not there.
+      NoDataError: the data set is missing.
       UserError: it is not as the config says.
     """
-    dataset = config.dataset or data.dataset
-    return open_source(
-        dataset,
-        config.split,
-        data_dir=data.data_dir,
-        test_fraction=data.test_fraction if dataset == data.dataset else None,
-        label=data.label if dataset == data.dataset else None,
-        max_labels=data.max_labels,
-    )
+    context = EvalContext.of_run(data, class_names=None, loss="softmax", batch_size=None)
+    return Opener("", ModelConfig(), context).source(config.split, config.dataset)
 
 
-def make_evaluations(setup: Setup) -> dict[str, Classification]:
-    """The config's evaluations by name.
+def make_evaluations(setup: Setup) -> Evaluations:
+    """Opens the config's evaluations.
 
     Raises:
-      UserError: a data set is not there, or has other classes than the training data.
+      UserError: a data set is missing, or its classes are not the training data's.
     """
     data = setup.config.data
-    evaluations = {}
-    for name, config in setup.config.evals.items():
-        source = open_evaluation(data, config)
-        if source.class_names != setup.source.class_names:
-            raise UserError(
-                f"config.evals.{name}: {source.name} has other classes than {setup.source.name}; "
-                "evaluate on a data set with the same classes in the same order"
-            )
-        evaluations[name] = Classification(
-            setup.model,
-            setup.preprocessing,
-            source,
-            setup.mesh,
-            batch_size=data.batch_size,
+    return open_evaluations(
+        setup.config.evals,
+        model=setup.model,
+        mesh=setup.mesh,
+        context=EvalContext.of_run(
+            data,
+            class_names=setup.source.class_names,
             loss=setup.config.loss,
-            workers=data.workers,
-            on_error=data.on_error,
-        )
-    return evaluations
+            batch_size=data.batch_size // setup.config.optimizer.micro_batches,
+        ),
+    )
 
 
 def _open_initial(
