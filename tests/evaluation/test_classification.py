@@ -1,3 +1,4 @@
+import dataclasses
 import functools
 import io
 import os
@@ -11,7 +12,10 @@ from PIL import Image
 
 from vit_jax.data.sources.records import Record
 from vit_jax.errors import UserError
-from vit_jax.evaluation.classification import Classification, EvalConfig
+from vit_jax.evaluation.classification import Classification, ClassificationConfig
+from vit_jax.evaluation.context import EvalContext
+from vit_jax.evaluation.opening import Evaluations
+from vit_jax.inference.passes import Pass
 from vit_jax.models.config import ModelConfig
 from vit_jax.models.functional import apply_model, init_params
 from vit_jax.parallel.mesh import MeshConfig, make_mesh
@@ -76,18 +80,30 @@ def jitted(model: ModelConfig):
     return jax.jit(apply_model(model))
 
 
-def evaluation(model, source, *, batch_size=8, loss="softmax", on_error="stop", devices=1):
-    mesh = make_mesh(MeshConfig(), jax.devices()[:devices])
-    return Classification(
-        model,
-        PREPROCESSING,
-        source,
-        mesh,
-        batch_size=batch_size,
-        loss=loss,
-        workers=0,
-        on_error=on_error,
-    )
+class Evaluation:
+    """One evaluation of one source, as `open_evaluations` makes it."""
+
+    def __init__(self, model, source, *, batch_size=8, loss="softmax", on_error="stop", devices=1):
+        mesh = make_mesh(MeshConfig(), jax.devices()[:devices])
+        evaluator = Classification(source, None, loss)
+        requests = {("test", "test"): evaluator.requests["test"]}
+        model = dataclasses.replace(model, preprocessing=PREPROCESSING)
+        each = Pass(model, mesh, requests, batch_size=batch_size, workers=0, on_error=on_error)
+        self.evaluations = Evaluations({"test": evaluator}, [each], EvalContext(None))
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.evaluations.close()
+
+    def evaluate(self, params) -> dict[str, float]:
+        ((name, scores),) = self.evaluations.run(["test"], params)
+        assert name == "test"
+        return scores.values
+
+
+evaluation = Evaluation
 
 
 def image_by_image(model, params, source, loss="softmax", leave_out=()) -> dict[str, float]:
@@ -180,18 +196,19 @@ def test_data_without_one_readable_image_is_an_error():
     model = make_model(11)
     with (
         evaluation(model, Images(11, tuple(range(COUNT))), on_error="skip") as classification,
-        pytest.raises(UserError, match="images: not one image can be read"),
+        pytest.raises(UserError, match="images: no image can be read"),
     ):
         classification.evaluate(make_params(model))
 
 
 def test_closing_what_was_never_used():
-    evaluation(make_model(11), Images(11)).close()
+    with evaluation(make_model(11), Images(11)):
+        pass
 
 
 def test_an_evaluation_every_0_steps_is_refused():
     with pytest.raises(UserError, match="every_steps must be at least 1, not 0"):
-        EvalConfig("test", every_steps=0)
+        ClassificationConfig("test", every_steps=0)
 
 
 def test_eight_devices_give_the_same_scores():

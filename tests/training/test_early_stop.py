@@ -14,7 +14,8 @@ from tests.small_models import refusal
 from tests.tiny_run import FLAGS, results, start
 from vit_jax.__main__ import main
 from vit_jax.data.config import DataConfig
-from vit_jax.evaluation.classification import EvalConfig
+from vit_jax.evaluation.classification import ClassificationConfig
+from vit_jax.evaluation.config import EvalConfig
 from vit_jax.models.config import ModelConfig
 from vit_jax.parallel.processes import Preemption
 from vit_jax.training.config import TrainConfig
@@ -59,11 +60,11 @@ def config(early_stop: EarlyStopConfig, **evals: EvalConfig) -> TrainConfig:
 
 
 def test_mistakes():
-    val = EvalConfig("test", every_steps=5)
+    val = ClassificationConfig("test", every_steps=5)
     assert refusal(EarlyStopConfig, "val", patience=0) == "patience must be at least 1, not 0"
     message = refusal(config, EarlyStopConfig("vall"), val=val)
     assert message == "early_stop.eval: no evaluation 'vall' in evals; did you mean 'val'?"
-    message = refusal(config, EarlyStopConfig("val"), val=EvalConfig("test"))
+    message = refusal(config, EarlyStopConfig("val"), val=ClassificationConfig("test"))
     assert "would be ignored" in message and "give it every_steps" in message
     assert "the name is taken" in refusal(config, EarlyStopConfig("val"), val=val, best=val)
 

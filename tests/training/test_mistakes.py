@@ -61,7 +61,6 @@ def test_a_mutated_config_runs_or_is_the_users_mistake(
             section[key] = data.draw(VALUES, "value")
     try:
         setup = prepare(build(TrainConfig, values))
-        for evaluation in make_evaluations(setup).values():
-            evaluation.close()
+        make_evaluations(setup).close()
     except UserError as error:
         assert len(str(error).splitlines()) == 1

@@ -64,10 +64,9 @@ def _evaluate(values: dict[str, Any], weights: str) -> None:
     check_same_config(setup.config)
     params = place_initial(setup)
     evaluations = make_evaluations(setup)
-    check_same_data({name: each.source for name, each in evaluations.items()})
-    for name, evaluation in evaluations.items():
-        with evaluation:
-            scores = evaluation.evaluate(params)
-        if jax.process_index() == 0:
-            line = {"weights": weights, "evaluation": name, **(scores or {})}
-            print(json.dumps(line), flush=True)
+    check_same_data(evaluations.sources())
+    with evaluations:
+        for name, scores in evaluations.run(evaluations.names, params):
+            if jax.process_index() == 0:
+                line = {"weights": weights, "evaluation": name, **scores.values}
+                print(json.dumps(line), flush=True)

@@ -44,7 +44,8 @@ class Loader:
     A batch holds the arrays of `batch_spec`, global and sharded over the mesh.
 
     Args:
-      on_error: "stop" raises a UserError at the first image that cannot be read; "skip" logs each.
+      on_error: "stop" raises a UserError at the first image that cannot be read; "skip" logs each,
+        "ignore" does not: the reader finds weight 0.
 
     Raises:
       UserError: there is too little shared memory for the workers.
@@ -61,7 +62,7 @@ class Loader:
         start: int,
         stop: int,
         workers: int,
-        on_error: Literal["stop", "skip"],
+        on_error: Literal["stop", "skip", "ignore"],
     ):
         if workers:
             _check_shared_memory(chunks, workers)
@@ -136,7 +137,7 @@ class Loader:
                 f"{errors[0]}; mend or remove it, or go on without such images with "
                 "--config.data.on_error=skip"
             )
-        for error in errors:
+        for error in errors if self._on_error == "skip" else ():
             _log.warning("left out: %s", error)
         return {
             name: self._to_devices(np.concatenate([piece[name] for piece in pieces]))
