@@ -278,7 +278,7 @@ def test_mistakes_in_a_config_leave_no_directory(
     ("trained", "tested", "message"),
     [
         ("own", "own", "own/test/c has no counterpart in"),
-        ("ab", "abc", "has other classes than"),
+        ("ab", "abc", "1 of its 3 classes are none of the model's: 'c'"),
     ],
 )
 def test_a_test_class_that_train_lacks_leaves_no_directory(

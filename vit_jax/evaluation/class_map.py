@@ -56,7 +56,7 @@ class ClassMap:
 
     @property
     def scope(self) -> str:
-        """What the scores are over, as the end of a line; empty if both sides' classes are equal."""
+        """What the scores are over, to end a line with; empty if the data has all classes."""
         found = len(self.classes)
         if found == self.num_classes:
             return ""
@@ -215,7 +215,9 @@ def _list(words: "Sequence[str] | map[str]") -> str:
     return f"{', '.join(words[:_LISTED_AT_MOST])}{more}"
 
 
-def _listed(target: str | int | None, known: ClassNames, num_classes: int, file: Path | None) -> int:
+def _listed(
+    target: str | int | None, known: ClassNames, num_classes: int, file: Path | None
+) -> int:
     """The model's class that a file names; -1 for none."""
     if target is None or target == "":
         return -1

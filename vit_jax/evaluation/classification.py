@@ -7,7 +7,6 @@ from typing import ClassVar, Literal
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import Array
 
 from vit_jax.data.sources.records import Source
@@ -26,14 +25,18 @@ class ClassificationConfig(EvalConfig):
     """Shares of examples whose class is the first, or among the first five, and the mean loss."""
 
     classes: Literal["all", "subset"] = "all"
-    """`all` scores over all of the model's logits; `subset` over those of the data's classes."""
+    """`all` scores over all of the model's logits. `subset` scores over those of the data's
+    classes alone."""
     class_map: str | None = None
-    """A file that names the model's class of each of the data's classes, where their names differ."""
+    """A file that names the model's class for each of the data's classes whose name differs
+    (`evaluation.class_map`)."""
 
     def make(self, opener: Opener) -> "Classification":
         """Opens the data and matches its classes with the model's."""
         if not opener.model.num_classes:
-            raise UserError(f"evaluation {opener.name}: the model has no head, so it has no classes")
+            raise UserError(
+                f"evaluation {opener.name}: the model has no head, so it has no classes"
+            )
         source = opener.source(self.split, self.dataset)
         classes = match_classes(
             source.class_names,

@@ -51,9 +51,10 @@ class Interrupted(Exception):
 class Request:
     """What an evaluator wants of one source.
 
-    Both functions run on the devices, inside the pass's program. They get the arrays of one batch:
-    `logits` [batch, classes], each of `outputs`, `labels` and `weights` as `data.batches.batch_spec`
-    describes them. Rows that fill up a batch and images that cannot be read have weight 0.
+    Both functions run on the devices, inside the pass's program. They get the arrays of one
+    batch: `logits` [batch, classes], each of `outputs`, and `labels` and `weights` as
+    `data.batches.batch_spec` describes them. Rows that fill up a batch and images that cannot be
+    read have weight 0.
 
     Attributes:
       outputs: names of `Model.captured` that the functions need besides the logits.
@@ -110,8 +111,8 @@ class Pass(Generic[K]):
       batch_size: rows over all devices, rounded up to a multiple of the devices that split the
         batch. None takes 32 a device, and half of that as often as the program does not fit.
       workers: processes that decode; 0 decodes in threads.
-      on_error: for an image that cannot be read. "stop" raises a UserError, "skip" logs it, "ignore"
-        leaves it to the caller.
+      on_error: for an image that cannot be read. "stop" raises a UserError, "skip" logs it and
+        "ignore" leaves it to the caller.
 
     Raises:
       UserError: there is too little shared memory for the workers.

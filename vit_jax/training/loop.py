@@ -181,7 +181,9 @@ class _Run:
     def _due(self, step: int) -> list[str]:
         """The evaluations whose turn it is."""
         evals, total = self.setup.config.evals, self.setup.total_steps
-        due = [name for name in self.evaluations.names if is_due(step, evals[name].every_steps, total)]
+        due = [
+            name for name in self.evaluations.names if is_due(step, evals[name].every_steps, total)
+        ]
         return [name for name in due if name not in self._due_at_the_end]
 
     @property
