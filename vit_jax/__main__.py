@@ -3,11 +3,11 @@
 import argparse
 import importlib
 import logging
-import os
 import sys
 from typing import NoReturn
 
-from vit_jax.errors import INTERRUPTED, Stopped, UserError
+from vit_jax.commands.processes import explain
+from vit_jax.errors import Stopped, UserError
 from vit_jax.spelling import nearest
 
 # A command's module in `vit_jax.commands`, and what it does; imported only when it is called.
@@ -34,22 +34,8 @@ def main(argv: list[str] | None = None) -> int:
     logging.getLogger("vit_jax").setLevel(logging.INFO)
     try:
         return _run(sys.argv[1:] if argv is None else argv)
-    except UserError as error:
-        return _end(f"error: {error}", 2)
-    except Stopped as stopped:
-        # As if SIGTERM had ended the process, so that schedulers start it again.
-        return _end(f"{stopped}; the same command goes on from there", 143)
-    except BrokenPipeError:
-        # Whoever read the output, such as `head`, has enough; nothing may be written at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 141
-    except KeyboardInterrupt:
-        return _end(INTERRUPTED, 130)
-
-
-def _end(text: str, code: int) -> int:
-    print(text, file=sys.stderr)
-    return code
+    except (UserError, Stopped, BrokenPipeError, KeyboardInterrupt) as error:
+        return explain(error)
 
 
 def _run(argv: list[str]) -> int:

@@ -1,7 +1,4 @@
-"""The exceptions that are no fault of the program, and how Ctrl-C ends a command."""
-
-# With exit code 130, as if SIGINT had ended it.
-INTERRUPTED = "interrupted; the same command goes on from the last checkpoint"
+"""Exceptions that are no fault of the program."""
 
 
 class UserError(ValueError):

@@ -28,7 +28,7 @@ import jax
 import numpy as np
 
 from vit_jax.config import load_config
-from vit_jax.parallel.processes import add_process_flags, join_processes
+from vit_jax.commands.processes import add_process_flags, join
 from vit_jax.schema import build
 from vit_jax.training.config import TrainConfig
 from vit_jax.training.loop import make_loader
@@ -39,7 +39,7 @@ for name in ("--config", "--output", "--readings"):
     parser.add_argument(name)
 add_process_flags(parser)
 arguments, overrides = parser.parse_known_args()
-join_processes(arguments.coordinator_address, arguments.num_processes, arguments.process_id)
+join(arguments)
 parts = {}
 for reading in arguments.readings.split():
     workers, start = reading.split(",")

@@ -1,7 +1,10 @@
 """Processes that learn from flags or from their launcher how many they are."""
 
 import json
+import re
+import socket
 import sys
+from contextlib import ExitStack
 from pathlib import Path
 
 import jax
@@ -11,6 +14,7 @@ from tests.real_processes import Launch, by_flags, by_open_mpi, by_slurm, finish
 from tests.tiny_run import COMMAND
 from vit_jax.__main__ import main
 from vit_jax.errors import UserError
+from vit_jax.parallel import waiting
 from vit_jax.parallel.processes import join_processes
 
 ADDRESS = "localhost:1234"
@@ -47,7 +51,7 @@ def test_launched_processes_train_together(launch: Launch, tmp_path: Path) -> No
             "--num_processes=0 must be at least 1",
         ),
         (["--distributed", "--process_id=0"], "leave out --coordinator_address"),
-        (["--distributed"], "--distributed: nothing here says which process this is"),
+        (["--distributed"], "--distributed: no launcher found"),
     ],
 )
 @pytest.mark.parametrize("command", ["train", "evaluate"])
@@ -73,7 +77,7 @@ def test_flags_that_do_not_fit(
 @pytest.mark.parametrize(
     ("launch", "broken", "message"),
     [
-        (by_slurm, {"SLURM_NTASKS": "2(x2)"}, "nothing here says which process this is"),
+        (by_slurm, {"SLURM_NTASKS": "2(x2)"}, "no launcher found"),
         (by_open_mpi, {"OMPI_COMM_WORLD_SIZE": None}, "OMPI_COMM_WORLD_SIZE"),
         (by_open_mpi, {"OMPI_MCA_orte_hnp_uri": "1.0;usock"}, "Could not parse coordinator IP"),
     ],
@@ -90,37 +94,71 @@ def test_a_launcher_that_says_nonsense(
         if value is not None:
             monkeypatch.setenv(name, value)
     with pytest.raises(UserError, match="--distributed: .*" + message):
-        join_processes(None, None, None, True)
+        join_processes(distributed=True)
 
 
-# Joins with flags, waiting one second for the others.
-JOINER = """
-import sys
-from vit_jax.__main__ import main
-from vit_jax.parallel import processes
-processes._JOIN_SECONDS = 1
-sys.exit(main(["evaluate", "--weights=none.npz", *sys.argv[1:]]))
-"""
+JOIN = [sys.executable, "-m", "tests.programs.join", "--limit=6"]
+
+
+def only(index: int, launch: Launch, **changed: str) -> Launch:
+    """Starts one of two processes: the other one never comes."""
+
+    def start(count: int, _: int, port: int) -> tuple[list[str], dict[str, str]]:
+        flags, variables = launch(count + 1, index, port)
+        return flags, variables | changed
+
+    return start
 
 
 @pytest.mark.parametrize("launch", [by_flags, by_slurm])
 @pytest.mark.parametrize("index", [0, 1])
-def test_a_process_that_waits_for_others_in_vain(launch: Launch, index: int) -> None:
-    def only(count: int, _: int, port: int) -> tuple[list[str], dict[str, str]]:
-        return launch(count + 1, index, port)
+def test_a_process_that_waits_in_vain_says_for_whom_and_where(launch: Launch, index: int) -> None:
+    (output,) = finish(start_on((1, 1), JOIN, only(index, launch)), code=2)
+    report, error, *rest = output.splitlines()
+    wait = (
+        r"process 0 waits at localhost:\d+ for 1 of 2 processes",
+        r"process 1 waits for process 0 at localhost:\d+, which does not answer \(.+\)",
+    )[index]
+    assert re.fullmatch(wait + r" \(5 s of 6\)", report)
+    assert re.match(rf"error: .*gave up after 6 s: {wait}; check that all of them", error)
+    # JAX may add lines of its own when its service ends.
+    assert not any("Traceback" in line or line.startswith("error: ") for line in rest)
 
-    (output,) = finish(start_on((1, 1), [sys.executable, "-c", JOINER], only), code=2)
-    assert output.startswith("error: ") and output.count("\n") == 1
-    assert "cannot join the" in output and "in 1 s; check that all of them" in output
+
+def test_a_host_name_that_does_not_resolve_is_named() -> None:
+    launch = only(1, by_slurm, SLURM_STEP_NODELIST="node[001-003].invalid")
+    (output,) = finish(start_on((1, 1), JOIN, launch), code=2)
+    assert re.search(r"process 1 waits for process 0 at node001:\d+, a name that does not", output)
+    assert "otherwise give --coordinator_address" in output
+
+
+def test_process_0_counts_those_that_have_come(monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.create_server(("localhost", 0)) as server:
+        port = server.getsockname()[1]
+        address = f"localhost:{port}"
+        assert waiting.describe(address, 0, 4).endswith(f"at {address} for 3 of 4 processes")
+        with ExitStack() as stack:
+            for _ in range(2):  # its own connection, and that of another process
+                stack.enter_context(socket.create_connection(("localhost", port)))
+            assert waiting.describe(address, 0, 4).endswith(" for 2 of 4 processes")
+        assert "which is up, but other" in waiting.describe(address, 1, 4)
+    monkeypatch.setattr(waiting, "Path", lambda *parts: tmp_missing(*parts))
+    assert waiting.describe(address, 0, 4).endswith(" for 3 of 4 processes")
+    assert "launcher" in waiting.describe(None, 0, None)
+
+
+def tmp_missing(*parts: str) -> Path:
+    """A file that another system does not have."""
+    return Path("/nonexistent", *parts[1:])
 
 
 def test_a_host_of_a_slice_must_join(monkeypatch: pytest.MonkeyPatch) -> None:
-    join_processes(None, None, None)
+    join_processes()
     monkeypatch.setattr(jax, "process_count", lambda: 4)
     with pytest.raises(UserError, match="one of 4 processes .* with --distributed"):
-        join_processes(None, None, None)
+        join_processes()
     monkeypatch.setattr(jax.distributed, "is_initialized", lambda: True)
-    join_processes(None, None, None)
+    join_processes()
 
 
 @pytest.mark.parametrize("variable", ["SLURM_STEP_NUM_TASKS", "OMPI_COMM_WORLD_SIZE"])
@@ -128,29 +166,21 @@ def test_a_process_that_trains_alone_among_others_says_so(
     variable: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setenv(variable, "1")
-    join_processes(None, None, None)
+    join_processes()
     assert not caplog.messages
     monkeypatch.setenv(variable, "8")
-    join_processes(None, None, None)
+    join_processes()
     (message,) = caplog.messages
-    assert "has started 8 processes, each of which is alone: " in message
+    assert "started 8 processes, but each of them runs alone: " in message
     assert message.endswith("add --distributed")
-
-
-# Joins by hand, and tells what it takes for its GPUs.
-BY_HAND = """
-import jax, sys
-from vit_jax.parallel.processes import join_processes
-join_processes(sys.argv[1], 1, 0)
-print(jax.process_count(), jax.config.values["jax_cuda_visible_devices"])
-"""
 
 
 @pytest.mark.parametrize("launcher", [by_slurm, by_open_mpi])
 def test_by_hand_the_launcher_is_not_asked(launcher: Launch) -> None:
     def launch(count: int, index: int, port: int) -> tuple[list[str], dict[str, str]]:
         # On this host the launcher has started three before it, whose GPUs would be others.
-        return [f"localhost:{port}"], launcher(4, 3, port)[1]
+        flags = [f"--coordinator_address=localhost:{port}", "--num_processes=1", "--process_id=0"]
+        return flags, launcher(4, 3, port)[1]
 
-    (output,) = finish(start_on((1, 1), [sys.executable, "-c", BY_HAND], launch))
+    (output,) = finish(start_on((1, 1), JOIN, launch))
     assert output.split()[-2:] == ["1", "all"]

@@ -74,7 +74,7 @@ def test_another_directory_ends_all(tmp_path: Path) -> None:
     data = f"--config.data.data_dir={tmp_path / 'data'}"
     outputs = two(lambda index: [data, f"--workdir={tmp_path / str(index)}"], code=2)
     assert f"--workdir={tmp_path / '1'} is another directory here" in outputs[1]
-    assert "process 1 cannot go on" in outputs[0]
+    assert "process 1 cannot continue" in outputs[0]
     assert not list(tmp_path.glob("*/probe*")) and not (tmp_path / "1").exists()
 
 

@@ -22,7 +22,8 @@ from tests.real_processes import (
 )
 from tests.tiny_run import COMMAND
 from vit_jax.__main__ import main
-from vit_jax.parallel.processes import ending_together
+from vit_jax.commands.processes import fail_together
+from vit_jax.parallel import processes as joined
 
 # In float32 at the highest precision, and without the clipping and warm-up that hide differences.
 RUN = ["--config.total_steps=100", "--config.log_every=1", "--config.checkpoint.every_steps=40"]
@@ -143,7 +144,7 @@ def test_ctrl_c_is_one_line_as_on_one_process(data_dir: Path, tmp_path: Path) ->
     wait_for_line(processes[0], "step 10/")
     processes[1].send_signal(signal.SIGINT)
     (output,) = finish(processes[1:], code=130)
-    assert "interrupted; the same command goes on" in output and "Traceback" not in output
+    assert "interrupted; the same command resumes" in output and "Traceback" not in output
     assert processes[0].communicate(timeout=60)[0] and processes[0].returncode not in (0, 2)
 
 
@@ -171,9 +172,9 @@ def test_an_error_of_this_process_is_not_taken_for_the_end_of_another(
     def leave(code: int) -> None:
         raise Left(code)
 
-    monkeypatch.setattr(jax, "process_count", lambda: 2)
+    monkeypatch.setattr(joined, "is_joined", lambda: True)
     monkeypatch.setattr(os, "_exit", leave)
-    with pytest.raises(Left, match="^1$"), ending_together():
+    with pytest.raises(Left, match="^1$"), fail_together():
         raise jax.errors.JaxRuntimeError(message)
     error = capsys.readouterr().err
     assert message in error

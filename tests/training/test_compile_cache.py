@@ -51,7 +51,7 @@ def test_each_process_must_see_the_same_directory(tmp_path: Path) -> None:
 
     outputs = finish(start_on((2, 1), [*COMMAND, f"--workdir={tmp_path / 'run'}"], launch), code=2)
     assert f"--compile_cache={tmp_path / '1'} is another directory here" in outputs[1]
-    assert "process 1 cannot go on" in outputs[0]
+    assert "process 1 cannot continue" in outputs[0]
     assert os.listdir(tmp_path / "0") == []
 
 

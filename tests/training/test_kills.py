@@ -70,7 +70,7 @@ def test_sigterm_saves_and_the_next_start_goes_on(whole, data_dir: Path, tmp_pat
     process.send_signal(signal.SIGTERM)
     output, _ = process.communicate(timeout=30)
     assert process.returncode == 143
-    assert "the same command goes on from there" in output
+    assert "the same command resumes" in output
     process = start(workdir, data_dir, STEPS)
     output, _ = process.communicate(timeout=300)
     assert process.returncode == 0, output

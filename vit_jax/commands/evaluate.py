@@ -5,9 +5,9 @@ import dataclasses
 import json
 from typing import Any
 
+from vit_jax.commands.processes import add_process_flags, fail_together, join
 from vit_jax.config import apply_overrides, load_config
 from vit_jax.errors import UserError
-from vit_jax.parallel.processes import add_process_flags, ending_together, join_processes
 from vit_jax.schema import build
 
 
@@ -31,13 +31,8 @@ def run(arguments: argparse.Namespace, overrides: list[str]) -> None:
     """Runs the command; prints a line of JSON for each evaluation."""
     from vit_jax.runs.directory import is_run, read_config
 
-    join_processes(
-        arguments.coordinator_address,
-        arguments.num_processes,
-        arguments.process_id,
-        arguments.distributed,
-    )
-    with ending_together():
+    with fail_together():
+        join(arguments)
         if arguments.config is not None:
             values = load_config(arguments.config, overrides)
         elif is_run(arguments.weights):

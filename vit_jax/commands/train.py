@@ -3,8 +3,8 @@
 import argparse
 
 from vit_jax.commands.arguments import file_path, steps
+from vit_jax.commands.processes import add_process_flags, fail_together, join
 from vit_jax.config import load_config
-from vit_jax.parallel.processes import add_process_flags, ending_together, join_processes
 from vit_jax.schema import build
 
 
@@ -43,13 +43,8 @@ def run(arguments: argparse.Namespace, overrides: list[str]) -> None:
     from vit_jax.training.config import TrainConfig
     from vit_jax.training.loop import train
 
-    join_processes(
-        arguments.coordinator_address,
-        arguments.num_processes,
-        arguments.process_id,
-        arguments.distributed,
-    )
-    with ending_together():
+    with fail_together():
+        join(arguments)
         if arguments.compile_cache is not None:
             use_compile_cache(arguments.compile_cache)
         config = build(TrainConfig, load_config(arguments.config, overrides))

@@ -1,147 +1,188 @@
-"""Several processes as one run, and the notice that a run must end."""
+"""Several processes as one run: how they join, and how they hear that the run must end."""
 
-import argparse
 import logging
 import os
-import re
 import signal
-import sys
 import threading
-import traceback
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any, Self
 
 import jax
+from jax._src import distributed as jax_distributed
 from jax.experimental import multihost_utils
 
-from vit_jax.errors import INTERRUPTED, Stopped, UserError
+from vit_jax.errors import UserError
+from vit_jax.parallel import waiting
 
-# A process that has not been heard of for so long is taken for dead, and the others end too.
+# A process that has not been heard of for this long counts as dead, and the others end too.
 _HEARTBEAT_SECONDS = 30
-_JOIN_SECONDS = 300
+# How long processes wait for each other at the start.
+JOIN_SECONDS = 300.0
 
 # How many processes a launcher started together, as it tells each of them.
 _TASK_COUNTS = {"Slurm": "SLURM_STEP_NUM_TASKS", "Open MPI": "OMPI_COMM_WORLD_SIZE"}
-
-# What JAX says where a collective breaks, or where processes are heard of no more.
-_PEER_IS_GONE = re.compile("(?i:gloo|nccl|coordination)|UNAVAILABLE|DEADLINE_EXCEEDED|ABORTED")
 
 _log = logging.getLogger(__name__)
 
 
 def join_processes(
-    coordinator_address: str | None,
-    num_processes: int | None,
-    process_id: int | None,
+    coordinator_address: str | None = None,
+    num_processes: int | None = None,
+    process_id: int | None = None,
+    *,
     distributed: bool = False,
+    limit: float = JOIN_SECONDS,
 ) -> None:
-    """Makes this process one of several that train together; must come before any use of JAX.
+    """Makes this process one of several that train together; call it before any use of JAX.
 
-    Without any of the four, it stays alone; that is said where a launcher has started others too.
+    Without any of the first four, the process stays alone. If a launcher started other processes
+    too, a warning is logged. While it waits for the others, it logs for whom and at which address.
 
     Args:
       coordinator_address: `HOST:PORT` of process 0, as all processes reach it.
-      num_processes: how many there are.
-      process_id: this one's number, from 0.
-      distributed: whether to take the other three from what launched the processes, as
-        `jax.distributed.initialize` finds it. On GPUs, Slurm's and Open MPI's processes then have
-        one device each.
+      num_processes: the number of processes.
+      process_id: the number of this process, from 0.
+      distributed: whether to take the other three from the launcher, as
+        `jax.distributed.initialize` finds them. On GPUs, each process of Slurm or Open MPI then
+        has one device.
+      limit: seconds to wait for the others.
 
     Raises:
       UserError: some of the first three are missing or do not fit; no launcher is found; the
-        others cannot be reached; or it stays alone on one of a TPU slice's hosts.
+        others are not reached in time; or the process would stay alone on one of the hosts of a
+        TPU slice.
     """
-    explicit = (coordinator_address, num_processes, process_id)
+    given = (coordinator_address, num_processes, process_id)
     if distributed:
-        if explicit != (None, None, None):
+        if given != (None, None, None):
             raise UserError(
                 "--distributed takes address, number and id from the launcher: leave out "
                 "--coordinator_address, --num_processes and --process_id, or --distributed"
             )
-        _join_launched()
+        _join_launched(limit)
     elif coordinator_address is not None and num_processes is not None and process_id is not None:
-        if num_processes < 1:
-            raise UserError(f"--num_processes={num_processes} must be at least 1")
-        if not 0 <= process_id < num_processes:
-            raise UserError(
-                f"--process_id={process_id} must be from 0 to {num_processes - 1}, for "
-                f"--num_processes={num_processes}"
-            )
-        _join_given(coordinator_address, num_processes, process_id)
-    elif explicit != (None, None, None):
+        _check_numbers(num_processes, process_id)
+        _join_given(coordinator_address, num_processes, process_id, limit)
+    elif given != (None, None, None):
         raise UserError(
             "--coordinator_address, --num_processes and --process_id go together: give all three"
         )
     elif jax.process_count() > 1 and not jax.distributed.is_initialized():
-        # The hosts of a TPU slice are one even so, but could agree on nothing but computations.
+        # The hosts of a TPU slice compute together even so, but could agree on nothing else.
         raise UserError(
             f"this is one of {jax.process_count()} processes that share a TPU slice: start the "
             "command on all of them, with --distributed"
         )
     elif (apart := launched_apart()) is not None:
-        # As it may be meant: each may have a directory of its own.
+        # It may be meant: each process may have a directory of its own.
         _log.warning("%s: for one run of all of them, add --distributed", apart)
 
 
-def _join_given(coordinator_address: str, num_processes: int, process_id: int) -> None:
-    problem = f"cannot join the {num_processes} processes at {coordinator_address}"
+def _check_numbers(num_processes: int, process_id: int) -> None:
+    if num_processes < 1:
+        raise UserError(f"--num_processes={num_processes} must be at least 1")
+    if not 0 <= process_id < num_processes:
+        raise UserError(
+            f"--process_id={process_id} must be from 0 to {num_processes - 1}, for "
+            f"--num_processes={num_processes}"
+        )
+
+
+def _join_given(address: str, num_processes: int, process_id: int, limit: float) -> None:
     advice = "check that all of them are started with the same address and number"
     try:
-        with _ending_after(_JOIN_SECONDS, f"{problem} in {_JOIN_SECONDS} s; {advice}"):
-            _initialize(
-                coordinator_address=coordinator_address,
-                num_processes=num_processes,
-                process_id=process_id,
-                # Else a launcher, if there is one, would still be asked which devices are whose.
-                cluster_detection_method="deactivate",
-            )
+        _initialize(
+            limit,
+            advice,
+            coordinator_address=address,
+            num_processes=num_processes,
+            process_id=process_id,
+            # Otherwise JAX would still ask a launcher, if there is one, which devices are whose.
+            cluster_detection_method="deactivate",
+        )
     except (RuntimeError, ValueError, IndexError) as error:
-        raise UserError(f"{problem} ({_one_line(error)}); {advice}") from error
+        if isinstance(error, UserError):
+            raise
+        raise UserError(
+            f"cannot join the {num_processes} processes at {address} ({_one_line(error)}); {advice}"
+        ) from error
 
 
-def _join_launched() -> None:
-    problem = "--distributed: cannot join the processes that were launched"
-    advice = "check that all of them run this command and reach the first one"
+def _join_launched(limit: float) -> None:
+    advice = (
+        "check that all of them run this command and reach process 0; otherwise give "
+        "--coordinator_address, --num_processes and --process_id in place of --distributed"
+    )
     try:
-        with _ending_after(_JOIN_SECONDS, f"{problem} in {_JOIN_SECONDS} s; {advice}"):
-            _initialize()
+        _initialize(limit, advice)
+    except UserError as error:
+        raise UserError(f"--distributed: {error}") from error
     except ValueError as error:
         raise UserError(
-            f"--distributed: nothing here says which process this is ({_one_line(error)}); JAX "
-            "asks Slurm's srun, Open MPI's mpirun, TPU slices and, with the package kubernetes, "
-            "jobs of Kubernetes; elsewhere give --coordinator_address, --num_processes and "
-            "--process_id"
+            f"--distributed: no launcher found ({_one_line(error)}); JAX asks Slurm's srun, Open "
+            "MPI's mpirun, TPU slices and, with the package kubernetes, jobs of Kubernetes; "
+            "elsewhere give --coordinator_address, --num_processes and --process_id"
         ) from error
-    # Each launcher is asked in a way of its own, which fails in ways of its own.
+    # Each launcher is asked in its own way, which fails in its own ways.
     except Exception as error:
-        raise UserError(f"{problem} ({_one_line(error)}); {advice}") from error
+        raise UserError(
+            f"--distributed: cannot join the launched processes ({_one_line(error)}); {advice}"
+        ) from error
 
 
-def _initialize(**who: Any) -> None:
+def _initialize(limit: float, advice: str, **who: Any) -> None:
+    """Calls `jax.distributed.initialize` in a thread, so that the wait is reported and can end."""
     jax.config.update("jax_cpu_collectives_implementation", "gloo")
-    jax.distributed.initialize(
-        **who,
-        initialization_timeout=_JOIN_SECONDS + 60,
-        heartbeat_timeout_seconds=_HEARTBEAT_SECONDS,
-    )
+    failures: list[BaseException] = []
+
+    def join() -> None:
+        try:
+            jax.distributed.initialize(
+                **who,
+                # JAX ends the process at its own limit, so ours must come first.
+                initialization_timeout=int(limit) + 60,
+                heartbeat_timeout_seconds=_HEARTBEAT_SECONDS,
+            )
+        except BaseException as error:
+            failures.append(error)
+
+    thread = threading.Thread(target=join, name="join_processes", daemon=True)
+    thread.start()
+    began = time.monotonic()
+    for report_at in _report_times(limit):
+        thread.join(began + report_at - time.monotonic())
+        if not thread.is_alive():
+            break
+        if report_at < limit:
+            state = waiting.describe(*_joining())
+            _log.warning("%s (%.0f s of %.0f)", state, time.monotonic() - began, limit)
+    else:
+        raise UserError(f"gave up after {limit:.0f} s: {waiting.describe(*_joining())}; {advice}")
+    if failures:
+        raise failures[0]
 
 
-@contextmanager
-def _ending_after(seconds: float, message: str) -> Iterator[None]:
-    """Ends the process in an error when the body takes too long; later JAX would abort it."""
+def _report_times(limit: float) -> Iterator[float]:
+    """Seconds after which a wait is reported: 5, 15, then every 30, and at last the limit."""
+    yield from (seconds for seconds in (5, 15) if seconds < limit)
+    yield from range(30, int(limit), 30)
+    yield limit
 
-    def end() -> None:
-        print(f"error: {message}", file=sys.stderr, flush=True)
-        os._exit(2)
 
-    timer = threading.Timer(seconds, end)
-    timer.daemon = True
-    timer.start()
-    try:
-        yield
-    finally:
-        timer.cancel()
+def _joining() -> tuple[str | None, int, int | None]:
+    """Address of process 0, number of this process and number of all, as far as JAX knows them.
+
+    JAX has no public way to ask before the processes have joined.
+    """
+    state = jax_distributed.global_state
+    return state.coordinator_address, state.process_id, state.num_processes
+
+
+def is_joined() -> bool:
+    """Whether this process is one of several that have joined, or waits for the others."""
+    count = jax_distributed.global_state.num_processes
+    return jax.distributed.is_initialized() and count is not None and count > 1
 
 
 def _one_line(error: Exception) -> str:
@@ -149,69 +190,19 @@ def _one_line(error: Exception) -> str:
 
 
 def launched_apart() -> str | None:
-    """Says that a launcher started this process as one of several that have not joined, if so."""
+    """Returns a message if a launcher started several processes and they have not joined."""
     for launcher, variable in _TASK_COUNTS.items():
         tasks = os.environ.get(variable, "")
         if tasks.isdecimal() and int(tasks) > 1 and not jax.distributed.is_initialized():
-            return f"{launcher} has started {tasks} processes, each of which is alone"
+            return f"{launcher} started {tasks} processes, but each of them runs alone"
     return None
-
-
-def add_process_flags(parser: argparse.ArgumentParser) -> None:
-    """Adds the flags that make a command one of several processes; see `join_processes`."""
-    group = parser.add_argument_group("several processes, each started with the same command")
-    group.add_argument(
-        "--distributed",
-        action="store_true",
-        help="how many there are and which one this is says what launched them: Slurm, Open MPI, "
-        "Kubernetes or a TPU slice; elsewhere:",
-    )
-    group.add_argument("--coordinator_address", metavar="HOST:PORT", help="where process 0 is")
-    group.add_argument("--num_processes", type=int, help="how many there are")
-    group.add_argument("--process_id", type=int, help="which one this is, from 0")
-
-
-@contextmanager
-def ending_together() -> Iterator[None]:
-    """Around all work of one of several processes: whatever ends it early ends the others too.
-
-    An interpreter that exits waits for the others to exit as well, and these may be waiting for it
-    in a collective; so a process that fails leaves at once, and they notice and fail in turn.
-    """
-    try:
-        yield
-    except Stopped:
-        raise  # All of them stop here, after the same step.
-    except BaseException as error:
-        if jax.process_count() == 1:
-            raise
-        code = _explain(error)
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(code)
-
-
-def _explain(error: BaseException) -> int:
-    """Says what has ended this process, and returns its exit code."""
-    if isinstance(error, UserError):
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    if isinstance(error, KeyboardInterrupt):
-        print(INTERRUPTED, file=sys.stderr)
-        return 130
-    if isinstance(error, jax.errors.JaxRuntimeError) and _PEER_IS_GONE.search(str(error)):
-        reason = str(error).partition("\n")[0]
-        print(f"error: another process has ended, so this one does too ({reason})", file=sys.stderr)
-    else:
-        traceback.print_exception(error)
-    return 1
 
 
 class Preemption:
     """Hears SIGTERM, and agrees with the other processes on the moment to stop.
 
     A notice to any one process counts for all. While this is open, SIGTERM does not end the
-    process; without it, as before the first step, there is nothing to save and it does.
+    process. Before it is opened there is nothing to save, and SIGTERM does.
     """
 
     def __init__(self) -> None:
@@ -220,7 +211,7 @@ class Preemption:
         self._previous: Any = None
 
     def reached(self) -> bool:
-        """Whether to stop now; every process must call this at the same points of its way."""
+        """Returns whether to stop now; every process must call this equally often."""
         self._calls += 1
         if jax.process_count() > 1:
             # JAX listens for SIGTERM itself, and agrees on the first call that none has passed.
@@ -232,9 +223,9 @@ class Preemption:
             self._previous = signal.signal(signal.SIGTERM, self._on_signal)
         return self
 
-    def __exit__(self, *_) -> None:
+    def __exit__(self, *_: object) -> None:
         if self._previous is not None:
             signal.signal(signal.SIGTERM, self._previous)
 
-    def _on_signal(self, *_) -> None:
+    def _on_signal(self, *_: object) -> None:
         self._asked = True

@@ -1,0 +1,106 @@
+"""What commands do about processes: the flags to join several, and how a process ends.
+
+`parallel.agreement` says when which of its two mechanisms ends a run.
+"""
+
+import argparse
+import os
+import re
+import sys
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from vit_jax.errors import Stopped, UserError
+
+# What JAX raises when a collective breaks, or when another process is no longer heard of.
+_PEER_IS_GONE = re.compile("(?i:gloo|nccl|coordination)|UNAVAILABLE|DEADLINE_EXCEEDED|ABORTED")
+
+
+def add_process_flags(parser: argparse.ArgumentParser) -> None:
+    """Adds the flags that make a command one of several processes; see `join`."""
+    group = parser.add_argument_group("several processes, each started with the same command")
+    group.add_argument(
+        "--distributed",
+        action="store_true",
+        help="take the number of processes and this one's index from the launcher (Slurm, Open "
+        "MPI, Kubernetes, TPU slice). Otherwise give all three of these:",
+    )
+    group.add_argument("--coordinator_address", metavar="HOST:PORT", help="address of process 0")
+    group.add_argument("--num_processes", type=int, metavar="N", help="number of processes")
+    group.add_argument(
+        "--process_id", type=int, metavar="INDEX", help="index of this process, from 0"
+    )
+
+
+def join(arguments: argparse.Namespace, **options: Any) -> None:
+    """Joins the other processes as the flags say; call it within `fail_together`.
+
+    Args:
+      **options: others of `join_processes`.
+    """
+    from vit_jax.parallel.processes import join_processes
+
+    join_processes(
+        arguments.coordinator_address,
+        arguments.num_processes,
+        arguments.process_id,
+        distributed=arguments.distributed,
+        **options,
+    )
+
+
+@contextmanager
+def fail_together() -> Iterator[None]:
+    """Around all work of a command: whatever ends one of several processes ends the others too.
+
+    An interpreter that exits waits for the other processes to exit, and these may wait for it in a
+    collective. So a process that fails leaves at once; the others notice and fail in turn.
+    """
+    from vit_jax.parallel.processes import is_joined
+
+    try:
+        yield
+    except Stopped:
+        raise  # All of them stop here, after the same step.
+    except BaseException as error:
+        if not is_joined():
+            raise
+        code = explain(error)
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+
+
+def explain(error: BaseException) -> int:
+    """Prints what ended a command, and returns its exit code."""
+    match error:
+        case UserError():
+            print(f"error: {error}", file=sys.stderr)
+            return 2
+        case Stopped():
+            # As if SIGTERM had ended the process, so that schedulers start it again.
+            print(f"{error}; the same command resumes there", file=sys.stderr)
+            return 143
+        case KeyboardInterrupt():
+            # As if SIGINT had ended it.
+            print("interrupted; the same command resumes from the last checkpoint", file=sys.stderr)
+            return 130
+        case BrokenPipeError():
+            # Whoever read the output, such as `head`, has enough; nothing may be written at exit.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return 141
+    if _is_end_of_peer(error):
+        reason = str(error).partition("\n")[0]
+        print(f"error: another process has ended, so this one does too ({reason})", file=sys.stderr)
+    else:
+        traceback.print_exception(error)
+    return 1
+
+
+def _is_end_of_peer(error: BaseException) -> bool:
+    import jax
+
+    is_from_jax = isinstance(error, jax.errors.JaxRuntimeError)
+    return is_from_jax and _PEER_IS_GONE.search(str(error)) is not None
