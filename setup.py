@@ -26,7 +26,7 @@ setup(
         "absl-py",
         "array-record>=0.8",
         "flatbuffers",  # jax.export asks for it when it writes a file.
-        "flax>=0.12",
+        "flax>=0.12.1",
         "grain>=0.2.18",
         "importlib_resources",  # tensorflow-datasets imports it without asking for it.
         "jax>=0.10",

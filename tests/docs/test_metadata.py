@@ -1,0 +1,42 @@
+"""Versions and bounds that stand in more than one file agree."""
+
+import re
+
+import yaml
+
+from tests.docs.pages import ROOT
+from vit_jax import __version__
+
+SETUP = (ROOT / "setup.py").read_text()
+
+
+def test_the_version_is_one() -> None:
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    newest = re.search(r"^## (\S+?),? ", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
+    assert newest is not None
+    assert citation["version"] == newest[1] == __version__
+
+
+def test_the_oldest_versions_are_the_bounds_of_setup_py() -> None:
+    pins = (ROOT / "constraints-oldest.txt").read_text()
+    for package in ("jax", "flax", "optax"):
+        bound = re.search(rf'"{package}>=([\d.]+)"', SETUP)
+        pin = re.search(rf"^{package}==([\d.]+)$", pins, re.MULTILINE)
+        assert bound is not None and pin is not None
+        assert pin[1].removesuffix(".0") == bound[1].removesuffix(".0")
+
+
+def test_every_python_that_is_named_is_tested() -> None:
+    workflow = yaml.safe_load((ROOT / ".github/workflows/tests.yml").read_text())
+    named = re.findall(r'"Programming Language :: Python :: ([\d.]+)"', SETUP)
+    assert workflow["jobs"]["test"]["strategy"]["matrix"]["python"] == named
+    assert f'python_requires=">={named[0]}"' in SETUP
+
+
+def test_workflows_run_what_exists() -> None:
+    for file in (ROOT / ".github/workflows").glob("*.yml"):
+        text = file.read_text()
+        for constraints in re.findall(r"--constraint (\S+)", text):
+            assert (ROOT / constraints).exists()
+        for test in re.findall(r"\btests/\S+", text):
+            assert (ROOT / test).exists()
