@@ -4,8 +4,12 @@ import os
 import shutil
 import signal
 import tempfile
+from collections.abc import Iterator
 
 import pytest
+
+from tests.eight_devices import EightDevices
+from tests.eight_devices import eight_devices as start_eight_devices
 
 os.environ["JAX_PLATFORMS"] = "cpu"
 # Tests compile much and compute little.
@@ -37,3 +41,10 @@ def pytest_unconfigure() -> None:
 def no_compile_cache(monkeypatch: pytest.MonkeyPatch) -> None:
     """Processes that the test starts compile all that they run."""
     monkeypatch.delenv(_CACHE)
+
+
+@pytest.fixture(scope="session")
+def eight_devices(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EightDevices]:
+    """A process with eight simulated devices, started when the first test asks for it."""
+    with start_eight_devices(tmp_path_factory.mktemp("eight_devices") / "log") as process:
+        yield process

@@ -1,98 +1,18 @@
 """Every family of models takes two steps on meshes of eight simulated devices, as on one."""
 
-import os
-import subprocess
-import sys
-
 import jax
+import numpy as np
 import pytest
 from jax import P
 from jax.sharding import AbstractMesh
 
+from tests.eight_devices import EightDevices
+from tests.programs.two_steps import one_device, two_steps
 from vit_jax.models.config import ModelConfig
 from vit_jax.models.functional import abstract_params
+from vit_jax.parallel.mesh import MeshConfig
 from vit_jax.parallel.sharding import partition_spec, state_shardings
 
-TWO_STEPS = """
-import sys
-import jax, jax.numpy as jnp, numpy as np
-from vit_jax.models.config import ModelConfig
-from vit_jax.models.functional import abstract_params, init_params
-from vit_jax.parallel.mesh import MeshConfig, make_mesh
-from vit_jax.parallel.sharding import OnMesh, batch_sharding, replicated, state_shardings
-from vit_jax.training.optimizer import OptimizerConfig, make_optimizer, make_schedule
-from vit_jax.training.step import init_state, make_train_step
-from vit_jax.training.supervised import Supervised
-
-name, options, split_paths = sys.argv[1], eval(sys.argv[2]), sys.argv[3].split()
-model = ModelConfig(name, image_size=16, num_classes=10, **options).following()
-RATE = 0.1
-config = OptimizerConfig("sgd", lr=RATE, schedule="constant", micro_batches=2)
-optimizer = make_optimizer(config, make_schedule(config, 10), abstract_params(model))
-rng = np.random.default_rng(0)
-batch = {
-    "images": rng.integers(0, 256, (16, 16, 16, 3), np.uint8),
-    "labels": rng.integers(0, 10, 16, np.int32),
-    "weights": np.array([0] + [1] * 15, np.float32),
-}
-
-
-def init():
-    params = init_params(model, 0)
-    # With the zeros of the head and of the units' last norms, few other gradients are seen.
-    params = jax.tree.map(lambda leaf: jnp.where(leaf == 0, 0.3, leaf), params)
-    head = params["head"]["kernel"]
-    params["head"]["kernel"] = jax.random.normal(jax.random.key(1), head.shape)
-    return init_state(params, optimizer, average=True)
-
-
-def run(config, devices):
-    mesh = make_mesh(config, devices)
-    shardings = state_shardings(jax.eval_shape(init), mesh)
-    step = make_train_step(
-        Supervised(model, OnMesh(mesh, config.sequence), label_smoothing=0.1, flip=True),
-        optimizer, mesh, micro_batches=2, average=0.9, seed=0,
-    )
-    step = jax.jit(
-        step,
-        in_shardings=(shardings, batch_sharding(mesh)),
-        out_shardings=(shardings, replicated(mesh)),
-    )
-    states, losses = [jax.device_put(start, shardings)], []
-    for _ in range(2):
-        state, metrics = step(states[-1], jax.device_put(batch, batch_sharding(mesh)))
-        states.append(state)
-        losses.append(metrics["loss"])
-    parts = {}
-    for path, leaf in jax.tree_util.tree_leaves_with_path(state.params):
-        path = jax.tree_util.keystr(path, simple=True, separator="/")
-        parts[path] = leaf.size // leaf.addressable_shards[0].data.size
-    before, after, _ = (jax.device_get(state.params) for state in states)
-    grads = jax.tree.map(lambda a, b: (a - b) / RATE, before, after)
-    return grads, jax.device_get(losses), parts
-
-
-assert jax.device_count() == 8
-MESHES = [
-    MeshConfig(data=2, fsdp=2, tensor=2, sequence=True), MeshConfig(), MeshConfig(data=1, tensor=8),
-    MeshConfig(data=1, fsdp=8),
-]
-if name.startswith("BiT"):  # The other ResNet has had them.
-    del MESHES[1:3]
-with jax.default_matmul_precision("highest"):
-    start = jax.device_get(jax.jit(init)())
-    grads, losses, _ = run(MeshConfig(), jax.devices()[:1])
-    largest = max(np.abs(leaf).max() for leaf in jax.tree.leaves(grads))
-    assert np.median([np.abs(leaf).max() for leaf in jax.tree.leaves(grads)]) > 0.01 * largest
-    assert losses[0] != losses[1]
-    for mesh in MESHES:
-        sharded_grads, sharded_losses, parts = run(mesh, jax.devices())
-        np.testing.assert_allclose(sharded_losses, losses, rtol=1e-5)
-        jax.tree.map(
-            lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5 * largest), sharded_grads, grads
-        )
-assert all(parts[path] == 8 for path in split_paths), parts
-"""
 RESNET = {"stages": (1, 1)}
 MODELS = {
     "ViT-Ti/8": (
@@ -112,19 +32,43 @@ MODELS = {
 }
 
 
-@pytest.mark.parametrize("name", MODELS)
-def test_loss_and_gradients_are_the_same_on_every_mesh(name):
+# The first has every axis. The others, and what they must split in eight parts, take longer.
+EVERY_AXIS = MeshConfig(data=2, fsdp=2, tensor=2, sequence=True)
+FSDP = MeshConfig(data=1, fsdp=8)
+OTHERS = {"data": MeshConfig(), "tensor": MeshConfig(data=1, tensor=8), "fsdp": FSDP}
+
+
+def _cases():
+    for name in MODELS:
+        # One process takes the steps on one device once for all meshes.
+        group = pytest.mark.xdist_group(name)
+        yield pytest.param(name, EVERY_AXIS, marks=group, id=f"{name}-2x2x2")
+        for axis, mesh in OTHERS.items():
+            # The other ResNet has the first two.
+            if not name.startswith("BiT") or axis == "fsdp":
+                yield pytest.param(name, mesh, marks=[group, pytest.mark.slow], id=f"{name}-{axis}")
+
+
+@pytest.mark.parametrize(("name", "mesh"), _cases())
+def test_loss_and_gradients_are_the_same_on_every_mesh(
+    name: str, mesh: MeshConfig, eight_devices: EightDevices
+) -> None:
     options, split = MODELS[name]
-    environment = os.environ | {
-        # Hardly optimized, for compiling is what takes the time.
-        "XLA_FLAGS": "--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0",
-        "JAX_PLATFORMS": "cpu",
-    }
-    command = [sys.executable, "-c", TWO_STEPS, name, repr(options), " ".join(split)]
-    result = subprocess.run(command, env=environment, capture_output=True, text=True)
-    assert result.returncode == 0, result.stderr
-    # That XLA had to gather an activation whole, for lack of a better way.
-    assert "Involuntary full rematerialization" not in result.stderr
+    model = ModelConfig(name, image_size=16, num_classes=10, **options).following()
+    expected = eight_devices.run(one_device, model)
+    found = eight_devices.run(two_steps, model, mesh, 8)
+    largest = [np.abs(leaf).max() for leaf in jax.tree.leaves(expected.grads)]
+    # The gradients can be told apart from noise.
+    assert np.median(largest) > 0.01 * max(largest)
+    assert expected.losses[0] != expected.losses[1]
+    np.testing.assert_allclose(found.losses, expected.losses, rtol=1e-5)
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5 * max(largest)),
+        found.grads,
+        expected.grads,
+    )
+    if mesh == FSDP:
+        assert all(found.parts[path] == 8 for path in split), found.parts
 
 
 def _mesh(data=1, fsdp=1, tensor=1):
