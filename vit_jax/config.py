@@ -24,6 +24,9 @@ from vit_jax.spelling import nearest
 _NAMED_VALUES = {"true": True, "false": False, "none": None, "null": None}
 _module_count = itertools.count()
 
+MODULE_PREFIX = "_vit_jax_config_"
+"""Starts the names under which config files are imported; no other process can import them."""
+
 
 def load_config(spec: str, overrides: Sequence[str] = ()) -> dict[str, Any]:
     """Runs a config file and returns its config, overridden, as a plain nested dict.
@@ -153,7 +156,7 @@ def _run_file(name: str, file: Path, argument: str | None) -> Any:
 
 
 def _load_function(name: str, file: Path) -> Callable[..., Any]:
-    unique = f"_vit_jax_config_{next(_module_count)}_{file.stem}"
+    unique = f"{MODULE_PREFIX}{next(_module_count)}_{file.stem}"
     loader = _SourceLoader(unique, str(file))
     spec = importlib.util.spec_from_file_location(unique, file, loader=loader)
     assert spec is not None

@@ -140,10 +140,9 @@ def test_stop_names_the_file_at_every_call(open_loader):
     for _ in range(2):
         with pytest.raises(UserError) as caught:
             next(loader)
-        assert str(caught.value) == (
-            "folder/3.png: cannot read the image (not in a known format); mend or remove it, or go "
-            "on without such images with --config.data.on_error=skip"
-        )
+        message = str(caught.value)
+        assert message.startswith("folder/3.png: cannot read the image (not in a known format); ")
+        assert message.endswith("--config.data.on_error=skip")
 
 
 def test_skip_counts_and_names_them(open_loader, caplog):
@@ -378,5 +377,5 @@ def test_on_eight_devices():
 def test_too_little_shared_memory_is_told_before_any_worker_starts(open_loader, monkeypatch):
     usage = shutil.disk_usage("/")._replace(free=2**10)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
-    with pytest.raises(UserError, match="/dev/shm has 0 MiB free, and config.data.workers=3 needs"):
+    with pytest.raises(UserError, match="/dev/shm has 0 MiB free, .*config.data.workers=3 needs"):
         next(open_loader(workers=3))

@@ -1,23 +1,21 @@
-"""The loader: worker processes, the threads between them and the devices, and nothing random."""
+"""The loader: from workers or threads to batches on the devices. Nothing here is random."""
 
 import logging
-import multiprocessing
 import os
 import queue
-import shutil
-import signal
 import threading
 import time
 from collections.abc import Iterator
+from types import TracebackType
 from typing import Any, Literal, Self
 
 import grain
 import jax
 import numpy as np
-from absl import flags
 from jax.sharding import NamedSharding
 
 from vit_jax.data.batches import Chunks
+from vit_jax.data.workers import check_shared_memory, in_workers
 from vit_jax.errors import UserError
 
 # The arrays of `batch_spec` by name.
@@ -25,11 +23,10 @@ Batch = dict[str, jax.Array]
 
 _log = logging.getLogger(__name__)
 
-# Batches that wait on the devices, and chunks that wait in each worker.
+# Batches that wait on the devices.
 _DEVICE_PREFETCH = 2
-_WORKER_PREFETCH = 2
 _READ_THREADS = 4
-_SHARED_MEMORY = "/dev/shm"
+_CHUNKS_PER_THREAD = 2
 
 
 def local_rows(batch_size: int, sharding: NamedSharding) -> np.ndarray:
@@ -44,14 +41,15 @@ class Loader:
     A batch holds the arrays of `batch_spec`, global and sharded over the mesh.
 
     Args:
-      on_error: "stop" raises a UserError at the first image that cannot be read; "skip" logs each,
-        "ignore" does not: the reader finds weight 0.
-
-    Raises:
-      UserError: there is too little shared memory for the workers.
+      workers: processes that decode and crop; 0 does it in threads of this process.
+      on_error: what an image that cannot be read does, besides weight 0: "stop" raises a
+        UserError, "skip" logs a line, "ignore" does nothing.
 
     Attributes:
       waited: seconds that the consumer has spent waiting for batches.
+
+    Raises:
+      UserError: there is too little shared memory for the workers.
     """
 
     def __init__(
@@ -63,9 +61,9 @@ class Loader:
         stop: int,
         workers: int,
         on_error: Literal["stop", "skip", "ignore"],
-    ):
+    ) -> None:
         if workers:
-            _check_shared_memory(chunks, workers)
+            check_shared_memory(chunks, workers)
         self.waited = 0.0
         self._sharding = sharding
         self._chunks = chunks
@@ -86,7 +84,7 @@ class Loader:
         self.waited += time.perf_counter() - began
         if isinstance(item, dict):
             return item
-        self._queue.put(item)  # The last one: whoever asks again gets the same answer.
+        self._queue.put(item)  # Every further call gets the same answer.
         if item is None:
             raise StopIteration
         raise item
@@ -94,7 +92,12 @@ class Loader:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *_) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
         self.close()
 
     def close(self) -> None:
@@ -111,7 +114,7 @@ class Loader:
             self._put(None)
         except _Closed:
             pass
-        except BaseException as error:  # Handed to the consumer, whose thread it concerns.
+        except BaseException as error:  # Raised again in the consumer's thread.
             self._put(error)
         finally:
             if chunks is not None:
@@ -134,11 +137,11 @@ class Loader:
         errors = tuple(error for piece in pieces for error in piece["errors"])
         if errors and self._on_error == "stop":
             raise UserError(
-                f"{errors[0]}; mend or remove it, or go on without such images with "
+                f"{errors[0]}; mend or remove it, or train without such images: "
                 "--config.data.on_error=skip"
             )
         for error in errors if self._on_error == "skip" else ():
-            _log.warning("left out: %s", error)
+            _log.warning("skipped %s", error)
         return {
             name: self._to_devices(np.concatenate([piece[name] for piece in pieces]))
             for name in self._chunks.spec
@@ -160,10 +163,10 @@ class _Closed(Exception):
     """The loader was closed in the middle of a batch."""
 
 
-class _EndlessChunks:
-    """Chunks as a data set of Grain, which wants a length."""
+class _ChunksUntil:
+    """The chunks before an end, as a sequence: Grain wants a length."""
 
-    def __init__(self, chunks: Chunks, length: int):
+    def __init__(self, chunks: Chunks, length: int) -> None:
         self._chunks, self._length = chunks, length
 
     def __len__(self) -> int:
@@ -173,57 +176,11 @@ class _EndlessChunks:
         return self._chunks[index]
 
 
-def _read(chunks: Chunks, start: int, stop: int, workers: int) -> grain.IterDataset:
+def _read(chunks: Chunks, start: int, stop: int, workers: int) -> grain.IterDataset[Any]:
     per_batch = chunks.chunks_per_batch
-    source = _EndlessChunks(chunks, stop * per_batch)
+    source = _ChunksUntil(chunks, stop * per_batch)
     dataset = grain.MapDataset.source(source)[start * per_batch :]
-    if workers == 0:
-        threads = min(_READ_THREADS, os.cpu_count() or 1)
-        return dataset.to_iter_dataset(grain.ReadOptions(threads, threads * _WORKER_PREFETCH))
-    if not flags.FLAGS.is_parsed():
-        flags.FLAGS.mark_as_parsed()  # Grain reads flags of its own; their defaults will do.
-    # No threads within the workers, which read ahead as it is.
-    options = grain.MultiprocessingOptions(workers, _WORKER_PREFETCH)
-    return dataset.to_iter_dataset(grain.ReadOptions(0, 0)).mp_prefetch(options, _start_worker)
-
-
-def _check_shared_memory(chunks: Chunks, workers: int) -> None:
-    """Workers hand over their chunks in shared memory, of which containers may have little.
-
-    Raises:
-      UserError: there is too little of it.
-    """
-    height, width = chunks.size
-    # Of each worker: the chunks that wait, one that it makes, and one that is being copied.
-    needed = workers * (_WORKER_PREFETCH + 2) * chunks.chunk_rows * height * width * 3
-    if os.path.isdir(_SHARED_MEMORY):
-        free = shutil.disk_usage(_SHARED_MEMORY).free
-        if free < needed:
-            raise UserError(
-                f"{_SHARED_MEMORY} has {free // 2**20} MiB free, and config.data.workers={workers} "
-                f"needs {-(-needed // 2**20)}; enlarge it (docker run --shm-size), or use fewer "
-                "workers"
-            )
-
-
-def _start_worker(index: int, count: int) -> None:
-    """Runs first in each worker process."""
-    del index, count
-    # Ctrl-C and a scheduler's SIGTERM reach the whole process group: the main process, which may
-    # have a state to save first, ends its workers itself.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    # Should the host code ever touch JAX, it must not take the accelerator. JAX is imported by
-    # now and reads its environment no more.
-    jax.config.update("jax_platforms", "cpu")
-    # Not getppid: the parent may have died while this process was starting.
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-    threading.Thread(target=_die_with, args=(parent.pid,), daemon=True).start()
-
-
-def _die_with(parent: int | None) -> None:
-    """Ends this process when its parent is gone, be it by SIGKILL."""
-    while os.getppid() == parent:
-        time.sleep(1)
-    os._exit(1)
+    if workers:
+        return in_workers(dataset, workers)
+    threads = min(_READ_THREADS, os.cpu_count() or 1)
+    return dataset.to_iter_dataset(grain.ReadOptions(threads, threads * _CHUNKS_PER_THREAD))

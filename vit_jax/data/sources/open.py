@@ -1,9 +1,74 @@
-"""Opens a data set by name: a folder of images or a TFDS data set."""
+"""Opens a data set by name: a folder of images, a TFDS data set, or a registered kind.
+
+A config file can register a source of its own (`register_source`), which is then opened by
+`KIND:REST`, such as `--config.data.dataset=shapes:1000`.
+"""
 
 from __future__ import annotations
 
+import re
+from collections.abc import Callable
+from typing import TypeVar
+
 from vit_jax.data.sources.records import Source
+from vit_jax.data.sources.slices import Slices
+from vit_jax.data.sources.splits import split_names, split_ranges
 from vit_jax.errors import UserError
+from vit_jax.spelling import nearest
+
+# Takes what follows `KIND:`, the name of one split, and where data sets lie, if that was given.
+Opener = Callable[[str, str, str | None], Source]
+_O = TypeVar("_O", bound=Opener)
+
+_KIND = r"[a-z][a-z0-9_]+"
+# What follows the colon of a TFDS name, such as `mnist:3.0.*/no_config`.
+_VERSION = r"(\d+|\*)\.(\d+|\*)\.(\d+|\*)(/|$)"
+_openers: dict[str, Opener] = {}
+
+
+def register_source(kind: str) -> Callable[[_O], _O]:
+    """Makes `KIND:REST` a data set, for this process and its data workers.
+
+    Decorates a function or class that is called with (rest, split, data_dir) and returns a
+    `Source`, such as the class of the source itself:
+
+        @register_source("shapes")
+        class Shapes:
+            class_names, max_labels = ("square", "disc"), None
+
+            def __init__(self, rest: str, split: str, data_dir: str | None) -> None:
+                self.name, self.count = f"shapes:{rest}/{split}", int(rest)
+
+            def __len__(self) -> int:
+                return self.count
+
+            def __getitem__(self, index: int) -> Record:
+                return Record(draw(index), index % 2, f"{self.name}[{index}]")
+
+            def fingerprint(self) -> str:
+                return self.name
+
+    `split` is always the name of one split, such as "train": slices and sums of splits are made
+    from what is returned. A mistake in `rest` or `split` is best raised as `UserError`. The source
+    is pickled for data workers, its class included, so that it can stand in a config file, a
+    script or a notebook; open files belong into the first `__getitem__`.
+
+    A kind that is registered again replaces the former one, as when a config file is read again.
+    A TFDS name with a version, such as `mnist:3.0.1`, would be taken for a kind `mnist`.
+
+    Args:
+      kind: lower-case letters, digits and `_`, at least two.
+    """
+    if re.fullmatch(_KIND, kind) is None:
+        raise ValueError(
+            f"kind {kind!r} of a source: use at least two lower-case letters, digits or _"
+        )
+
+    def register(opener: _O) -> _O:
+        _openers[kind] = opener
+        return opener
+
+    return register
 
 
 def open_source(
@@ -18,35 +83,45 @@ def open_source(
     """Opens part of a data set.
 
     Args:
-      dataset: a folder of images (see `is_folder` for what counts as one and `folder.py` for its
-          layouts), or a TFDS name such as "cifar10" or "imagenet_v2/matched-frequency:3.0.0".
+      dataset: a folder of images (`is_folder` states what counts as one, `folder.py` its layouts),
+        a registered kind and what its opener takes (`shapes:1000`), or a TFDS name such as
+        "cifar10" or "imagenet_v2/matched-frequency:3.0.0".
       split: in TFDS syntax: "train", "train[:98%]", "train[100:200]+test", "all".
-      data_dir: where TFDS keeps its data sets; None is TFDS's default (`TFDS_DATA_DIR`, else
-          ~/tensorflow_datasets). Folders do not read it.
-      test_fraction: the share of each class, above 0 and below 1, that becomes the split "test"
-          of a folder which has no splits of its own.
-      label: which feature of a TFDS data set is the label, as in `tfds_features.py`.
-      max_labels: the most labels that a record may have where it has any number of them; None is
-          64. A record with more is an error when it is read.
+      data_dir: where TFDS keeps its data sets; None is TFDS's default (`TFDS_DATA_DIR`, otherwise
+        ~/tensorflow_datasets). Folders do not read it.
+      test_fraction: share of each class, above 0 and below 1, that becomes the split "test" of a
+        folder without splits.
+      label: which feature of a TFDS data set is the label; see `tfds_features.py`.
+      max_labels: the most labels that a record may have, in a TFDS data set whose records have
+        any number of them. None is 64. A record with more is an error when it is read.
 
     Raises:
       NoDataError: there is no such TFDS data set, or it is not prepared.
-      UserError: there is no such folder or split, or no record in it, or `test_fraction` or
-          `label` would be ignored.
+      UserError: the folder or split does not exist, it holds no record, or `test_fraction` or
+        `label` would be ignored.
     """
     if is_folder(dataset):
-        if label is not None:
-            raise UserError(
-                f"label={label!r} would be ignored: the classes of {dataset} are its folders; "
-                "leave it out"
-            )
+        _refuse(label, "label", f"the classes of {dataset} are its folders")
         from vit_jax.data.sources.folder import FolderSource
 
         return FolderSource(dataset, split, test_fraction)
-    if test_fraction is not None:
+    _refuse(
+        test_fraction,
+        "test_fraction",
+        f"data set {dataset!r} is not a folder of classes",
+        " and slice a split instead, such as train[:90%]",
+    )
+    kind, colon, rest = dataset.partition(":")
+    if colon and kind in _openers:
+        _refuse(label, "label", f"{dataset!r} is a source of the registered kind {kind!r}")
+        source = _open_registered(kind, rest, split, data_dir)
+        if source.max_labels is not None and max_labels not in (None, source.max_labels):
+            _refuse(max_labels, "max_labels", f"{source.name} sets it to {source.max_labels}")
+        return source
+    if re.fullmatch(_KIND, kind) and colon and re.match(_VERSION, rest) is None:
         raise UserError(
-            f"test_fraction={test_fraction} would be ignored: data set {dataset!r} is not a folder "
-            "of classes; leave it out and slice a split instead, such as train[:90%]"
+            f"data set {dataset!r}: no kind {kind!r} is registered{nearest(kind, _openers)} (a "
+            "config file that calls register_source must be given with --config)"
         )
     from vit_jax.data.sources.tfds import open_tfds
 
@@ -56,3 +131,26 @@ def open_source(
 def is_folder(dataset: str) -> bool:
     """Whether `dataset` names a folder: it starts with "/", "./", "../" or "~"."""
     return dataset.startswith(("/", "./", "../", "~"))
+
+
+def _open_registered(kind: str, rest: str, split: str, data_dir: str | None) -> Source:
+    dataset = f"{kind}:{rest}"
+    names = split_names(split)
+    splits = {name: _openers[kind](rest, name, data_dir) for name in names}
+    for source in splits.values():
+        missing = [
+            each for each in ("name", "class_names", "max_labels") if not hasattr(source, each)
+        ]
+        if missing:
+            raise UserError(
+                f"data set {dataset!r}: {type(source).__name__} has no {missing[0]!r}; a source "
+                "needs what vit_jax.data.sources.records.Source lists"
+            )
+    lengths = {name: [len(source)] for name, source in splits.items()}
+    ranges = split_ranges(split, lengths, dataset)
+    return splits[split] if split in splits else Slices(f"{dataset}/{split}", splits, ranges)
+
+
+def _refuse(value: object, option: str, reason: str, more: str = "") -> None:
+    if value is not None:
+        raise UserError(f"{option}={value!r} would be ignored: {reason}; leave it out{more}")

@@ -66,6 +66,12 @@ def split_ranges(
     return ranges
 
 
+def split_names(spec: str) -> tuple[str, ...]:
+    """The splits that a TFDS split spec names, each once: "train[:10%]+test" has train and test."""
+    terms = (term.partition("[")[0].strip() for term in spec.split("+"))
+    return tuple(dict.fromkeys(terms))
+
+
 def locate(ranges: Sequence[SplitRange], index: int) -> tuple[str, int]:
     """Returns the split, and the position in it, of record `index` of the joined `ranges`."""
     rest = index

@@ -1,0 +1,39 @@
+"""Slices of splits of any source, such as `train[:90%]` or `train+test`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from vit_jax.data.sources.records import Record, Source
+from vit_jax.data.sources.splits import SplitRange, locate
+
+
+class Slices:
+    """The records of some ranges of some splits, one range after the other.
+
+    Args:
+      name: names the slices in messages.
+      splits: a source for each split; all have the same classes.
+      ranges: what to take of each split.
+    """
+
+    def __init__(
+        self, name: str, splits: Mapping[str, Source], ranges: Sequence[SplitRange]
+    ) -> None:
+        first = next(iter(splits.values()))
+        self.name = name
+        self.class_names = first.class_names
+        self.max_labels = first.max_labels
+        self._splits, self._ranges = splits, ranges
+
+    def __len__(self) -> int:
+        return sum(stop - start for _, start, stop in self._ranges)
+
+    def __getitem__(self, index: int) -> Record:
+        split, position = locate(self._ranges, index)
+        return self._splits[split][position]
+
+    def fingerprint(self) -> str:
+        """The ranges, and the fingerprints of what they are taken from."""
+        ranges = "+".join(f"{split}[{start}:{stop}]" for split, start, stop in self._ranges)
+        return "/".join([ranges, *(source.fingerprint() for source in self._splits.values())])
