@@ -55,7 +55,7 @@ def main(model: str, repeats: int) -> None:
 
     import vit_jax
     from vit_jax.models.functional import model_params
-    from vit_jax.weights.files import Layout, write_weights
+    from vit_jax.weights.files import write_weights
 
     made = vit_jax.create_model(model)
     params = model_params(made)
@@ -63,7 +63,7 @@ def main(model: str, repeats: int) -> None:
     print(
         f"{model}: parameters of {size / 1e6:.0f} MB; jax {jax.__version__}, numpy {np.__version__}"
     )
-    layouts: tuple[tuple[Layout, str], ...] = (("google", "w.npz"), ("timm", "w.safetensors"))
+    layouts = (("google", "w.npz"), ("timm", "w.safetensors"))
     with tempfile.TemporaryDirectory() as directory:
         for layout, file in layouts:
             path = Path(directory) / file

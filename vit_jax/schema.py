@@ -48,6 +48,17 @@ def build(section: type[T], values: Mapping[str, Any], where: str = "config") ->
     return _build(section, values, where, _dotted_keys(section, where))
 
 
+def convert(section: type, values: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """Returns some fields of a dataclass, checked and converted to their types as in `build`.
+
+    The dataclass is not built, so missing fields stay missing. For `dataclasses.replace`.
+
+    Raises:
+      UserError: for an unknown key or a value of the wrong type.
+    """
+    return _arguments(section, values, where, _dotted_keys(section, where))
+
+
 def to_dict(section: Any) -> dict[str, Any]:
     """Returns a dataclass as nested dicts and lists that JSON can hold; `build` inverts it.
 
@@ -119,21 +130,28 @@ def _build(section: type[T], values: Any, where: str, places: dict[str, str]) ->
         raise _wrong_type(section, values, where)
     if (kinds := _kinds_of(section)) is not None:
         section, values = _choose_kind(section, kinds, values, where)
-    hints = get_type_hints(section)
-    fields = {field.name: field for field in _fields(section)}
-    for key in values:
-        if key not in fields:
-            raise UserError(f"{where}.{key}: no such key{_hint(str(key), section, places)}")
-    arguments = {
-        key: _convert(hints[key], value, f"{where}.{key}", places) for key, value in values.items()
-    }
-    for name, field in fields.items():
-        if name not in values and _is_required(field):
-            raise UserError(f"{where}.{name}: required ({_words(hints[name])}), but not set")
+    arguments = _arguments(section, values, where, places)
+    for field in _fields(section):
+        if field.name not in values and _is_required(field):
+            words = _words(get_type_hints(section)[field.name])
+            raise UserError(f"{where}.{field.name}: required ({words}), but not set")
     try:
         return section(**arguments)
     except UserError as error:
         raise UserError(f"{where}: {error}") from error
+
+
+def _arguments(
+    section: type, values: Mapping[str, Any], where: str, places: dict[str, str]
+) -> dict[str, Any]:
+    hints = get_type_hints(section)
+    names = {field.name for field in _fields(section)}
+    for key in values:
+        if key not in names:
+            raise UserError(f"{where}.{key}: no such key{_hint(str(key), section, places)}")
+    return {
+        key: _convert(hints[key], value, f"{where}.{key}", places) for key, value in values.items()
+    }
 
 
 def _choose_kind(

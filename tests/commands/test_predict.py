@@ -24,7 +24,7 @@ from vit_jax.commands.predict import list_files
 from vit_jax.inference import prediction
 from vit_jax.models.config import ModelConfig
 from vit_jax.preprocessing import PreprocessingConfig
-from vit_jax.weights.files import Layout, write_weights
+from vit_jax.weights.files import write_weights
 
 MODEL = dataclasses.replace(
     SMALL,
@@ -313,7 +313,7 @@ def test_four_devices_say_the_same(
 
 @pytest.mark.parametrize("layout", ["google", "huggingface"])
 def test_after_the_sigmoid_loss_each_class_has_its_own_probability(
-    layout: Layout, photos: Path, tmp_path: Path
+    layout: str, photos: Path, tmp_path: Path
 ) -> None:
     params = random_params(MODEL)
     params["head"]["kernel"] *= 0.2

@@ -265,7 +265,7 @@ def test_training_starts_at_a_released_file(
     arguments += ["--config.optimizer.lr=1e-30", "--config.optimizer.warmup_steps=0"]
     assert main(["train", *arguments, f"--workdir={tmp_path / 'run'}"]) == 0
     assert "head 7 -> 10 classes, zero-initialised" in caplog.text
-    assert "assumed, for nothing" in caplog.text and "gelu=tanh, norm_epsilon=1e-06" in caplog.text
+    assert "assumed: gelu=tanh, norm_epsilon=1e-06" in caplog.text
     params, started = open_weights(tmp_path / "run").params, random_params(released)
     for leaves in (params, started):
         del leaves["head"]

@@ -25,7 +25,7 @@ from vit_jax.models.config import ModelConfig
 from vit_jax.models.functional import model_params
 from vit_jax.preprocessing import PreprocessingConfig
 from vit_jax.weights.files import write_weights
-from vit_jax.weights.layouts.timm import write_config
+from vit_jax.weights.layouts.timm_config import write_config
 
 SIZES = {"Ti": "vit_tiny_patch16_224", "S": "vit_small_patch16_224", "B": "vit_base_patch16_224"}
 SMALL = {"embed_dim": 48, "depth": 2, "num_heads": 3, "img_size": 64, "num_classes": 7}

@@ -273,7 +273,7 @@ def test_two_names_for_one_parameter_are_an_error():
     assert "second name for blocks/norm2/bias" in refusal(from_google, flat | extra)
     extra = {"Transformer/encoderblock/LayerNorm_2/bias": np.zeros((2, 48), np.float32)}
     message = refusal(from_google, flat | extra)
-    assert "blocks/norm2/bias is there both block by block and stacked" in message
+    assert "blocks/norm2/bias both block by block and stacked" in message
 
 
 def test_parameters_without_a_google_name_are_listed():

@@ -9,8 +9,8 @@ from tests.small_models import SMALL, assert_same, random_params, refusal
 from vit_jax.preprocessing import PreprocessingConfig
 from vit_jax.weights.files import open_weights, write_weights
 from vit_jax.weights.layouts.huggingface import (
+    HUGGINGFACE,
     from_huggingface,
-    is_huggingface,
     read_config,
     to_huggingface,
     write_config,
@@ -97,8 +97,11 @@ def test_each_value_has_its_place():
 
 
 def test_the_names_of_a_file_tell_the_layout():
-    assert is_huggingface(set(CLASSIFIER)) and is_huggingface(set(ENCODER))
-    assert not is_huggingface({"embedding/kernel", "patch_embed.proj.weight", "conv1.weight"})
+    assert HUGGINGFACE.matches(CLASSIFIER, {}) and HUGGINGFACE.matches(ENCODER, {})
+    assert HUGGINGFACE.matches(ENCODER, {"config.json": {"model_type": "vit"}})
+    assert not HUGGINGFACE.matches(ENCODER, {"config.json": {"model_type": "dinov2"}})
+    others = {"embedding/kernel", "patch_embed.proj.weight", "conv1.weight"}
+    assert not HUGGINGFACE.matches(others, {})
 
 
 @pytest.mark.parametrize(
@@ -183,20 +186,21 @@ def test_what_a_config_says():
         "patch_size": 16,
         "qkv_bias": True,
     }
-    assert read_config(config, None) == {
+    described = read_config(config, None)
+    assert described.values == {
         "image_size": 224,
         "num_heads": 3,
         "gelu": "exact",
         "norm_epsilon": 1e-12,
-        "class_names": ("a", "c", "k"),  # by number
     }
+    assert described.class_names == ("a", "c", "k")  # by number
     default = {"id2label": {"0": "LABEL_0", "1": "LABEL_1"}}
-    assert "class_names" not in read_config(config | default, None)
-    assert read_config(config | {"image_size": [224, 320]}, None)["image_size"] == (224, 320)
-    assert read_config(config | {"hidden_act": "gelu_pytorch_tanh"}, None)["gelu"] == "tanh"
+    assert read_config(config | default, None).class_names is None
+    assert read_config(config | {"image_size": [224, 320]}, None).values["image_size"] == (224, 320)
+    assert read_config(config | {"hidden_act": "gelu_pytorch_tanh"}, None).values["gelu"] == "tanh"
     # The library's defaults.
     del config["layer_norm_eps"], config["num_attention_heads"], config["hidden_act"]
-    values = read_config(config, None)
+    values = read_config(config, None).values
     assert (values["norm_epsilon"], values["num_heads"], values["gelu"]) == (1e-12, 12, "exact")
     assert "hidden_act='relu'" in refusal(read_config, config | {"hidden_act": "relu"}, None)
 
@@ -234,7 +238,7 @@ def test_what_a_config_says():
     ],
 )
 def test_what_a_preprocessor_says(preprocessor, expected):
-    assert read_config({"model_type": "vit"}, preprocessor)["preprocessing"] == expected
+    assert read_config({"model_type": "vit"}, preprocessor).values["preprocessing"] == expected
 
 
 def test_what_is_written_for_transformers():

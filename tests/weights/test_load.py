@@ -289,7 +289,7 @@ def test_what_is_assumed_is_said_once(tmp_path, caplog):
     read, said = _logged(caplog)
     assert read == f"weights of {path}"
     assumed = "gelu=tanh, norm_epsilon=1e-06, mean=[0.5, 0.5, 0.5]"
-    assert said.startswith(f"assumed, for nothing beside the weights says so: {assumed}")
+    assert f"assumed: {assumed}" in said
 
 
 def test_nan_never_comes_in(tmp_path):

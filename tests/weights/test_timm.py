@@ -5,7 +5,7 @@ import pytest
 
 from tests.small_models import SMALL, assert_same, random_params, refusal
 from vit_jax.weights.files import write_weights
-from vit_jax.weights.layouts.timm import from_timm, is_timm, to_timm
+from vit_jax.weights.layouts.timm import TIMM, from_timm, to_timm
 
 # Names and shapes of timm's vit_tiny_patch16_224 with patch_size=8, img_size=16, embed_dim=32,
 # num_heads=2, depth=2, num_classes=5.
@@ -93,8 +93,8 @@ def test_each_value_has_its_place():
 
 
 def test_the_names_of_a_file_tell_the_layout():
-    assert is_timm(set(_file()))
-    assert not is_timm({"embedding/kernel", "vit.embeddings.cls_token"})
+    assert TIMM.matches(_file(), {})
+    assert not TIMM.matches({"embedding/kernel", "vit.embeddings.cls_token"}, {})
 
 
 @pytest.mark.parametrize(

@@ -6,47 +6,56 @@ import os
 from vit_jax.commands.arguments import file_path, image_size
 from vit_jax.errors import UserError
 
-LAYOUTS = ("google", "timm", "huggingface", "stablehlo")
-
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds this command's flags."""
+    from vit_jax.inference.export import export_named, export_names
+    from vit_jax.weights.layouts.registry import layout_named, layout_names
+
+    suffixes = {name: layout_named(name).suffix for name in layout_names()}
+    suffixes |= {name: export_named(name).suffix for name in export_names()}
+    endings = ", ".join(f"{suffix} for {name}" for name, suffix in suffixes.items())
     parser.add_argument(
         "--source",
         required=True,
-        help="a file, the directory of a run that has ended, or the name of a released file",
+        help="a weight file, the directory of a finished run, or the name of a released file",
     )
     parser.add_argument(
         "--target",
         required=True,
         type=file_path,
-        help="the new file: .npz for google, .safetensors for timm and huggingface (called "
-        "model.safetensors it gets the hub's config.json too), .stablehlo for stablehlo",
+        help=f"the new file: {endings}. Named model.safetensors, it gets the hub's config.json too",
     )
-    parser.add_argument("--layout", required=True, choices=LAYOUTS, help="names and format")
+    parser.add_argument(
+        "--layout",
+        required=True,
+        choices=list(suffixes),
+        help="names and format of the new file",
+    )
     parser.add_argument(
         "--image_size",
         type=image_size,
-        help="pixels, or HEIGHTxWIDTH, to which positions are resized (that of the source)",
+        help="pixels, one side or HEIGHTxWIDTH, to which positions are resized (default: the "
+        "source's)",
     )
 
 
 def run(arguments: argparse.Namespace, overrides: list[str]) -> None:
     """Runs the command; prints what was written."""
-    from vit_jax.inference.export import export_model
+    from vit_jax.inference.export import export_model, export_names
     from vit_jax.models.functional import model_params
     from vit_jax.weights.files import descriptions_of, write_weights
     from vit_jax.weights.load import load_model
 
-    del overrides  # It has no --config, so there are none.
+    del overrides  # The command has no --config, so there are none.
     target = arguments.target
     for path in (target, *descriptions_of(target)):
         if os.path.exists(path):
             raise UserError(f"--target={target}: {path} exists already; choose another name")
     model = load_model(weights=arguments.source, image_size=arguments.image_size)
     try:
-        if arguments.layout == "stablehlo":
-            export_model(model, target)
+        if arguments.layout in export_names():
+            export_model(model, target, arguments.layout)
         else:
             write_weights(
                 target,

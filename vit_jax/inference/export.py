@@ -1,61 +1,90 @@
-"""A model as one file for serving: StableHLO, through `jax.export`.
+"""A model as one file for serving: the known forms by name, and how such a file is written.
 
-The file needs no vit_jax where it runs: `jax.export.deserialize` reads it, on a CPU, GPU or TPU.
+A form is one file that ends in an `Export`. `register_export` adds another.
 """
 
-import json
-import os
-from pathlib import Path
+from __future__ import annotations
 
-import jax
-import jax.numpy as jnp
-from flax import nnx
-from jax import Array, export
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
 
 from vit_jax.atomic import write_together
 from vit_jax.errors import UserError
+from vit_jax.inference.stablehlo import to_stablehlo
 from vit_jax.models.model import Model
-from vit_jax.preprocessing import normalize
-from vit_jax.schema import to_dict
+from vit_jax.spelling import nearest
+from vit_jax.weights.archives import bytes_writer
+from vit_jax.weights.description import description_path, json_bytes, make_description
 
-PLATFORMS = ("cpu", "cuda", "tpu")
+
+@dataclass(frozen=True)
+class Export:
+    """A form of a model that runs without this package.
+
+    Attributes:
+      name: as in `convert --layout=NAME`.
+      suffix: ending of its files.
+      serialize: model -> the bytes of the file. What they hold is a function from uint8 images
+        [batch, height, width, 3], resized and cropped but not normalised, to float32 logits
+        [batch, num_classes], for any batch size.
+    """
+
+    name: str
+    suffix: str
+    serialize: Callable[[Model], bytes]
 
 
-def export_model(model: Model, path: str | os.PathLike[str]) -> None:
-    """Writes a function from images to logits, with its parameters inside.
+_EXPORTS = {each.name: each for each in (Export("stablehlo", ".stablehlo", to_stablehlo),)}
 
-    It maps uint8 [batch, height, width, 3], resized and cropped but not normalised, to float32
-    logits [batch, num_classes], for any batch size. `NAME.json` beside it holds the model with its
-    preprocessing, the names of the classes and the loss, which says how logits become
-    probabilities.
+
+def register_export(export: Export) -> None:
+    """Makes a form known under its name; a form of the same name is replaced."""
+    _EXPORTS[export.name] = export
+
+
+def export_names() -> tuple[str, ...]:
+    """The names of all known forms."""
+    return tuple(_EXPORTS)
+
+
+def export_named(name: str) -> Export:
+    """The form of a name.
 
     Raises:
-      UserError: `path` does not end in `.stablehlo`.
+      UserError: no form has this name.
     """
-    path = Path(path)
-    if path.suffix != ".stablehlo":
-        raise UserError(f"{path}: an exported model is written as .stablehlo; choose such a name")
-    preprocessing = model.config.preprocessing
-    assert preprocessing is not None
-    graphdef, params = nnx.split(model)
+    if name not in _EXPORTS:
+        raise UserError(f"no exported form {name!r}{nearest(name, _EXPORTS)}")
+    return _EXPORTS[name]
 
-    def serve(images: Array) -> Array:
-        return nnx.merge(graphdef, params)(normalize(images, preprocessing))
 
-    (batch,) = export.symbolic_shape("batch")
-    images = jax.ShapeDtypeStruct((batch, *model.config.input_size, 3), jnp.uint8)
-    exported = export.export(jax.jit(serve), platforms=PLATFORMS)(images)
-    description = {
-        "layout": "stablehlo",
-        "model": to_dict(model.config),
-        "class_names": None if model.class_names is None else list(model.class_names),
-        "loss": model.loss,
-    }
-    text = json.dumps(description, indent=2, allow_nan=False) + "\n"
+def export_model(model: Model, path: str | os.PathLike[str], form: str = "stablehlo") -> None:
+    """Writes a model with its parameters as one file.
+
+    `NAME.json` beside it has the model with its preprocessing, the names of the classes, and the
+    loss, which tells how logits become probabilities.
+
+    Args:
+      model: any model.
+      path: ends in the form's suffix.
+      form: the name of a known form.
+
+    Raises:
+      UserError: the suffix is wrong, or the form is unknown.
+    """
+    path, export = Path(path), export_named(form)
+    if path.suffix != export.suffix:
+        raise UserError(
+            f"{path}: an exported model is written as {export.suffix}; choose such a name"
+        )
+    description = make_description(form, model.config, model.class_names, {"loss": model.loss})
+    program = export.serialize(model)
     path.parent.mkdir(parents=True, exist_ok=True)
     write_together(
         {
-            path.with_suffix(".json"): lambda file: file.write(text.encode()),
-            path: lambda file: file.write(exported.serialize()),
+            description_path(path): bytes_writer(json_bytes(description)),
+            path: bytes_writer(program),
         }
     )

@@ -1,13 +1,16 @@
-"""Files of named arrays: NumPy's `.npz` and `.safetensors`. Nothing is ever unpickled."""
+"""Reading and writing files of named arrays: NumPy's `.npz`, and `.safetensors`.
+
+Nothing is ever unpickled.
+"""
 
 from __future__ import annotations
 
 import functools
 import zipfile
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import IO, TypeVar
 
 import ml_dtypes
 import numpy as np
@@ -15,8 +18,10 @@ import numpy as np
 from vit_jax.errors import UserError
 from vit_jax.weights.stored import StoredArray
 
-# What zipfile raises when any one byte is wrong: besides BadZipFile, by a failed seek (OSError), an
-# unknown version or compression (NotImplementedError), an encryption flag (RuntimeError).
+T = TypeVar("T")
+
+# What zipfile raises for a wrong byte: besides BadZipFile, a failed seek (OSError), an unknown
+# version or compression (NotImplementedError), or an encryption flag (RuntimeError).
 _DAMAGED = (
     zipfile.BadZipFile,
     zlib.error,
@@ -29,19 +34,19 @@ _PICKLES = (".pth", ".pt", ".bin", ".pkl", ".ckpt")
 
 
 def open_arrays(path: Path) -> dict[str, StoredArray]:
-    """The arrays of a `.npz` or `.safetensors` file by name, to be read later.
+    """Opens a `.npz` or `.safetensors` file; its arrays by name are read later.
 
-    Reading one raises a `UserError` that names it if it is damaged, or holds NaN or infinite
+    Reading an array raises a `UserError` that names it if it is damaged, or holds NaN or infinite
     values.
 
     Raises:
-      UserError: the file is absent, damaged, of another kind, or holds something else than plain
+      UserError: the file is missing, damaged, of another kind, or holds something other than plain
         arrays.
     """
     if path.suffix in _PICKLES:
         raise UserError(
-            f"{path}: such files are pickles, which can run code and are never loaded; save the "
-            "weights as .safetensors"
+            f"{path}: such files are pickles, which can run code, so they are never loaded; save "
+            "the weights as .safetensors"
         )
     try:
         with open(path, "rb") as file:
@@ -57,7 +62,7 @@ def open_arrays(path: Path) -> dict[str, StoredArray]:
 
 def _open_npz(path: Path) -> dict[str, StoredArray]:
     def open_all() -> dict[str, StoredArray]:
-        # Open for as long as one of its arrays is referred to.
+        # It stays open as long as one of its arrays is referenced.
         archive = zipfile.ZipFile(path)
         return {
             member.removesuffix(".npy"): _npz_member(path, archive, member)
@@ -80,15 +85,15 @@ def _npz_member(path: Path, archive: zipfile.ZipFile, member: str) -> StoredArra
     if dtype.hasobject:
         raise ValueError(f"{member} holds Python objects")
     if dtype.kind == "V" and dtype.str != "|V2":
-        raise ValueError(f"{member} has the dtype {dtype.str}, which says nothing of values")
+        raise ValueError(f"{member} has the dtype {dtype.str}, which is not a number")
     # NumPy knows no bfloat16 and writes it as two raw bytes.
     is_bfloat16 = dtype.kind == "V"
 
     def read() -> np.ndarray:
         with archive.open(member) as file:
             array = np.lib.format.read_array(file, allow_pickle=False)
-            # zipfile compares the checksum at the entry's end only, and a damaged header may claim
-            # a smaller array than there is.
+            # zipfile compares the checksum only at the entry's end, and a damaged header may claim
+            # a smaller array.
             if file.read(1):
                 raise ValueError(f"{member} is longer than its header says")
         return array.view(ml_dtypes.bfloat16) if is_bfloat16 else array
@@ -100,7 +105,7 @@ def _npz_member(path: Path, archive: zipfile.ZipFile, member: str) -> StoredArra
     )
 
 
-def _reporting_npz(path: Path, read: Callable[[], Any]) -> Any:
+def _reporting_npz(path: Path, read: Callable[[], T]) -> T:
     try:
         return read()
     except _DAMAGED as error:
@@ -109,8 +114,8 @@ def _reporting_npz(path: Path, read: Callable[[], Any]) -> Any:
         ) from error
     except ValueError as error:
         raise UserError(
-            f"{path}: holds something else than plain arrays, or is damaged ({_one_line(error)}); "
-            "get it again, or save it again without Python objects"
+            f"{path}: holds something other than plain arrays, or is damaged ({_one_line(error)}); "
+            "get it again, or save it without Python objects"
         ) from error
 
 
@@ -118,13 +123,10 @@ def _open_safetensors(path: Path) -> dict[str, StoredArray]:
     try:
         from safetensors import SafetensorError, safe_open
     except ImportError as error:
-        raise UserError(
-            f"{path}: reading this needs the package safetensors; pip install "
-            "'vit_jax[safetensors]'"
-        ) from error
+        raise _needs_safetensors(path) from error
 
     def read(name: str) -> np.ndarray:
-        # Opened anew each time, or all pages of the file that were read would stay in memory.
+        # Opened each time; otherwise all pages of the file that were read would stay in memory.
         return _finite(path, name, safe_open(path, framework="numpy").get_tensor(name))
 
     try:
@@ -166,6 +168,39 @@ def _finite(path: Path, name: str, array: np.ndarray) -> np.ndarray:
             "take weights from an earlier step or from another file"
         )
     return array
+
+
+def bytes_writer(data: bytes) -> Callable[[IO[bytes]], object]:
+    """Returns a function that writes these bytes into an open file."""
+    return lambda file: file.write(data)
+
+
+def array_writer(path: Path, arrays: Mapping[str, np.ndarray]) -> Callable[[IO[bytes]], object]:
+    """Returns a function that writes the arrays into an open file, in the format of the suffix.
+
+    Equal arrays under equal names in equal order give equal bytes.
+
+    Raises:
+      UserError: the package safetensors is missing.
+      TypeError: npz cannot hold the dtype of an array.
+    """
+    if path.suffix == ".npz":
+        if opaque := [name for name, array in arrays.items() if array.dtype.kind not in "fiu"]:
+            raise TypeError(f"npz cannot hold the dtype of {', '.join(opaque)}")
+        # savez dates every entry 1980-01-01: the bytes depend on names and values alone.
+        return lambda file: np.savez(file, allow_pickle=False, **arrays)
+    try:
+        from safetensors.numpy import save
+    except ImportError as error:
+        raise _needs_safetensors(path) from error
+    # Without this word transformers refuses the file.
+    return lambda file: file.write(save(dict(arrays), metadata={"format": "pt"}))
+
+
+def _needs_safetensors(path: Path) -> UserError:
+    return UserError(
+        f"{path}: this needs the package safetensors; pip install 'vit_jax[safetensors]'"
+    )
 
 
 def _one_line(error: Exception) -> str:

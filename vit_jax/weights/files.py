@@ -1,40 +1,46 @@
-"""Weight files on disk, of all layouts: what is in one, and writing one.
+"""Opening and writing weight files of every layout.
 
 Beside `NAME.npz` or `NAME.safetensors` lies `NAME.json`: the model with its preprocessing, and its
-classes. Where it is missing, the format's own config is read; where that is missing too, the
-family's customs are assumed, and that is said.
+classes. If it is missing, the library's own config is read; if that is missing too, the layout's
+defaults are assumed, and `Weights.assumed` lists them.
 """
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any
 
 import numpy as np
 
 from vit_jax.atomic import write_together
 from vit_jax.errors import UserError
-from vit_jax.losses import Loss
 from vit_jax.models.config import ModelConfig
-from vit_jax.models.sizes import heads_of_width
-from vit_jax.schema import build, to_dict
+from vit_jax.models.functional import Params
+from vit_jax.schema import to_dict
 from vit_jax.weights.architecture import infer_model
-from vit_jax.weights.archives import open_arrays
-from vit_jax.weights.classes import imagenet_names
-from vit_jax.weights.layouts import huggingface, timm
-from vit_jax.weights.layouts.google import from_google, to_google
+from vit_jax.weights.archives import array_writer, bytes_writer, open_arrays
+from vit_jax.weights.classes import imagenet21k_names, imagenet_names
+from vit_jax.weights.description import (
+    description_path,
+    json_bytes,
+    make_description,
+    read_description,
+    read_json,
+)
+from vit_jax.weights.layouts.layout import Configs, Described, ImageSize, Json
+from vit_jax.weights.layouts.registry import hub_configs, layout_named, layout_of
+from vit_jax.weights.stored import AnyArray
 
-Layout = Literal["google", "timm", "huggingface"]
-
-# What each layout's own configs are called; they stand beside a file of exactly this name.
-_OWN_CONFIG, _OWN_PREPROCESSOR = "config.json", "preprocessor_config.json"
+# Hubs want weights under this name. Only then does a layout's own config lie beside them.
 _HUB_FILE = "model.safetensors"
-# What else our own descriptions hold.
-_OWN_KEYS = ("layout", "model", "class_names")
+# Heads with this many classes are ImageNet's where nothing beside the weights names classes.
+_KNOWN_CLASSES = {
+    1_000: ("the classes of ImageNet-1k", imagenet_names),
+    21_843: ("the classes of ImageNet-21k", imagenet21k_names),
+}
 
 
 @dataclass(frozen=True)
@@ -43,36 +49,35 @@ class Weights:
 
     Attributes:
       path: of the file.
-      params: nested by our names, each a `StoredArray` that is still to be read, or an array.
-      model: what they are the parameters of; without a head, `num_classes` is 0.
+      layout: its name.
+      params: nested by our names; each leaf is an array or a `StoredArray` that is read later.
+      model: the model that they are the parameters of; without a head, `num_classes` is 0.
       class_names: of the head's classes, if known.
-      assumed: what was neither in the file nor beside it, in words, by the model's key.
-      extra: more that our description beside it says, such as `step` and `loss` of a run.
+      assumed: what neither the arrays nor a file beside them state, in words, by field of
+        `ModelConfig` or `class_names`.
+      extra: more that our description states, such as `step` and `loss` of a run.
     """
 
     path: Path
-    layout: Layout
-    params: dict[str, Any]
+    layout: str
+    params: Params
     model: ModelConfig
     class_names: tuple[str, ...] | None
     assumed: dict[str, str]
-    extra: dict[str, Any]
+    extra: Json
 
 
-def open_weights(
-    path: str | os.PathLike[str], image_size: int | tuple[int, int] | None = None
-) -> Weights:
-    """Opens a weight file: reads its names and shapes, and what the model is.
+def open_weights(path: str | os.PathLike[str], image_size: ImageSize | None = None) -> Weights:
+    """Opens a weight file: reads names and shapes of its arrays, and what the model is.
 
     Args:
-      path: a `.npz` file of Google or big_vision, a `.safetensors` file of timm or Hugging Face,
-          a directory that holds a hub's `model.safetensors`, or that of a run that has ended.
-      image_size: pixels, side or (height, width), of the images that it was trained on; needed
-          where positions are not a square and nothing beside the file says it.
+      path: a file in a known layout, or a directory with a `weights.npz` (a finished run) or a
+        `model.safetensors` (as from a hub).
+      image_size: pixels, a side or (height, width), of the images that the weights were trained
+        on; needed if the positions are not a square grid and no description states it.
 
     Raises:
-      UserError: the file or what describes it is absent, damaged, or of no known layout; or the
-          run has not ended.
+      UserError: the file or its description is missing, damaged or in no known layout.
     """
     path = _file(Path(path))
     arrays = open_arrays(path)
@@ -84,67 +89,56 @@ def open_weights(
 
 def write_weights(
     path: str | os.PathLike[str],
-    params: Mapping[str, Any],
+    params: Params,
     model: ModelConfig,
     *,
-    layout: Layout = "google",
+    layout: str = "google",
     class_names: tuple[str, ...] | None = None,
     extra: Mapping[str, Any] | None = None,
 ) -> None:
-    """Writes a weight file, and what the model is into `NAME.json` beside it.
+    """Writes a weight file, and the model's description into `NAME.json` beside it.
 
-    Equal arguments give equal bytes. Each file is replaced in one step, the description first,
-    once all are safely on the disk: after a crash a new weight file always has its description.
-    A file that is called `model.safetensors`, as hubs want it, gets the layout's own configs too.
+    Equal arguments give equal bytes. Each file is replaced in one step, the description first and
+    only after all are on the disk: after a crash, a new weight file always has its description.
+    Beside a file named `model.safetensors`, as hubs want it, the layout's own configs are written.
 
     Args:
-      path: ends in `.npz` for Google's layout, in `.safetensors` for the others.
+      path: ends in the layout's suffix, `.npz` for Google's, `.safetensors` for the others.
       params: nested, by our names.
-      model: with nothing left open.
-      class_names: left out unless there is one for each class of the head.
-      extra: more for the description, such as `{"step": 100}`.
+      model: with all inherited fields filled in.
+      layout: the name of a known layout.
+      class_names: left out unless there is one name for each class of the head.
+      extra: more to state in the description, such as `{"step": 100}`.
 
     Raises:
-      UserError: another ending, or the layout cannot express the model.
+      UserError: the suffix is wrong, the layout has no form for the model, or a config of another
+        program, such as a run's, lies where the layout's config belongs.
     """
-    path = Path(path)
+    path, form = Path(path), layout_named(layout)
+    if path.suffix != form.suffix:
+        raise UserError(
+            f"{path}: the layout {layout} is written as {form.suffix}; choose such a name"
+        )
     class_names = class_names if class_names and len(class_names) == model.num_classes else None
-    ending = ".npz" if layout == "google" else ".safetensors"
-    if path.suffix != ending:
-        raise UserError(f"{path}: the layout {layout} is written as {ending}; choose such a name")
-    if layout == "google":
-        arrays = to_google(params)
-    elif layout == "timm":
-        arrays = timm.to_timm(params, model)
-    else:
-        arrays = huggingface.to_huggingface(params, model)
+    arrays = form.write(params, model)
     arrays = {name: np.asarray(arrays[name], order="C") for name in sorted(arrays)}
-    description = {
-        "layout": layout,
-        "model": to_dict(model),
-        "class_names": None if class_names is None else list(class_names),
-        **(extra or {}),
+    texts: dict[Path, Json] = {
+        description_path(path): make_description(layout, model, class_names, extra or {})
     }
-    texts = {path.with_name(_description_name(path)): description}
     if path.name == _HUB_FILE:
-        own = _own_configs(path, layout, model, class_names)
-        _refuse_foreign_config(path, own)
-        texts |= own
+        for name, config in form.write_configs(model, class_names).items():
+            _refuse_foreign_config(path.with_name(name), config)
+            texts[path.with_name(name)] = config
+    writers = {file: bytes_writer(json_bytes(text)) for file, text in texts.items()}
+    writers[path] = array_writer(path, arrays)
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_together(
-        {
-            **{file: _json_writer(text) for file, text in texts.items()},
-            path: _npz_writer(arrays) if layout == "google" else _safetensors_writer(path, arrays),
-        }
-    )
+    write_together(writers)
 
 
 def descriptions_of(path: Path) -> list[Path]:
-    """Where what describes a weight file is written, beside it."""
-    names = [_description_name(path)]
-    if path.name == _HUB_FILE:
-        names += [_OWN_CONFIG, _OWN_PREPROCESSOR]
-    return [path.with_name(name) for name in names]
+    """The files beside a weight file that may describe it."""
+    names = hub_configs() if path.name == _HUB_FILE else ()
+    return [description_path(path), *(path.with_name(name) for name in names)]
 
 
 def _file(path: Path) -> Path:
@@ -159,174 +153,71 @@ def _file(path: Path) -> Path:
     )
 
 
-def _open(path: Path, arrays: dict[str, Any], image_size: Any) -> Weights:
-    names = set(arrays)
-    is_timm, is_huggingface = timm.is_timm(names), huggingface.is_huggingface(names)
-    layout: Layout = "timm" if is_timm else "huggingface" if is_huggingface else "google"
-    description = _read_json(path.with_name(_description_name(path)))
-    said = _said(path, layout, description)
-    class_names = said.pop("class_names", None)
-    pooling = None
-    if layout == "google":
-        params = from_google(arrays)
-    else:
-        heads = _heads(said, arrays)
-        if layout == "timm":
-            params, pooling = timm.from_timm(arrays, heads, said.get("image_size", image_size))
-        else:
-            params = huggingface.from_huggingface(arrays, heads)
-    shown = infer_model(params, said.get("image_size", image_size))
-    for key in ("num_classes", "representation_size"):
-        if key in said and said[key] != shown.get(key):
-            raise UserError(
-                f"what lies beside it says {key}={said[key]}, its arrays {shown.get(key)}; mend or "
-                "remove the description"
-            )
-    if pooling is not None:
-        shown["pooling"] = pooling
-    side = shown["image_size"]
-    side = side if isinstance(side, int) else min(side)
-    customs = {
-        "google": dict.fromkeys(("gelu", "norm_epsilon", "preprocessing")),
-        "timm": timm.assumed(path.name, side),
-        "huggingface": huggingface.assumed(),
-    }[layout]
-    missing = {key: value for key, value in customs.items() if key not in said}
-    model = build(ModelConfig, {**_plain(missing), **shown, **_plain(said)}, "model").following()
-    assumed = _in_words(missing, model)
-    if layout != "google" and "name" not in said and "num_heads" not in said:
-        assumed["num_heads"] = f"num_heads={model.size.num_heads}"
-    if class_names is None and description is None and model.num_classes == 1000:
-        class_names = imagenet_names()
-        assumed["class_names"] = "the classes of ImageNet-1k"
+def _open(path: Path, arrays: Mapping[str, AnyArray], image_size: ImageSize | None) -> Weights:
+    own = read_description(path)
+    configs = _read_hub_configs(path) if own is None else {}
+    layout = layout_of(arrays, configs, own.layout if own else None)
+    described = layout.read_config(configs) if own is None else own
+
+    size = described.values.get("image_size", image_size)
+    params, shown = layout.read(arrays, described, size)
+    inferred = {**infer_model(params, size), **shown}
+    _require_agreement(described, inferred)
+
+    hidden = [key for key in layout.hidden if key not in described.values]
+    if "name" in described.values:  # It has a number of heads.
+        hidden = [key for key in hidden if key != "num_heads"]
+    side = inferred["image_size"]
+    layout_defaults = layout.defaults(path.name, side if isinstance(side, int) else min(side))
+    defaults = {key: layout_defaults[key] for key in hidden if key in layout_defaults}
+    model = ModelConfig(**{**defaults, **inferred, **described.values}).following()
+
+    assumed = {key: words for key in hidden if (words := _in_words(model, key))}
+    class_names = described.class_names
+    if class_names is None and own is None and model.num_classes in _KNOWN_CLASSES:
+        assumed["class_names"], names = _KNOWN_CLASSES[model.num_classes]
+        class_names = names()
     if not model.num_classes:
         class_names = None
     if class_names is not None and len(class_names) != model.num_classes:
         raise UserError(
-            f"{len(class_names)} class names lie beside it, but its head has {model.num_classes} "
-            "classes; mend the description"
+            f"its description has {len(class_names)} class names, but its head has "
+            f"{model.num_classes} classes; correct the description"
         )
-    return Weights(path, layout, params, model, class_names, assumed, _extra(description or {}))
+    return Weights(path, layout.name, params, model, class_names, assumed, described.extra)
 
 
-def _said(path: Path, layout: Layout, description: dict[str, Any] | None) -> dict[str, Any]:
-    """What is written beside the file: values of a `ModelConfig`, and `class_names`."""
-    if description is not None:
-        said, names = description.get("model", {}), description.get("class_names")
-        if not isinstance(said, dict) or not isinstance(names, list | None):
-            raise UserError(
-                f"in its description {_description_name(path)} the model must be an object and the "
-                "class names a list; mend or remove it"
-            )
-        return said | ({} if names is None else {"class_names": tuple(names)})
-    own = _read_json(path.with_name(_OWN_CONFIG)) if path.suffix == ".safetensors" else None
-    if own is None or layout == "google":
+def _read_hub_configs(path: Path) -> Configs:
+    if path.suffix != ".safetensors":  # The config.json beside a weights.npz is a run's.
         return {}
-    if layout == "timm":
-        return timm.read_config(own) if "architecture" in own else {}
-    preprocessor = _read_json(path.with_name(_OWN_PREPROCESSOR))
-    return huggingface.read_config(own, preprocessor) if own.get("model_type") == "vit" else {}
+    found = {name: read_json(path.with_name(name)) for name in hub_configs()}
+    return {name: config for name, config in found.items() if config is not None}
 
 
-def _extra(description: Mapping[str, Any]) -> dict[str, Any]:
-    extra = {k: v for k, v in description.items() if k not in _OWN_KEYS}
-    if extra.get("loss") not in (None, *get_args(Loss)):
-        raise UserError(
-            f"its description says loss={extra['loss']!r}, which is none of "
-            f"{', '.join(get_args(Loss))}; mend it"
-        )
-    return extra
+def _require_agreement(described: Described, inferred: Mapping[str, Any]) -> None:
+    for key in ("num_classes", "representation_size"):
+        stated = described.values.get(key)
+        if key in described.values and stated != inferred.get(key):
+            raise UserError(
+                f"its description has {key}={stated}, its arrays {inferred.get(key)}; correct or "
+                "remove the description"
+            )
 
 
-def _own_configs(
-    path: Path, layout: Layout, model: ModelConfig, class_names: tuple[str, ...] | None
-) -> dict[Path, dict[str, Any]]:
-    config = path.with_name(_OWN_CONFIG)
-    if layout == "timm":
-        return {config: timm.write_config(model, class_names)}
-    return {
-        config: huggingface.write_config(model, class_names),
-        path.with_name(_OWN_PREPROCESSOR): huggingface.write_preprocessor(model),
-    }
-
-
-def _refuse_foreign_config(path: Path, configs: Mapping[Path, dict[str, Any]]) -> None:
-    """A run's directory has a `config.json` too, with no key of a layout's."""
-    file = path.with_name(_OWN_CONFIG)
-    present = _read_json(file)
-    if present is not None and not present.keys() & configs[file].keys():
-        raise UserError(
-            f"{path}: its config.json would replace the run's or another program's; choose another "
-            "directory"
-        )
-
-
-def _heads(said: Mapping[str, Any], arrays: Mapping[str, Any]) -> int:
-    """Of attention; neither of these layouts shows it."""
-    if "name" in said:
-        model = build(ModelConfig, said, "model")
-        if model.family != "vit":
-            raise UserError(f"its arrays are a plain ViT's, but its description says {model.name}")
-        return model.size.num_heads
-    ends = ("patch_embed.proj.weight", "patch_embeddings.projection.weight")
-    widths = (a.shape[0] for name, a in arrays.items() if name.endswith(ends) and a.shape)
-    return said.get("num_heads") or heads_of_width(next(widths, 0))
-
-
-def _plain(values: Mapping[str, Any]) -> dict[str, Any]:
-    return {
-        k: to_dict(v) if k == "preprocessing" and v is not None else v for k, v in values.items()
-    }
-
-
-def _in_words(missing: Mapping[str, Any], model: ModelConfig) -> dict[str, str]:
-    # What is None here, the model's family has not.
-    values = {key: getattr(model, key) for key in missing if getattr(model, key) is not None}
-    words = {key: f"{key}={value}" for key, value in values.items()}
-    if "preprocessing" in missing:
+def _in_words(model: ModelConfig, key: str) -> str | None:
+    """An assumed field of a model, for a message; None if the model's family lacks the field."""
+    if key == "preprocessing":
         parts = to_dict(model.preprocessing).items()
-        words["preprocessing"] = ", ".join(f"{k}={v}" for k, v in parts if v is not None)
-    return words
+        return ", ".join(f"{name}={value}" for name, value in parts if value is not None)
+    value = model.size.num_heads if key == "num_heads" else getattr(model, key)
+    return None if value in (None, "inherit") else f"{key}={value}"
 
 
-def _description_name(path: Path) -> str:
-    return path.name.removesuffix(path.suffix) + ".json"
-
-
-def _json_writer(value: Mapping[str, Any]):
-    text = json.dumps(value, indent=2, allow_nan=False) + "\n"
-    return lambda file: file.write(text.encode())
-
-
-def _npz_writer(arrays: Mapping[str, np.ndarray]):
-    if opaque := [name for name, array in arrays.items() if array.dtype.kind not in "fiu"]:
-        raise TypeError(f"npz cannot hold the dtype of {', '.join(opaque)}")
-    # savez dates every entry 1980-01-01: the bytes depend on names and values alone.
-    return lambda file: np.savez(file, allow_pickle=False, **arrays)
-
-
-def _safetensors_writer(path: Path, arrays: Mapping[str, np.ndarray]):
-    try:
-        from safetensors.numpy import save
-    except ImportError as error:
+def _refuse_foreign_config(path: Path, config: Json) -> None:
+    """A run's directory has a `config.json` too; it shares no key with a layout's."""
+    present = read_json(path)
+    if present is not None and not present.keys() & config.keys():
         raise UserError(
-            f"{path}: writing this needs the package safetensors; pip install "
-            "'vit_jax[safetensors]'"
-        ) from error
-    # Without this word transformers refuses the file.
-    return lambda file: file.write(save(dict(arrays), metadata={"format": "pt"}))
-
-
-def _read_json(path: Path) -> dict[str, Any] | None:
-    try:
-        value = json.loads(path.read_bytes())
-    except FileNotFoundError:
-        return None
-    except (OSError, ValueError) as error:
-        text = " ".join(str(error).split())
-        raise UserError(
-            f"its description {path.name} cannot be read ({text}); mend or remove it"
-        ) from error
-    if not isinstance(value, dict):
-        raise UserError(f"its description {path.name} is no JSON object; mend or remove it")
-    return value
+            f"{path}: writing this would replace the run's or another program's config; choose "
+            "another directory"
+        )

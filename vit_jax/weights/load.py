@@ -1,5 +1,6 @@
-"""From a weight file to the parameters of a given model, or to a model."""
+"""From a weight file to a model, or to the parameters of a given model."""
 
+import dataclasses
 import logging
 import math
 import os
@@ -13,7 +14,7 @@ from vit_jax.errors import UserError
 from vit_jax.models.config import FOLLOWED, ModelConfig
 from vit_jax.models.functional import Params, abstract_model, abstract_params
 from vit_jax.models.model import Model
-from vit_jax.schema import build, to_dict
+from vit_jax.schema import convert, to_dict
 from vit_jax.weights.catalogue.names import resolve
 from vit_jax.weights.files import Weights, open_weights
 from vit_jax.weights.transfer import PositionResize, adapt_params
@@ -30,44 +31,43 @@ def load_model(
     position_resize: PositionResize = "aligned",
     **options: Any,
 ) -> Model:
-    """A model with the parameters of a file.
+    """Loads a model with the parameters of a file.
 
     Args:
-      name: such as `ViT-B/16`, to be checked against the file; with another patch side than the
-          file's, the patch embedding is resized.
-      weights: a file, the directory of a run that has ended, or the name of a released file, which
-          is downloaded once.
-      image_size: pixels, a side or (height, width); None is the file's.
-      num_classes: None keeps the file's head, another number than the file's gives a head of
-          zeros, 0 none.
-      position_resize: how positions get to another image size.
-      **options: other fields of `ModelConfig`, such as `dtype="bfloat16"`. With a new head a
-          representation layer is dropped, unless `representation_size` asks for it.
+      name: such as `ViT-B/16`; it must be the file's model. With another patch side than the
+        file's, the patch embedding is resized.
+      weights: a file, the directory of a finished run, or the name of a released file, which is
+        downloaded once.
+      image_size: pixels, a side or (height, width); None keeps the file's.
+      num_classes: None keeps the file's head, 0 removes it, and any other number than the file's
+        gives a head of zeros.
+      position_resize: how positions are resized to another image size.
+      **options: other fields of `ModelConfig`, such as `dtype="bfloat16"`. With a new head, a
+        representation layer is dropped unless `representation_size` asks for it.
 
     Returns:
       A module that maps float images [batch, height, width, 3] to logits [batch, num_classes];
-      `preprocess` makes such images. `config` is what the model is, `class_names` are its classes
-      if they are known, and `loss` is what the head was trained with, if what we write beside a
-      file says it.
+      `preprocess` makes such images. `config` describes the model; `class_names` are its classes
+      if they are known, and `loss` is the loss that its head was trained with if a description
+      that we wrote beside the file states it.
 
     Raises:
-      UserError: the file cannot be had or read, is not of such a model, or an option is not one.
+      UserError: the file cannot be found or read, holds another model, or an option is unknown.
     """
-    opened = open_weights(resolve(os.fspath(weights)), image_size)
-    # Left open, to be followed: preprocessing depends on the image size. The kind of attention
-    # depends on the devices at hand.
-    left_open = dict.fromkeys((*FOLLOWED, "preprocessing"))
-    wanted = to_dict(opened.model) | left_open | {"attention": "xla"} | to_dict(options)
-    if image_size is not None:
-        wanted["image_size"] = image_size
-    if num_classes is not None:
-        wanted["num_classes"] = num_classes
-        if num_classes != opened.model.num_classes and "representation_size" not in options:
-            wanted["representation_size"] = None
+    named = {"name": name, "image_size": image_size, "num_classes": num_classes}
+    options |= {key: value for key, value in named.items() if value is not None}
+    changes = convert(ModelConfig, to_dict(options), "load_model")
+    opened = open_weights(resolve(os.fspath(weights)), changes.get("image_size"))
     if name is not None:
         _require_size(opened, name)
-        wanted["name"] = name
-    params, config = params_for(opened, build(ModelConfig, wanted, "load_model"), position_resize)
+    if changes.get("num_classes", opened.model.num_classes) != opened.model.num_classes:
+        changes.setdefault("representation_size", None)
+    # Inherited again, because preprocessing depends on the image size. How attention is computed
+    # depends on the devices at hand, not on the weights.
+    defaults = {field.name: field.default for field in dataclasses.fields(ModelConfig)}
+    inherited = {key: defaults[key] for key in (*FOLLOWED, "preprocessing", "attention")}
+    wanted = dataclasses.replace(opened.model, **{**inherited, **changes})
+    params, config = params_for(opened, wanted, position_resize)
     model = nnx.merge(nnx.graphdef(abstract_model(config)), read_params(params))
     if config.num_classes == opened.model.num_classes:
         model.class_names, model.loss = opened.class_names, opened.extra.get("loss")
@@ -84,19 +84,21 @@ def params_for(
     """Fits opened weights to a model (see `transfer.adapt_params`), and logs what it changes.
 
     Args:
-      model: with `num_classes` set. What it leaves open it gets from the weights.
-      keep_head: whether another head than the weights' is an error.
+      weights: as opened.
+      model: with `num_classes` set. It inherits from the weights what it leaves open.
+      position_resize: how positions are resized to another image size.
+      keep_head: whether a head that differs from the weights' is an error.
 
     Returns:
-      Nested `StoredArray`s, and the model with nothing left open.
+      Nested `StoredArray`s, and the model with all inherited fields filled in.
 
     Raises:
-      UserError: the weights are not of such a model.
+      UserError: the weights are not those of such a model.
     """
     _require_kind(weights, model)
     for key in FOLLOWED:
         own, other = getattr(weights.model, key), getattr(model, key)
-        if other is not None and own != other:
+        if not _is_open(model, key) and own != other:
             raise UserError(
                 f"{weights.path}: the weights were trained with {key}={own}, the model has "
                 f"{other}; use --config.model.{key}={own}, or leave it out"
@@ -108,7 +110,7 @@ def params_for(
                 f"{weights.path}: the weights' head has {key}={own}, the model's {other}; use "
                 f"--config.model.{key}={own}"
             )
-    assumed = [words for key, words in weights.assumed.items() if getattr(model, key, None) is None]
+    assumed = [words for key, words in weights.assumed.items() if _is_open(model, key)]
     model = model.following(weights.model)
     try:
         params, notes = adapt_params(
@@ -123,27 +125,32 @@ def params_for(
         raise UserError(f"{weights.path}: {error}") from error
     _log.info("weights of %s%s", weights.path, "".join(f"; {note}" for note in notes))
     if assumed:
-        _log.warning("assumed, for nothing beside the weights says so: %s", ", ".join(assumed))
+        _log.warning("nothing beside the weights describes them; assumed: %s", ", ".join(assumed))
     return params, model
 
 
 def read_params(params: Params) -> Params:
     """Reads stored parameters into arrays on the default device, one after the other.
 
-    The largest first, so that no large one is there twice when nearly all are there.
+    The largest comes first, so that no large array exists twice when nearly all are in memory.
     """
     flat = traverse_util.flatten_dict(params, sep="/")
     arrays = {}
     for path in sorted(flat, key=lambda path: -math.prod(flat[path].shape)):
-        # Waited for, because the host's copy stays in memory until then.
+        # The host's copy stays in memory until the transfer is done, so wait for it.
         arrays[path] = jax.device_put(np.asarray(flat[path])).block_until_ready()
     return traverse_util.unflatten_dict(arrays, sep="/")
 
 
+def _is_open(model: ModelConfig, key: str) -> bool:
+    """Whether a model leaves a field to the weights; class names are never a model's own."""
+    return getattr(model, key, None) in (None, "inherit")
+
+
 def _require_size(weights: Weights, name: str) -> None:
-    there, named = (model.shape for model in (weights.model, ModelConfig(name)))
-    if there != named:
-        shape = ", ".join(f"{key}={value}" for key, value in there.items())
+    held, named = (model.shape for model in (weights.model, ModelConfig(name)))
+    if held != named:
+        shape = ", ".join(f"{key}={value}" for key, value in held.items())
         raise UserError(
             f"{weights.path}: holds {weights.model.name} ({shape}), not {name}; name that model, "
             "or leave the name out"
@@ -151,16 +158,16 @@ def _require_size(weights: Weights, name: str) -> None:
 
 
 def _require_kind(weights: Weights, model: ModelConfig) -> None:
-    """What no message about single parameters would say as well."""
-    there = weights.model
-    if (there.family, there.unit_order) != (model.family, model.unit_order):
+    """Refuses what messages about single parameters would not explain."""
+    held = weights.model
+    if (held.family, held.unit_order) != (model.family, model.unit_order):
         raise UserError(
-            f"{weights.path}: the weights are of {there.name}, the model is {model.name}; choose "
+            f"{weights.path}: the weights are of {held.name}, the model is {model.name}; choose "
             "the model that they were made for"
         )
-    if model.family == "mixer" and there.grid != model.grid:
-        (rows, columns), (wanted_rows, wanted_columns) = there.grid, model.grid
+    if model.family == "mixer" and held.grid != model.grid:
+        (rows, columns), (wanted_rows, wanted_columns) = held.grid, model.grid
         raise UserError(
             f"{weights.path}: a Mixer's weights are for one number of patches, {rows}x{columns}, "
-            f"and the model has {wanted_rows}x{wanted_columns}; use image_size={there.image_size}"
+            f"and the model has {wanted_rows}x{wanted_columns}; use image_size={held.image_size}"
         )

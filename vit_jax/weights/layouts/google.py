@@ -1,25 +1,27 @@
-"""Google's names for a model's parameters, and the model's own paths.
+"""Google's layout: the names of the files that the paper's authors released, as `.npz`.
 
 Released files number the modules of an encoder block in one sequence (`LayerNorm_0`,
-`MultiHeadDotProductAttention_1`, `LayerNorm_2`, `MlpBlock_3`), newer Linen files for each class
-(`LayerNorm_0`, `MultiHeadDotProductAttention_0`, `LayerNorm_1`, `MlpBlock_0`). Both are read, the
-released numbering is written. big_vision also stores the blocks stacked, without a number
+`MultiHeadDotProductAttention_1`, `LayerNorm_2`, `MlpBlock_3`), newer Linen files number each class
+on its own (`LayerNorm_0`, `MultiHeadDotProductAttention_0`, `LayerNorm_1`, `MlpBlock_0`). Both are
+read; the released numbering is written. big_vision also stores all blocks stacked, without a number
 (`Transformer/encoderblock/…`). Attention pooling and registers are not in the released files:
-pooling is named as in big_vision (`MAPHead_0`), registers are `registers`. Mixer's blocks are
-`MixerBlock_{i}`; for ResNets and the backbones of hybrids see `google_resnet.py`.
+pooling is named as in big_vision (`MAPHead_0`), registers are `registers`. A Mixer's blocks are
+`MixerBlock_{i}`. `google_resnet.py` has the names of ResNets and of the backbones of hybrids.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Mapping
-from typing import Any
+from collections.abc import Collection, Iterable, Mapping
 
 import numpy as np
 from flax import traverse_util
 
 from vit_jax.errors import UserError
+from vit_jax.models.config import ModelConfig
+from vit_jax.models.functional import Params
 from vit_jax.weights.layouts import google_resnet
+from vit_jax.weights.layouts.layout import Configs, Described, ImageSize, Layout, Values
 from vit_jax.weights.stored import AnyArray, stack_blocks
 
 _NORM = ("scale", "bias")
@@ -53,8 +55,8 @@ def _block(norm1: str, attention: str, norm2: str, mlp: str) -> dict[str, str]:
     }
 
 
-# Our path -> Google's name; those of a block without their `Transformer/encoderblock_{i}/`, of
-# Mixer without `MixerBlock_{i}/`.
+# Our path -> Google's name. Names in a block lack their prefix: `Transformer/encoderblock_{i}/`, or
+# `MixerBlock_{i}/` for a Mixer.
 _RELEASED_BLOCK = _block(
     "LayerNorm_0", "MultiHeadDotProductAttention_1", "LayerNorm_2", "MlpBlock_3"
 )
@@ -97,21 +99,20 @@ _PATH_IN_BLOCK = {
 _PATH_IN_MIXER_BLOCK = {name: path for path, name in _MIXER_BLOCK.items()}
 _BLOCK_NAME = re.compile(r"(Transformer/encoderblock|MixerBlock)_(0|[1-9][0-9]{0,3})/(.+)")
 _STACKED_NAME = re.compile(r"Transformer/encoderblock/(.+)")
-# Where a training run was saved whole: the parameters' prefix, and what else there is by design.
+# A whole training state in a file: the prefix of its parameters, and the prefixes that are skipped.
 _PREFIXES = {"opt/target/": ("opt/",), "params/": ("opt/", "extra/", "chrono/")}
 
 
-def from_google(flat: Mapping[str, AnyArray]) -> dict[str, Any]:
-    """The model's nested parameters from a flat mapping with Google's names.
+def from_google(flat: Mapping[str, AnyArray]) -> Params:
+    """Maps Google's names to the model's nested parameters.
 
-    Names may bear the prefix `params/` or `opt/target/`. Where one occurs, what else a training
-    run saves (the optimizer's state under `opt/`, big_vision's counters) is left out by design;
-    nothing else is. Blocks are stacked on axis 0 in depth order, to be read later. Arrays keep
-    their dtype and their values.
+    Names may have the prefix `params/` or `opt/target/`. Then the rest of a training state is
+    skipped: the optimizer's state under `opt/`, and big_vision's counters. Nothing else is. Blocks
+    are stacked on axis 0 in depth order when they are read. Arrays keep their dtype and values.
 
     Raises:
-      UserError: names that are not understood (all are listed), two names for one parameter,
-          or blocks that do not run from 0, differ in their names or differ in their shapes.
+      UserError: names that are not understood (all are listed), two names for one parameter, or
+        blocks that do not start at 0 or differ in their names or shapes.
     """
     outside: dict[str, AnyArray] = {}
     stacks: dict[str, dict[int, AnyArray]] = {}
@@ -137,15 +138,15 @@ def from_google(flat: Mapping[str, AnyArray]) -> dict[str, Any]:
     _check_blocks(stacks)
     blocks = stack_blocks(stacks)
     for path in sorted(blocks.keys() & outside.keys()):
-        raise UserError(f"{path} is there both block by block and stacked; remove one of them")
+        raise UserError(f"the file has {path} both block by block and stacked; remove one of them")
     return traverse_util.unflatten_dict(outside | blocks, sep="/")
 
 
-def to_google(params: Mapping[str, Any]) -> dict[str, np.ndarray]:
-    """Google's released names for nested parameters, one entry a block; `from_google`'s inverse.
+def to_google(params: Params) -> dict[str, np.ndarray]:
+    """Maps nested parameters to Google's released names, one entry a block; inverts `from_google`.
 
     Raises:
-      UserError: parameters for which the layout has no name (all are listed).
+      UserError: the layout has no name for some parameters (all are listed).
     """
     flat: dict[str, np.ndarray] = {}
     unknown: list[str] = []
@@ -173,19 +174,37 @@ def to_google(params: Mapping[str, Any]) -> dict[str, np.ndarray]:
     return flat
 
 
-def _short_names(flat: Mapping[str, AnyArray]) -> list[tuple[str, str | None]]:
-    """Each name with its form without prefix, or with None where it lacks the file's prefix."""
-    prefix = next((p for p in _PREFIXES if any(name.startswith(p) for name in flat)), "")
-    others = _PREFIXES.get(prefix, ())
+def _matches(names: Collection[str], configs: Configs) -> bool:
+    # A plain word, such as `cls`, may occur in any layout.
+    return any(
+        short is not None and "/" in short and _place(short)[0] is not None
+        for _, short in _short_names(names)
+    )
+
+
+def _read(
+    arrays: Mapping[str, AnyArray], described: Described, image_size: ImageSize | None
+) -> tuple[Params, Values]:
+    return from_google(arrays), {}
+
+
+def _write(params: Params, model: ModelConfig) -> dict[str, np.ndarray]:
+    return to_google(params)
+
+
+def _short_names(names: Collection[str]) -> Iterable[tuple[str, str | None]]:
+    """Each name with its form without the file's prefix; None if it lacks that prefix."""
+    prefix = next((p for p in _PREFIXES if any(name.startswith(p) for name in names)), "")
+    skipped = _PREFIXES.get(prefix, ())
     return [
         (name, name.removeprefix(prefix) if name.startswith(prefix) else None)
-        for name in flat
-        if name.startswith(prefix) or not name.startswith(others)
+        for name in names
+        if name.startswith(prefix) or not name.startswith(skipped)
     ]
 
 
 def _place(short_name: str | None) -> tuple[str | None, int | None]:
-    """Our path and the block's number (None outside the blocks); no path if not understood."""
+    """Our path, None if the name is unknown; and the block's number, None outside the blocks."""
     if short_name is None:
         return None, None
     if in_block := _BLOCK_NAME.fullmatch(short_name):
@@ -204,9 +223,9 @@ def _check_blocks(stacks: Mapping[str, Mapping[int, AnyArray]]) -> None:
     blocks = {block for arrays in stacks.values() for block in arrays}
     depth = max(blocks, default=-1) + 1
     name = "MixerBlock" if _is_mixer(stacks) else "encoderblock"
-    if absent := sorted(set(range(depth)) - blocks):
+    if missing := sorted(set(range(depth)) - blocks):
         raise UserError(
-            f"{name}_{absent[0]} is missing although there is an {name}_{depth - 1}; "
+            f"{name}_{missing[0]} is missing although the file has {name}_{depth - 1}; "
             "the file is incomplete, get it again"
         )
     if incomplete := [
@@ -218,3 +237,6 @@ def _check_blocks(stacks: Mapping[str, Mapping[int, AnyArray]]) -> None:
             f"missing although other blocks have them: {', '.join(incomplete)}; "
             "the file is incomplete, get it again"
         )
+
+
+GOOGLE = Layout(name="google", suffix=".npz", matches=_matches, read=_read, write=_write)

@@ -1,12 +1,12 @@
 """Google's names for the parameters of ResNets and of hybrids' backbones.
 
 Hybrids and post-activation ResNets have `conv_root`, `gn_root` and, in `block{b}/unit{u}`,
-`conv1` to `conv3` and `gn1` to `gn3`, of which a first unit adds `conv_proj` and `gn_proj`;
-big_vision's pre-activation ResNets use the same, with `root_block/` and `norm-pre-head`. Scale and
-bias of a norm are (1, 1, 1, C) in the files of hybrids, (C,) in others. The files that BiT released
-are TensorFlow's: `resnet/block1/unit01/{a,b,c}/{standardized_conv2d/kernel,group_norm/gamma}`, the
-projection `a/proj`, and a head that is a 1x1 convolution. Some bear a number after
-`standardized_conv2d`, which says nothing.
+`conv1` to `conv3` and `gn1` to `gn3`; a stage's first unit also has `conv_proj` and `gn_proj`.
+big_vision's pre-activation ResNets use the same names, with `root_block/` and `norm-pre-head`. A
+norm's scale and bias are (1, 1, 1, C) in hybrids' files, (C,) in others. The files that BiT
+released are TensorFlow's: `standardized_conv2d/kernel` and `group_norm/{gamma,beta}` in
+`resnet/block{b}/unit{uu}/{a,b,c}`, the projection `a/proj`, and a head that is a 1x1 convolution.
+In some of them a number without meaning follows `standardized_conv2d`.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ _BIT = {
 }
 _PATH = _ROOT | _BIG_VISION | _BIT
 
-# Within a unit, likewise.
+# Within a unit: Google's name -> our path.
 _IN_UNIT = {
     f"{theirs}/{leaf}": f"{ours}/{leaf}"
     for theirs, ours, leaves in (
@@ -70,7 +70,7 @@ _BIT_NUMBER = re.compile(r"(?<=/standardized_conv2d)_\d+(?=/kernel$)", re.ASCII)
 
 
 def path_of(name: str) -> str | None:
-    """Our path of a name; None if it is not one of these."""
+    """Our path for a name in a file; None if the name is not one of these."""
     name = _BIT_NUMBER.sub("", name)
     if path := _PATH.get(name):
         return path
@@ -82,7 +82,7 @@ def path_of(name: str) -> str | None:
 
 
 def as_ours(name: str, path: str, array: AnyArray) -> AnyArray:
-    """The array without the axes of length 1 that files put before a norm's and BiT's head's own.
+    """The array in our shape: without the leading axes of length 1 of norms and of BiT's head.
 
     Args:
       name: in the file.
@@ -101,13 +101,13 @@ def as_ours(name: str, path: str, array: AnyArray) -> AnyArray:
     return lazily(array, lambda x: x.reshape(shape), shape=shape)
 
 
-def is_bit(flat: Mapping[str, np.ndarray]) -> bool:
+def is_bit(flat: Mapping[str, object]) -> bool:
     """Whether parameters by our paths are those of a pre-activation ResNet."""
     return "backbone/norm/scale" in flat
 
 
 def name_of(path: str, *, bit: bool) -> str | None:
-    """The name of our path, in BiT's released files or in the others; None if there is none."""
+    """The name in BiT's released files, or in the other files; None if the path has none."""
     if in_unit := _UNIT_PATH.fullmatch(path):
         stage, unit, rest = in_unit.groups()
         if bit:
@@ -119,7 +119,7 @@ def name_of(path: str, *, bit: bool) -> str | None:
 
 
 def as_theirs(path: str, array: np.ndarray, *, bit: bool, hybrid: bool) -> np.ndarray:
-    """The array in the shape that it has in their files."""
+    """The array in the shape that it has in BiT's files, in hybrids' files or in the others."""
     if bit and path == "head/kernel":
         return array[None, None]
     if hybrid and path.startswith("backbone/") and not path.endswith("/kernel"):

@@ -1,4 +1,4 @@
-"""Hugging Face's names of a ViT, with its `config.json` and `preprocessor_config.json`.
+"""Hugging Face's layout of a ViT, with its `config.json` and `preprocessor_config.json`.
 
 `ViTForImageClassification` has a class token and one linear head; `ViTModel`, without a head, may
 have a pooler, which is the representation layer.
@@ -6,17 +6,21 @@ have a pooler, which is the representation layer.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import numpy as np
 
 from vit_jax.errors import UserError
 from vit_jax.models.config import ModelConfig
+from vit_jax.models.functional import Params
 from vit_jax.preprocessing import PreprocessingConfig
-from vit_jax.weights.layouts.pytorch import Names, from_pytorch, module, to_pytorch
+from vit_jax.weights.layouts.layout import Configs, Described, ImageSize, Json, Layout, Values
+from vit_jax.weights.layouts.pytorch import Names, from_pytorch, module, num_heads, to_pytorch
 from vit_jax.weights.stored import AnyArray
 
+_CONFIG, _PREPROCESSOR = "config.json", "preprocessor_config.json"
+_STEM = "embeddings.patch_embeddings.projection.weight"
 _LAYER = "encoder.layer.{}"
 _ENCODER: Names = {
     "embeddings.cls_token": ("cls", "plain"),
@@ -40,7 +44,7 @@ _ENCODER: Names = {
     **module("layernorm", "norm", "norm"),
 }
 _MODEL: Names = {**_ENCODER, **module("pooler.dense", "pre_logits", "linear")}
-# Where there is a classifier, the library reads no pooler.
+# With a classifier, the library ignores the pooler.
 _CLASSIFIER: Names = {
     **{f"vit.{name}": place for name, place in _ENCODER.items()},
     **module("classifier", "head", "linear"),
@@ -50,38 +54,31 @@ _GELUS = {"gelu": "exact", "gelu_pytorch_tanh": "tanh", "gelu_new": "tanh", "gel
 _RESAMPLE = {"bilinear": 2, "bicubic": 3}
 
 
-def is_huggingface(names: set[str]) -> bool:
-    """Whether the names of a file are Hugging Face's."""
-    return any(name.removeprefix("vit.").startswith("embeddings.") for name in names)
-
-
-def from_huggingface(flat: Mapping[str, AnyArray], heads: int) -> dict[str, Any]:
-    """The model's nested parameters, to be read later.
+def from_huggingface(flat: Mapping[str, AnyArray], heads: int) -> Params:
+    """Maps Hugging Face's names to nested parameters that are read later.
 
     Raises:
-      UserError: names that are not those of a plain ViT, all listed with their shapes.
+      UserError: names that are not those of a plain ViT; all are listed with their shapes.
     """
     has_prefix = any(name.startswith("vit.") for name in flat)
     return from_pytorch(flat, _CLASSIFIER if has_prefix else _MODEL, heads)
 
 
-def to_huggingface(params: Mapping[str, Any], model: ModelConfig) -> dict[str, np.ndarray]:
-    """Flat parameters with Hugging Face's names; `from_huggingface`'s inverse.
+def to_huggingface(params: Params, model: ModelConfig) -> dict[str, np.ndarray]:
+    """Maps nested parameters to Hugging Face's names; inverts `from_huggingface`.
 
     Raises:
-      UserError: the model has a form that Hugging Face's ViT has not.
+      UserError: Hugging Face's ViT has no form for the model.
     """
     _require_expressible(model)
     return to_pytorch(params, _CLASSIFIER if model.num_classes else _MODEL)
 
 
-def read_config(
-    config: Mapping[str, Any], preprocessor: Mapping[str, Any] | None
-) -> dict[str, Any]:
-    """What the two files say, as values of a `ModelConfig`, and `class_names` if known.
+def read_config(config: Json, preprocessor: Json | None) -> Described:
+    """What the two files state of the model.
 
     Raises:
-      UserError: an activation function that this package has not.
+      UserError: an activation function that this package lacks.
     """
     activation = config.get("hidden_act", "gelu")
     if activation not in _GELUS:
@@ -101,9 +98,9 @@ def read_config(
     if preprocessor is not None:
         values["preprocessing"] = _read_preprocessing(preprocessor)
     names = config.get("id2label", {})
-    if names and not all(name == f"LABEL_{key}" for key, name in names.items()):
-        values["class_names"] = tuple(names[key] for key in sorted(names, key=int))
-    return values
+    if all(name == f"LABEL_{key}" for key, name in names.items()):  # placeholders, or none
+        return Described(values)
+    return Described(values, tuple(names[key] for key in sorted(names, key=int)))
 
 
 def write_config(model: ModelConfig, class_names: tuple[str, ...] | None) -> dict[str, Any]:
@@ -134,10 +131,10 @@ def write_config(model: ModelConfig, class_names: tuple[str, ...] | None) -> dic
 
 
 def write_preprocessor(model: ModelConfig) -> dict[str, Any]:
-    """The `preprocessor_config.json`; resizing is with antialiasing there, always.
+    """The `preprocessor_config.json`, which always resizes with antialiasing.
 
     Raises:
-      UserError: a crop that is not square.
+      UserError: the crop is not square.
     """
     preprocessing = model.preprocessing
     assert preprocessing is not None
@@ -145,7 +142,8 @@ def write_preprocessor(model: ModelConfig) -> dict[str, Any]:
     if preprocessing.resize == "short_side" and height != width:
         raise UserError(
             f"Hugging Face's ViT has no crop of {height}x{width} pixels that is inside every "
-            "image; write this model with --layout=timm, or not as model.safetensors"
+            "image; write this model with --layout=timm, or under another name than "
+            "model.safetensors"
         )
     config: dict[str, Any] = {
         "do_normalize": True,
@@ -169,8 +167,8 @@ def write_preprocessor(model: ModelConfig) -> dict[str, Any]:
     }
 
 
-def assumed() -> dict[str, Any]:
-    """Values for a file without its configs: the library's defaults."""
+def _defaults(file_name: str, shorter_side: int) -> Values:
+    """The library's own defaults."""
     return {
         "gelu": "exact",
         "norm_epsilon": 1e-12,
@@ -178,12 +176,36 @@ def assumed() -> dict[str, Any]:
     }
 
 
-def _read_preprocessing(config: Mapping[str, Any]) -> PreprocessingConfig:
+def _matches(names: Collection[str], configs: Configs) -> bool:
+    is_vit = configs.get(_CONFIG, {}).get("model_type", "vit") == "vit"
+    return is_vit and any(name.removeprefix("vit.").startswith("embeddings.") for name in names)
+
+
+def _read(
+    arrays: Mapping[str, AnyArray], described: Described, image_size: ImageSize | None
+) -> tuple[Params, Values]:
+    shapes = (arrays[name].shape for name in (_STEM, f"vit.{_STEM}") if name in arrays)
+    width = next((shape[0] for shape in shapes if shape), 0)
+    return from_huggingface(arrays, num_heads(described, width)), {}
+
+
+def _read_configs(configs: Configs) -> Described:
+    config = configs.get(_CONFIG, {})
+    if config.get("model_type") != "vit":  # a config that is not Hugging Face's
+        return Described()
+    return read_config(config, configs.get(_PREPROCESSOR))
+
+
+def _write_configs(model: ModelConfig, class_names: tuple[str, ...] | None) -> dict[str, Json]:
+    return {_CONFIG: write_config(model, class_names), _PREPROCESSOR: write_preprocessor(model)}
+
+
+def _read_preprocessing(config: Json) -> PreprocessingConfig:
     size = config.get("size", 224)
     sides = size if isinstance(size, Mapping) else {"height": size, "width": size}
     shortest = sides.get("shortest_edge")
     if config.get("do_center_crop") and shortest is None:
-        # DeiT's files there squash to a square and then crop; DeiT itself keeps the aspect.
+        # DeiT's files there squash to a square before the crop; DeiT itself keeps the aspect.
         shortest = min(sides["height"], sides["width"])
     return PreprocessingConfig(
         mean=tuple(config.get("image_mean", (0.5, 0.5, 0.5))),
@@ -205,8 +227,22 @@ def _require_expressible(model: ModelConfig) -> None:
             model.representation_size and model.num_classes
         ),
     }
-    if found := [problem for problem, is_there in problems.items() if is_there]:
+    if found := [problem for problem, applies in problems.items() if applies]:
         raise UserError(
             f"Hugging Face's ViT has no {', no '.join(found)}; write this model with "
             "--layout=google"
         )
+
+
+HUGGINGFACE = Layout(
+    name="huggingface",
+    suffix=".safetensors",
+    matches=_matches,
+    read=_read,
+    write=to_huggingface,
+    hidden=("num_heads", "gelu", "norm_epsilon", "preprocessing"),
+    config_names=(_CONFIG, _PREPROCESSOR),
+    read_config=_read_configs,
+    write_configs=_write_configs,
+    defaults=_defaults,
+)

@@ -1,28 +1,30 @@
-"""How PyTorch lays out the parameters of a ViT; `timm.py` and `huggingface.py` have the names.
+"""How PyTorch arranges the parameters of a ViT; `timm.py` and `huggingface.py` have the names.
 
-There a linear layer is (outputs, inputs) and a convolution (outputs, channels, height, width);
-attention heads lie side by side in one axis.
+A linear layer is (outputs, inputs) there, a convolution (outputs, channels, height, width), and
+attention heads lie side by side in one axis. So no array shows the number of heads.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from flax import traverse_util
 
 from vit_jax.errors import UserError
+from vit_jax.models.functional import Params
+from vit_jax.models.sizes import SIZES, heads_of_width, parse_name
+from vit_jax.weights.layouts.layout import Described
 from vit_jax.weights.stored import AnyArray, lazily, stack_blocks
 
-# A mapping from their names to where the parameter lives in ours, and what kind of array it is.
-# A `{}` stands for the number of the block.
+# The name in the file -> our path, and what kind of array it is. `{}` is the block's number.
 Names = Mapping[str, tuple[str, str]]
 
 
 class _Kind(NamedTuple):
-    """How one kind of array is turned, each way; given the number of heads."""
+    """How one kind of array is rearranged, in each direction."""
 
     to_ours: Callable[[np.ndarray, int], np.ndarray]
     to_theirs: Callable[[np.ndarray], np.ndarray]
@@ -32,13 +34,13 @@ _KINDS = {
     "plain": _Kind(lambda x, heads: x, lambda x: x),
     "linear": _Kind(lambda x, heads: x.T, lambda x: x.T),
     "conv": _Kind(lambda x, heads: x.transpose(2, 3, 1, 0), lambda x: x.transpose(3, 2, 0, 1)),
-    # Query, key and value: (width, heads, width of a head) in ours.
+    # Query, key and value: ours are (width, heads, width of a head).
     "split": _Kind(
         lambda x, heads: x.T.reshape(x.shape[1], heads, -1),
         lambda x: x.reshape(x.shape[0], -1).T,
     ),
     "split_bias": _Kind(lambda x, heads: x.reshape(heads, -1), lambda x: x.reshape(-1)),
-    # The projection after attention: (heads, width of a head, width) in ours.
+    # The projection after attention: ours is (heads, width of a head, width).
     "merge": _Kind(
         lambda x, heads: x.T.reshape(heads, -1, x.shape[0]),
         lambda x: x.reshape(-1, x.shape[-1]).T,
@@ -50,8 +52,10 @@ def module(theirs: str, ours: str, kind: str, bias: str = "plain") -> dict[str, 
     """The two entries of a layer: `weight` and `bias` there, `kernel` (or `scale`) and `bias` here.
 
     Args:
-      kind: of the weight; "norm" for a normalisation's.
-      bias: the kind of the bias.
+      theirs: the layer's name in the file.
+      ours: its path.
+      kind: kind of the weight; "norm" for a normalisation's.
+      bias: kind of the bias.
     """
     leaf, kind = ("scale", "plain") if kind == "norm" else ("kernel", kind)
     return {
@@ -60,12 +64,28 @@ def module(theirs: str, ours: str, kind: str, bias: str = "plain") -> dict[str, 
     }
 
 
-def from_pytorch(flat: Mapping[str, AnyArray], names: Names, heads: int) -> dict[str, Any]:
-    """The model's nested parameters, to be read later; blocks are stacked on axis 0.
+def num_heads(described: Described, width: int) -> int:
+    """The number of attention heads: as described, otherwise the usual number for the width.
 
     Raises:
-      UserError: names that are not understood, or shapes that cannot be turned, all listed with
-        their shapes; or blocks that are incomplete.
+      UserError: the description is of a model that is not a plain ViT.
+    """
+    if heads := described.values.get("num_heads"):
+        return heads
+    if (name := described.values.get("name")) is None:
+        return heads_of_width(width)
+    named = parse_name(name)
+    if named.family != "vit":
+        raise UserError(f"its arrays are a plain ViT's, but its description has name={name}")
+    return SIZES[named.size].num_heads
+
+
+def from_pytorch(flat: Mapping[str, AnyArray], names: Names, heads: int) -> Params:
+    """Maps a file's arrays to nested parameters that are read later; blocks are stacked on axis 0.
+
+    Raises:
+      UserError: names that are not understood or shapes that do not fit (all are listed with their
+        shapes), or blocks that are incomplete.
     """
     places = {_pattern(theirs): place for theirs, place in names.items()}
     outside: dict[str, AnyArray] = {}
@@ -98,11 +118,11 @@ def from_pytorch(flat: Mapping[str, AnyArray], names: Names, heads: int) -> dict
     return traverse_util.unflatten_dict(outside | stack_blocks(stacks), sep="/")
 
 
-def to_pytorch(params: Mapping[str, Any], names: Names) -> dict[str, np.ndarray]:
-    """Flat parameters with their names and layout, the inverse of `from_pytorch`.
+def to_pytorch(params: Params, names: Names) -> dict[str, np.ndarray]:
+    """Maps nested parameters to a file's names and arrangement; inverts `from_pytorch`.
 
     Raises:
-      UserError: parameters for which there is no name (all are listed).
+      UserError: the layout has no name for some parameters (all are listed).
     """
     places = {path: (theirs, kind) for theirs, (path, kind) in names.items()}
     flat: dict[str, np.ndarray] = {}
@@ -127,9 +147,9 @@ def _pattern(theirs: str) -> re.Pattern[str]:
 
 
 def _turned(array: AnyArray, kind: str, heads: int) -> AnyArray | None:
-    """The array as ours are, or None if it has no such shape; found by turning an empty one."""
+    """The array in our arrangement; None if its shape does not fit."""
     turn = _KINDS[kind].to_ours
-    # Without memory: one byte, seen at every place.
+    # Found by rearranging an array of this shape that takes one byte of memory.
     template = np.broadcast_to(np.empty((), np.bool_), array.shape)
     try:
         shape = turn(template, heads).shape
@@ -141,13 +161,13 @@ def _turned(array: AnyArray, kind: str, heads: int) -> AnyArray | None:
 def _check_blocks(stacks: Mapping[str, Mapping[int, AnyArray]]) -> None:
     blocks = {block for arrays in stacks.values() for block in arrays}
     blocks |= set(range(max(blocks, default=-1) + 1))
-    absent = [
+    missing = [
         f"block {block}: {path}"
         for path, arrays in sorted(stacks.items())
         for block in sorted(blocks - arrays.keys())
     ]
-    if absent:
+    if missing:
         raise UserError(
-            f"missing although other blocks have them: {', '.join(absent)}; the file is "
+            f"missing although other blocks have them: {', '.join(missing)}; the file is "
             "incomplete, get it again"
         )

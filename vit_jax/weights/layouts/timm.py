@@ -1,26 +1,34 @@
-"""timm's names, and the `config.json` that timm's hub files have beside the weights.
+"""timm's layout: the names and the arrangement of its ViT, as `.safetensors`.
 
-timm pools by the class token (`norm`), or by the mean over the patches (`fc_norm` after it). With
-`class_token=False` and `fc_norm=False` its mean is taken after the norm, as in Google's files.
+timm pools by the class token (`norm`), or by the mean over the patches (`fc_norm` after the mean).
+With `class_token=False` and `fc_norm=False` its mean comes after the norm, as in Google's files.
+`timm_config.py` reads and writes the `config.json` of timm's hub files.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Collection, Mapping
 
 import numpy as np
 
 from vit_jax.errors import UserError
 from vit_jax.models.config import ModelConfig
-from vit_jax.models.sizes import parse_name
-from vit_jax.preprocessing import PreprocessingConfig
-from vit_jax.weights.layouts.pytorch import Names, from_pytorch, module, to_pytorch
+from vit_jax.models.functional import Params
+from vit_jax.weights.layouts.layout import Configs, Described, ImageSize, Layout, Values
+from vit_jax.weights.layouts.pytorch import Names, from_pytorch, module, num_heads, to_pytorch
+from vit_jax.weights.layouts.timm_config import (
+    CONFIG_NAME,
+    EPSILON,
+    defaults,
+    read_configs,
+    write_configs,
+)
 from vit_jax.weights.stored import AnyArray, lazily
 
+_STEM = "patch_embed.proj.weight"
 _BLOCK = "blocks.{}"
-# Query, key and value are one array in the files, `attn.qkv`; here they are names of their own.
+# Query, key and value are one array in the files, `attn.qkv`. Here each has a name of its own.
 _PARTS = {"query": "attn.q", "key": "attn.k", "value": "attn.v"}
 
 _NAMES: Names = {
@@ -45,49 +53,23 @@ _NAMES: Names = {
 }
 _NORM_NAMES = {True: "fc_norm.", False: "norm."}
 
-_IMAGENET_MEAN, _IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-_ARCHITECTURES = {
-    **{"Ti/16": "vit_tiny_patch16_224", "S/32": "vit_small_patch32_224"},
-    **{"S/16": "vit_small_patch16_224", "S/8": "vit_small_patch8_224"},
-    **{"B/32": "vit_base_patch32_224", "B/16": "vit_base_patch16_224"},
-    **{"B/8": "vit_base_patch8_224", "L/32": "vit_large_patch32_224"},
-    **{"L/16": "vit_large_patch16_224", "L/14": "vit_large_patch14_224"},
-    **{"H/14": "vit_huge_patch14_224", "g/14": "vit_giant_patch14_224"},
-    **{"G/14": "vit_gigantic_patch14_224"},
-}
-
-_EPSILON = 1e-6
-_GELUS = {"gelu": "exact", "gelu_tanh": "tanh"}
-
-# What an architecture's code in timm says and neither the arrays nor the config repeat: a number of
-# heads that is not the usual one of the width, and tanh in the GELU.
-_GIANTS = tuple(f"vit_giantopt_patch16_siglip_gap_{side}" for side in (256, 384))
-_HEADS = {"test_vit": 2, "vit_base_patch16_gap_224": 16, **dict.fromkeys(_GIANTS, 16)}
-_WITH_TANH_GELU = (
-    "vit_base_patch32_siglip_gap_256",
-    "vit_large_patch16_siglip_gap_512",
-    *(f"vit_so400m_patch16_siglip_gap_{side}" for side in (256, 384, 512)),
-    *_GIANTS,
-)
-
-
-def is_timm(names: set[str]) -> bool:
-    """Whether the names of a file are timm's."""
-    return "patch_embed.proj.weight" in names
-
 
 def from_timm(
-    flat: Mapping[str, AnyArray], heads: int, image_size: int | Sequence[int] | None = None
-) -> tuple[dict[str, Any], str]:
-    """The model's nested parameters, to be read later, and its kind of pooling.
+    flat: Mapping[str, AnyArray], heads: int, image_size: ImageSize | None = None
+) -> tuple[Params, str]:
+    """Maps timm's names to nested parameters that are read later, and finds the pooling.
 
     Args:
-      heads: of attention.
-      image_size: pixels, side or (height, width), if known; else the patches are taken for a
-        square, as far as it goes.
+      flat: the file's arrays.
+      heads: number of attention heads.
+      image_size: pixels, a side or (height, width), if known; otherwise the patches are taken for
+        a square if their number allows it.
+
+    Returns:
+      The parameters, and the value of `ModelConfig.pooling`.
 
     Raises:
-      UserError: names that are not those of a plain ViT, all listed with their shapes.
+      UserError: names that are not those of a plain ViT; all are listed with their shapes.
     """
     flat = dict(flat)
     is_mean = any(name.startswith("fc_norm.") for name in flat)
@@ -107,39 +89,24 @@ def from_timm(
     params = from_pytorch(flat, names, heads)
     if is_mean and "cls" not in params:
         raise UserError(
-            "fc_norm without a class token is a form that this package has not; give a file whose "
-            "model has class_token=True, or fc_norm=False"
+            "timm models with fc_norm without a class token are not supported; use one with "
+            "class_token=True or fc_norm=False"
         )
     shapes = [params[name].shape for name in ("pos_embedding", "registers") if name in params]
-    # Others are refused with the model's own shapes.
+    # Other shapes are refused later, beside those that the model wants.
     if "pos_embedding" in params and all(len(shape) == 3 for shape in shapes):
-        params |= _with_positions_as_ours(params, image_size)
+        params |= _our_positions(params, image_size)
     pooling = "gap_timm" if is_mean else "token" if "cls" in params else "gap"
     return params, pooling
 
 
-def to_timm(params: Mapping[str, Any], model: ModelConfig) -> dict[str, np.ndarray]:
-    """Flat parameters with timm's names; `from_timm`'s inverse.
+def to_timm(params: Params, model: ModelConfig) -> dict[str, np.ndarray]:
+    """Maps nested parameters to timm's names; inverts `from_timm`.
 
     Raises:
-      UserError: the model has a form that timm's ViT has not.
+      UserError: timm's ViT has no form for the model.
     """
-    if model.family != "vit":
-        raise UserError(
-            f"the layout timm is written of plain ViTs only, not of {model.name}; write this model "
-            "with --layout=google"
-        )
-    if model.pooling == "attention" or model.representation_size or model.positions != "learned":
-        raise UserError(
-            "timm's ViT has no attention pooling as here, no representation layer and no fixed "
-            "positions; write this model with --layout=google"
-        )
-    # A smaller epsilon is no other function but for rounding.
-    if model.norm_epsilon is not None and model.norm_epsilon > _EPSILON:
-        raise UserError(
-            f"timm's ViT has no norm_epsilon={model.norm_epsilon}, it is always {_EPSILON}; write "
-            "this model with --layout=google or --layout=huggingface"
-        )
+    _require_expressible(model)
     flat = to_pytorch(params, _NAMES)
     for part in ("weight", "bias"):
         for i in range(model.size.depth):
@@ -151,7 +118,7 @@ def to_timm(params: Mapping[str, Any], model: ModelConfig) -> dict[str, np.ndarr
         for leaf in ("weight", "bias"):
             flat[f"fc_norm.{leaf}"] = flat.pop(f"norm.{leaf}")
     if model.registers:
-        # timm adds positions to the registers too, which stand after the class token.
+        # timm adds positions to the registers too, which come after the class token.
         first = int(model.has_class_token)
         cls, patches = np.split(flat["pos_embed"], [first], axis=1)
         none = np.zeros_like(flat["reg_token"])
@@ -159,119 +126,35 @@ def to_timm(params: Mapping[str, Any], model: ModelConfig) -> dict[str, np.ndarr
     return flat
 
 
-def read_config(config: Mapping[str, Any]) -> dict[str, Any]:
-    """What timm's `config.json` says, as values of a `ModelConfig`, and `class_names` if known.
-
-    Raises:
-      UserError: a pooling or an activation function that this package has not.
-    """
-    arguments, data = config.get("model_args", {}), config.get("pretrained_cfg", config)
-    architecture = config.get("architecture", "")
-    _require_known_form(config.get("global_pool", "token"), arguments)
-    size = arguments.get("img_size") or data.get("input_size", (3, 224, 224))[1:]
-    height, width = (size, size) if isinstance(size, int) else size
-    values: dict[str, Any] = {"image_size": height if height == width else (height, width)}
-    if heads := arguments.get("num_heads", _HEADS.get(architecture)):
-        values["num_heads"] = heads
-    activation = "gelu_tanh" if architecture in _WITH_TANH_GELU else "gelu"
-    values["gelu"] = _GELUS[arguments.get("act_layer", activation)]
-    squash = data.get("crop_mode") == "squash"
-    values["preprocessing"] = PreprocessingConfig(
-        mean=tuple(data.get("mean", (0.5, 0.5, 0.5))),
-        std=tuple(data.get("std", (0.5, 0.5, 0.5))),
-        resize="squash" if squash else "short_side",
-        short_side=None if squash else math.floor(min(height, width) / data.get("crop_pct", 0.9)),
-        interpolation="bilinear" if data.get("interpolation") == "bilinear" else "bicubic",
-        antialias=True,
-    )
-    if names := data.get("label_names") or config.get("label_names"):
-        values["class_names"] = tuple(names)
-    return values
+def _matches(names: Collection[str], configs: Configs) -> bool:
+    return _STEM in names
 
 
-def write_config(model: ModelConfig, class_names: tuple[str, ...] | None) -> dict[str, Any]:
-    """What timm needs to build the model, `timm.create_model("local-dir:DIRECTORY")`."""
-    size, preprocessing = model.size, model.preprocessing
-    assert preprocessing is not None
-    name, patch = parse_name(model.name).size, model.patch_size
-    ratio = size.mlp_dim / size.width
-    if int(size.width * ratio) != size.mlp_dim:  # timm rounds down
-        ratio = math.nextafter(ratio, math.inf)
-    pool = "token" if model.pooling == "token" else "avg"
-    is_squash = preprocessing.resize == "squash"
-    shorter = min(model.input_size)
-    config: dict[str, Any] = {
-        "architecture": _ARCHITECTURES.get(f"{name}/{patch}", "vit_base_patch16_224"),
-        "num_classes": model.num_classes,
-        "num_features": size.width,
-        "global_pool": pool,
-        "model_args": {
-            "img_size": list(model.input_size),
-            "patch_size": patch,
-            "embed_dim": size.width,
-            "depth": size.depth,
-            "num_heads": size.num_heads,
-            "mlp_ratio": ratio,
-            "num_classes": model.num_classes,
-            "class_token": model.has_class_token,
-            "reg_tokens": model.registers,
-            "global_pool": pool,
-            "fc_norm": model.pooling == "gap_timm",
-            "act_layer": "gelu_tanh" if model.gelu == "tanh" else "gelu",
-        },
-        "pretrained_cfg": {
-            "input_size": [3, *model.input_size],
-            "interpolation": preprocessing.interpolation,
-            "crop_pct": 1.0 if is_squash else _crop_share(shorter, preprocessing.short_side),
-            "crop_mode": "squash" if is_squash else "center",
-            "mean": list(preprocessing.mean),
-            "std": list(preprocessing.std),
-            "num_classes": model.num_classes,
-            "first_conv": "patch_embed.proj",
-            "classifier": "head",
-        },
-    }
-    if class_names is not None:
-        config["label_names"] = list(class_names)
-    return config
+def _read(
+    arrays: Mapping[str, AnyArray], described: Described, image_size: ImageSize | None
+) -> tuple[Params, Values]:
+    width = arrays[_STEM].shape[0] if arrays[_STEM].shape else 0
+    params, pooling = from_timm(arrays, num_heads(described, width), image_size)
+    return params, {"pooling": pooling}
 
 
-def assumed(file_name: str, side: int) -> dict[str, Any]:
-    """Values for a file without a config: DeiT's by its name, else those of timm's ViTs."""
-    is_deit = file_name.startswith("deit")
-    preprocessing = PreprocessingConfig(
-        mean=_IMAGENET_MEAN if is_deit else (0.5, 0.5, 0.5),
-        std=_IMAGENET_STD if is_deit else (0.5, 0.5, 0.5),
-        resize="short_side",
-        # DeiT was published with 256 for 224 pixels, timm's ViTs have a crop of 0.9.
-        short_side=round(side * 256 / 224) if is_deit else math.floor(side / 0.9),
-        interpolation="bicubic",
-        antialias=True,
-    )
-    return {"gelu": "exact", "norm_epsilon": _EPSILON, "preprocessing": preprocessing}
-
-
-def _require_known_form(pool: str, arguments: Mapping[str, Any]) -> None:
-    has_class_token = arguments.get("class_token", True)
-    problems = {
-        f"global_pool={pool}": pool not in ("token", "avg"),
-        "global_pool=avg with fc_norm=false and a class token": (
-            pool == "avg" and arguments.get("fc_norm") is False and has_class_token
-        ),
-        "pool_include_prefix": arguments.get("pool_include_prefix", False),
-        f"act_layer={arguments.get('act_layer')}": arguments.get("act_layer", "gelu") not in _GELUS,
-    }
-    if found := [problem for problem, is_there in problems.items() if is_there]:
+def _require_expressible(model: ModelConfig) -> None:
+    if model.family != "vit":
         raise UserError(
-            f"its config.json has {', '.join(found)}, which this package has not; give the file "
-            "of a plain ViT"
+            f"the layout timm has plain ViTs only, not {model.name}; write this model with "
+            "--layout=google"
         )
-
-
-def _crop_share(side: int, short_side: int | None) -> float:
-    share = side / (short_side or side)
-    # timm rounds down what it resizes to.
-    return share if int(side / share) == (short_side or side) else math.nextafter(share, 0)
+    if model.pooling == "attention" or model.representation_size or model.positions != "learned":
+        raise UserError(
+            "timm's ViT has no attention pooling like ours, no representation layer and no fixed "
+            "positions; write this model with --layout=google"
+        )
+    # A smaller epsilon differs in rounding only.
+    if model.norm_epsilon is not None and model.norm_epsilon > EPSILON:
+        raise UserError(
+            f"timm's ViT has no norm_epsilon={model.norm_epsilon}, it is always {EPSILON}; write "
+            "this model with --layout=google or --layout=huggingface"
+        )
 
 
 def _third(fused: AnyArray, i: int) -> AnyArray:
@@ -280,16 +163,14 @@ def _third(fused: AnyArray, i: int) -> AnyArray:
     return lazily(fused, lambda x: x[rows], shape=(width, *fused.shape[1:]))
 
 
-def _with_positions_as_ours(
-    params: Mapping[str, Any], image_size: int | Sequence[int] | None
-) -> dict[str, Any]:
-    """Positions of the class token and the patches; those of registers go into the registers."""
+def _our_positions(params: Params, image_size: ImageSize | None) -> Params:
+    """Positions of class token and patches alone; those of registers are added to the registers."""
     positions, has_class, registers = params["pos_embedding"], "cls" in params, 0
     if "registers" in params:
         _, registers, _ = params["registers"].shape
     _, length, width = positions.shape
     prefix = has_class + registers
-    patches = _patches(length, prefix, params["embedding"]["kernel"].shape[0], image_size)
+    patches = _count_patches(length, prefix, params["embedding"]["kernel"].shape[0], image_size)
     shape = (1, has_class + patches, width)
     if registers and patches == length - prefix:
         rest = np.r_[: int(has_class), prefix:length]
@@ -307,11 +188,25 @@ def _with_positions_as_ours(
     return {}
 
 
-def _patches(length: int, prefix: int, patch: int, image_size: int | Sequence[int] | None) -> int:
-    """How many of the positions are patches': with `no_embed_class` all, else all but `prefix`."""
+def _count_patches(length: int, prefix: int, patch: int, image_size: ImageSize | None) -> int:
+    """How many positions are those of patches: all (`no_embed_class`), or all but `prefix`."""
     choices = (length - prefix, length)
     if image_size is not None:
         height, width = (image_size,) * 2 if isinstance(image_size, int) else image_size
         if (known := (height // patch) * (width // patch)) in choices:
             return known
     return next((n for n in choices if n > 0 and math.isqrt(n) ** 2 == n), choices[0])
+
+
+TIMM = Layout(
+    name="timm",
+    suffix=".safetensors",
+    matches=_matches,
+    read=_read,
+    write=to_timm,
+    hidden=("num_heads", "gelu", "norm_epsilon", "preprocessing"),
+    config_names=(CONFIG_NAME,),
+    read_config=read_configs,
+    write_configs=write_configs,
+    defaults=defaults,
+)
