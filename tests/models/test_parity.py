@@ -15,6 +15,7 @@ from flax import nnx, traverse_util
 
 from vit_jax.losses import cross_entropy
 from vit_jax.models import ModelConfig
+from vit_jax.models.families import parameter_table
 from vit_jax.models.functional import abstract_model
 from vit_jax.parallel.mesh import MeshConfig, make_mesh
 from vit_jax.parallel.sharding import replicated
@@ -179,7 +180,9 @@ def test_ten_steps_of_fine_tuning():
     # As the file was made: clipping at 1, momentum 0.9 kept in bfloat16.
     config = OptimizerConfig(name="sgd", clip_norm=1.0, momentum_dtype="bfloat16")
     params = _tree(file, "params/")
-    optimizer = make_optimizer(config, lambda step: rates[step], params)
+    optimizer = make_optimizer(
+        config, lambda step: rates[step], params, parameter_table(_config(file))
+    )
     mesh = make_mesh(MeshConfig(), jax.devices()[:1])
     step = make_train_step(
         Supervised(dataclasses.replace(_config(file), preprocessing=IDENTITY)),

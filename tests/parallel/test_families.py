@@ -9,9 +9,11 @@ from jax.sharding import AbstractMesh
 from tests.eight_devices import EightDevices
 from tests.programs.two_steps import one_device, two_steps
 from vit_jax.models.config import ModelConfig
+from vit_jax.models.families import parameter_table
 from vit_jax.models.functional import abstract_params
 from vit_jax.parallel.mesh import MeshConfig
 from vit_jax.parallel.sharding import partition_spec, state_shardings
+from vit_jax.parameters import find
 
 RESNET = {"stages": (1, 1)}
 MODELS = {
@@ -77,6 +79,7 @@ def _mesh(data=1, fsdp=1, tensor=1):
 
 def test_convolutions_are_split_by_channels():
     mesh = _mesh(fsdp=8, tensor=2)
+    table = parameter_table(ModelConfig("R50x1", num_classes=10))
     for path, shape, axis in [
         ("backbone/stage2/unit2/conv1/kernel", (1, 1, 512, 128), 2),
         ("opt_state/0/mu/backbone/stage4/unit1/projection/kernel", (1, 1, 1024, 2048), 3),
@@ -84,13 +87,15 @@ def test_convolutions_are_split_by_channels():
     ]:
         expected = [None] * 4
         expected[axis] = "fsdp"
-        assert partition_spec(path, shape, mesh) == P(*expected)
+        assert partition_spec(find(table, path), shape, mesh) == P(*expected)
     # Below what is worth splitting.
-    assert partition_spec("backbone/root/kernel", (7, 7, 3, 64), mesh) == P(*(None,) * 4)
+    root = table["backbone/root/kernel"]
+    assert partition_spec(root, (7, 7, 3, 64), mesh) == P(*(None,) * 4)
 
 
 def test_hidden_units_of_mixers_are_split_by_tensor():
     mesh = _mesh(fsdp=2, tensor=4)
+    table = parameter_table(ModelConfig("Mixer-B/16", num_classes=10))
     kernels = {
         "blocks/token_mixing/dense1/kernel": P(None, "fsdp", "tensor"),
         "blocks/token_mixing/dense2/kernel": P(None, "tensor", "fsdp"),
@@ -100,13 +105,14 @@ def test_hidden_units_of_mixers_are_split_by_tensor():
     for path, expected in kernels.items():
         shape = shapes[path.rpartition("/")[2]]
         shape = (12, 384, 196) if "dense2" in path else shape
-        assert partition_spec(path, shape, mesh) == expected, path
+        assert partition_spec(table[path], shape, mesh) == expected, path
 
 
 @pytest.mark.parametrize("name", ["R50x1", "BiT-R50x3", "R50+ViT-B/16", "Mixer-L/16"])
 def test_no_large_array_stays_whole(name):
-    params = abstract_params(ModelConfig(name, num_classes=1000))
-    placed = state_shardings(params, _mesh(fsdp=8))
+    model = ModelConfig(name, num_classes=1000)
+    params = abstract_params(model)
+    placed = state_shardings(params, parameter_table(model), _mesh(fsdp=8))
     for (path, leaf), sharding in zip(
         jax.tree_util.tree_leaves_with_path(params), jax.tree.leaves(placed), strict=True
     ):

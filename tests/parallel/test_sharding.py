@@ -1,12 +1,16 @@
+import dataclasses
 import math
 
 import jax
 import numpy as np
+import optax
 import pytest
 from jax import P
 from jax.sharding import AbstractMesh
 
+from vit_jax.errors import UserError
 from vit_jax.models.config import ModelConfig
+from vit_jax.models.families import parameter_table
 from vit_jax.models.functional import abstract_params
 from vit_jax.parallel.mesh import MeshConfig, make_mesh
 from vit_jax.parallel.sharding import (
@@ -17,11 +21,13 @@ from vit_jax.parallel.sharding import (
     replicated,
     state_shardings,
 )
+from vit_jax.parameters import find
 from vit_jax.training.optimizer import OptimizerConfig, make_optimizer, make_schedule
 from vit_jax.training.step import init_state
 
 # ViT-B/16 (Table 1) with a representation layer and ImageNet's classes.
 BASE = ModelConfig("ViT-B/16", num_classes=1000, representation_size=768)
+TABLE_OF_BASE = parameter_table(BASE)
 
 
 def _mesh(data=1, fsdp=1, tensor=1):
@@ -35,12 +41,14 @@ def _by_path(tree):
 
 def _state(optimizer, model=BASE):
     params = abstract_params(model)
-    transformation = make_optimizer(optimizer, make_schedule(optimizer, 10), params)
+    schedule = make_schedule(optimizer, 10)
+    transformation = make_optimizer(optimizer, schedule, params, parameter_table(model))
     return jax.eval_shape(lambda p: init_state(p, transformation, average=True), params)
 
 
-def _specs(tree, mesh):
-    return {path: s.spec for path, s in _by_path(state_shardings(tree, mesh)).items()}
+def _specs(tree, mesh, model=BASE):
+    shardings = state_shardings(tree, parameter_table(model), mesh)
+    return {path: s.spec for path, s in _by_path(shardings).items()}
 
 
 # Each with its place on meshes of fsdp=8, of tensor=4, and of both.
@@ -86,18 +94,19 @@ def _is(spec, expected):
 
 
 def test_places_of_parameters():
-    params = _by_path(abstract_params(BASE))
+    params, table = _by_path(abstract_params(BASE)), parameter_table(BASE)
     meshes = (_mesh(fsdp=8), _mesh(data=2, tensor=4), _mesh(fsdp=8, tensor=4))
     for path, expected in TABLE.items():
         for mesh, place in zip(meshes, expected, strict=True):
-            spec = partition_spec(path, params[path].shape, mesh)
+            spec = partition_spec(table[path], params[path].shape, mesh)
             assert _is(spec, place), (path, mesh.shape, spec)
 
 
 @pytest.mark.parametrize("name", ["ViT-Ti/16", "ViT-B/32", "ViT-L/16", "ViT-H/14", "ViT-g/14"])
 def test_a_data_mesh_splits_no_state(name):
-    state = _state(OptimizerConfig(), ModelConfig(name, num_classes=21843))
-    assert all(_is(spec, P()) for spec in _specs(state, _mesh(data=8)).values())
+    model = ModelConfig(name, num_classes=21843)
+    specs = _specs(_state(OptimizerConfig(), model), _mesh(data=8), model)
+    assert all(_is(spec, P()) for spec in specs.values())
 
 
 @pytest.mark.parametrize(
@@ -138,8 +147,9 @@ def test_moments_of_what_is_not_frozen_lie_where_their_parameters_do():
 @pytest.mark.parametrize("pooling", ["token", "attention"])
 def test_no_large_array_stays_whole_and_no_stack_is_split(sizes, name, pooling):
     mesh = _mesh(**sizes)
-    params = abstract_params(ModelConfig(name, num_classes=21843, pooling=pooling))
-    specs = _specs(params, mesh)
+    model = ModelConfig(name, num_classes=21843, pooling=pooling)
+    params = abstract_params(model)
+    specs = _specs(params, mesh, model)
     for path, leaf in _by_path(params).items():
         spec = specs[path]
         size = math.prod(leaf.shape) * leaf.dtype.itemsize
@@ -158,7 +168,8 @@ def test_no_large_array_stays_whole_and_no_stack_is_split(sizes, name, pooling):
 def test_what_cannot_be_divided_stays_whole():
     # ViT-Ti has 3 heads; 21,843 classes are odd.
     mesh = _mesh(tensor=2)
-    query, head = "blocks/attention/query/kernel", "head/kernel"
+    table = parameter_table(BASE)
+    query, head = table["blocks/attention/query/kernel"], table["head/kernel"]
     assert _is(partition_spec(query, (12, 192, 3, 64), mesh), P())
     assert _is(partition_spec(head, (192, 21843), mesh), P())
     assert _is(partition_spec(head, (1021, 1023), _mesh(fsdp=2)), P())
@@ -166,10 +177,31 @@ def test_what_cannot_be_divided_stays_whole():
 
 def test_names_inside_a_stack_are_told_from_those_beside_it():
     mesh = _mesh(fsdp=8)
-    shape = (768, 12, 64)
-    assert _is(partition_spec("pooling/attention/query/kernel", shape, mesh), P("fsdp"))
-    path = "opt_state/0/mu/blocks/mlp/dense1/kernel"
-    assert _is(partition_spec(path, (4096, 8, 8), mesh), P(None, "fsdp"))
+    table = parameter_table(dataclasses.replace(BASE, pooling="attention"))
+    pooling = find(table, "averaged/pooling/attention/query/kernel")
+    assert _is(partition_spec(pooling, (768, 12, 64), mesh), P("fsdp"))
+    stacked = find(table, "opt_state/0/mu/blocks/mlp/dense1/kernel")
+    assert _is(partition_spec(stacked, (4096, 8, 8), mesh), P(None, "fsdp"))
+
+
+def test_a_large_array_that_no_table_describes_is_an_error():
+    shape = jax.ShapeDtypeStruct((128, 128), np.float32)
+    with pytest.raises(UserError, match="'params/adapter/kernel' is not in the table"):
+        state_shardings({"params": {"adapter": {"kernel": shape}}}, TABLE_OF_BASE, _mesh(data=8))
+    small = {"counter": jax.ShapeDtypeStruct((), np.int32)}
+    assert _specs(small, _mesh(fsdp=8)) == {"counter": P()}
+
+
+def test_a_parameter_that_is_not_in_the_table_is_an_error_at_the_start():
+    params = abstract_params(BASE) | {"scale": jax.ShapeDtypeStruct((1,), np.float32)}
+    with pytest.raises(UserError, match="'scale' is not in the table of parameters"):
+        make_optimizer(OptimizerConfig(), optax.constant_schedule(1.0), params, TABLE_OF_BASE)
+
+
+def test_a_parameter_with_other_axes_than_the_table_names_is_an_error():
+    params = {"head": {"bias": jax.ShapeDtypeStruct((2, 3), np.float32)}}
+    with pytest.raises(UserError, match="'head/bias' has 2 axes.*1: classes"):
+        state_shardings(params, TABLE_OF_BASE, _mesh(fsdp=8))
 
 
 def test_the_batch_is_split_over_data_and_fsdp():

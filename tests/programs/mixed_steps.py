@@ -7,6 +7,7 @@ import numpy as np
 import optax
 
 from vit_jax.models.config import ModelConfig
+from vit_jax.models.families import parameter_table
 from vit_jax.models.functional import Params, abstract_params, init_params
 from vit_jax.parallel.mesh import MeshConfig, make_mesh
 from vit_jax.parallel.sharding import OnMesh, batch_sharding, replicated, state_shardings
@@ -30,7 +31,10 @@ class Steps(NamedTuple):
 def mixed_steps(mesh_config: MeshConfig, devices: int, micro_batches: int) -> Steps:
     """Takes four steps at the highest precision, on a batch some of whose rows do not count."""
     optimizer = make_optimizer(
-        OptimizerConfig("sgd", momentum=0.0), optax.constant_schedule(0.1), abstract_params(MODEL)
+        OptimizerConfig("sgd", momentum=0.0),
+        optax.constant_schedule(0.1),
+        abstract_params(MODEL),
+        parameter_table(MODEL),
     )
     rng = np.random.default_rng(0)
     counts = np.isin(np.arange(ROWS), [0, 5, 7, 15, 16, 40, 63], invert=True)
@@ -50,7 +54,7 @@ def mixed_steps(mesh_config: MeshConfig, devices: int, micro_batches: int) -> St
     with jax.default_matmul_precision("highest"):
         start = jax.device_get(jax.jit(init)())
         mesh = make_mesh(mesh_config, jax.devices()[:devices])
-        shardings = state_shardings(jax.eval_shape(init), mesh)
+        shardings = state_shardings(jax.eval_shape(init), parameter_table(MODEL), mesh)
         objective = Supervised(
             MODEL, OnMesh(mesh), loss="sigmoid", flip=True, mixup=0.8, cutmix=1.0
         )

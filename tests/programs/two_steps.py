@@ -7,6 +7,7 @@ import jax
 import numpy as np
 
 from vit_jax.models.config import ModelConfig
+from vit_jax.models.families import parameter_table
 from vit_jax.models.functional import Params, abstract_params, init_params
 from vit_jax.parallel.mesh import MeshConfig, make_mesh
 from vit_jax.parallel.sharding import OnMesh, batch_sharding, replicated, state_shardings
@@ -34,7 +35,9 @@ class Steps(NamedTuple):
 def two_steps(model: ModelConfig, mesh_config: MeshConfig, devices: int) -> Steps:
     """Takes two steps at the highest precision, with flips, micro-batches and an invalid row."""
     config = OptimizerConfig("sgd", lr=RATE, schedule="constant", micro_batches=2)
-    optimizer = make_optimizer(config, make_schedule(config, 10), abstract_params(model))
+    optimizer = make_optimizer(
+        config, make_schedule(config, 10), abstract_params(model), parameter_table(model)
+    )
     rng = np.random.default_rng(0)
     batch = {
         "images": rng.integers(0, 256, (16, 16, 16, 3), np.uint8),
@@ -48,7 +51,7 @@ def two_steps(model: ModelConfig, mesh_config: MeshConfig, devices: int) -> Step
     with jax.default_matmul_precision("highest"):
         start = jax.device_get(jax.jit(init)(_start(model)))
         mesh = make_mesh(mesh_config, jax.devices()[:devices])
-        shardings = state_shardings(start, mesh)
+        shardings = state_shardings(start, parameter_table(model), mesh)
         objective = Supervised(
             model, OnMesh(mesh, mesh_config.sequence), label_smoothing=0.1, flip=True
         )

@@ -14,6 +14,7 @@ import pytest
 
 from vit_jax.errors import UserError
 from vit_jax.models.config import ModelConfig
+from vit_jax.models.families import parameter_table
 from vit_jax.models.functional import abstract_params
 from vit_jax.runs.checkpoints import CheckpointConfig, Checkpoints
 from vit_jax.runs.checksums import summarize
@@ -39,8 +40,10 @@ FROZEN = OptimizerConfig(momentum_dtype="bfloat16", weight_decay=0.1, freeze=("(
 
 
 def _shapes(optimizer=SGD, average=False):
-    params = abstract_params(ModelConfig("ViT-mu/16", image_size=32, num_classes=3))
-    optimizer = make_optimizer(optimizer, make_schedule(optimizer, 10), params)
+    model = ModelConfig("ViT-mu/16", image_size=32, num_classes=3)
+    params = abstract_params(model)
+    schedule = make_schedule(optimizer, 10)
+    optimizer = make_optimizer(optimizer, schedule, params, parameter_table(model))
     shapes = jax.eval_shape(lambda p: init_state(p, optimizer, average=average), params)
     here = jax.sharding.SingleDeviceSharding(jax.devices()[0])
     return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=here), shapes)
@@ -398,6 +401,7 @@ import pathlib, sys
 import jax, jax.numpy as jnp, numpy as np
 from vit_jax.parallel.mesh import MeshConfig, make_mesh
 from vit_jax.parallel.sharding import state_shardings
+from vit_jax.parameters import Parameter
 from vit_jax.runs.checkpoints import CheckpointConfig, Checkpoints
 from vit_jax.runs.checksums import summarize
 
@@ -408,6 +412,10 @@ state = {
     "params/head/bias": rng.normal(size=16).astype(np.float32),
     "step": np.int32(7),
 }
+table = {
+    "blocks/mlp/dense1/kernel": Parameter(("block", "width", "hidden"), "kernel", "block"),
+    "head/bias": Parameter(("classes",), "bias", "head"),
+}
 devices = jax.devices()
 assert len(devices) == 8
 meshes = {
@@ -416,7 +424,7 @@ meshes = {
     "1x2x4": make_mesh(MeshConfig(data=1, fsdp=2, tensor=4)),
     "one": make_mesh(MeshConfig(), devices[:1]),
 }
-shardings = {name: state_shardings(state, mesh) for name, mesh in meshes.items()}
+shardings = {name: state_shardings(state, table, mesh) for name, mesh in meshes.items()}
 kernel = "params/blocks/mlp/dense1/kernel"
 assert shardings["2x4"][kernel].spec == jax.P(None, None, "fsdp")
 placed = {name: jax.device_put(state, shardings[name]) for name in meshes}

@@ -11,6 +11,7 @@ import pytest
 
 from vit_jax.losses import cross_entropy
 from vit_jax.models import ModelConfig
+from vit_jax.models.families import parameter_table
 from vit_jax.models.functional import abstract_params, apply_model
 from vit_jax.parallel.mesh import MeshConfig, make_mesh
 from vit_jax.parallel.sharding import replicated
@@ -31,7 +32,10 @@ MODEL = ModelConfig(
 ).following()
 # Plain gradient descent: the change of the parameters is the gradient.
 OPTIMIZER = make_optimizer(
-    OptimizerConfig("sgd", momentum=0.0), optax.constant_schedule(1.0), abstract_params(MODEL)
+    OptimizerConfig("sgd", momentum=0.0),
+    optax.constant_schedule(1.0),
+    abstract_params(MODEL),
+    parameter_table(MODEL),
 )
 
 

@@ -7,6 +7,7 @@ import optax
 import pytest
 
 from vit_jax.errors import UserError
+from vit_jax.parameters import Parameter
 from vit_jax.training.optimizer import OptimizerConfig, make_optimizer, make_schedule
 
 PEAK, WARMUP, TOTAL = 3e-3, 10, 50
@@ -101,8 +102,15 @@ def _trees(number=5):
     return draw(), [draw() for _ in range(number)]
 
 
+TABLE = {
+    "head/kernel": Parameter(("features", "classes"), "kernel", "head"),
+    "head/bias": Parameter(("classes",), "bias", "head"),
+    "cls": Parameter(("width",), "embedding", "token"),
+}
+
+
 def _descend(config, schedule, params, grads):
-    optimizer = make_optimizer(config, schedule, params)
+    optimizer = make_optimizer(config, schedule, params, TABLE)
     state = optimizer.init(params)
     for grad in grads:
         updates, state = optimizer.update(grad, state, params)

@@ -9,6 +9,7 @@ import pytest
 
 from tests.small_models import SMALL, random_params
 from vit_jax.data.config import DataConfig
+from vit_jax.models.families import parameter_table
 from vit_jax.parallel.mesh import MeshConfig, make_mesh
 from vit_jax.parallel.sharding import state_shardings
 from vit_jax.training.config import TrainConfig
@@ -27,7 +28,7 @@ def test_the_state_takes_the_memory_of_the_parameters_to_start_from(average) -> 
     )
     mesh = make_mesh(MeshConfig(), jax.devices()[:1])
     stored, kept = random_params(SMALL), random_params(SMALL)
-    params = jax.device_put(stored, state_shardings(stored, mesh))
+    params = jax.device_put(stored, state_shardings(stored, parameter_table(SMALL), mesh))
     with warnings.catch_warnings():
         warnings.simplefilter("error")  # JAX warns of what it cannot take.
         state = make_program(config, 4, mesh).start(params)

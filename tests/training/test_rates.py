@@ -11,6 +11,7 @@ import pytest
 from vit_jax.__main__ import main
 from vit_jax.errors import UserError
 from vit_jax.models.config import ModelConfig
+from vit_jax.models.families import parameter_table
 from vit_jax.models.functional import abstract_params
 from vit_jax.parallel.mesh import MeshConfig, make_mesh
 from vit_jax.parallel.sharding import replicated
@@ -32,6 +33,7 @@ MODEL = ModelConfig(
     representation_size=4,
 )
 SHAPES = abstract_params(MODEL)
+TABLE = parameter_table(MODEL)
 HEAD_ONLY = ("(?!head/).*",)
 
 
@@ -55,7 +57,7 @@ def _by_path(tree):
 def _descend(config, steps=1):
     """Parameters before and after steps at rate 1 along given gradients, and the gradients."""
     before, gradients = _params(), [_params(seed) for seed in range(1, steps + 1)]
-    optimizer = make_optimizer(config, optax.constant_schedule(1.0), before)
+    optimizer = make_optimizer(config, optax.constant_schedule(1.0), before, TABLE)
     after, state = before, optimizer.init(before)
     update = jax.jit(optimizer.update)
     for gradient in gradients:
@@ -147,7 +149,7 @@ def test_frozen_parameters_never_move(name, mask) -> None:
 def test_what_is_frozen_whole_has_no_moments(name, copies) -> None:
     freeze = ("(?!head/|blocks/2/mlp/).*",)
     optimizer = make_optimizer(
-        OptimizerConfig(name, freeze=freeze), optax.constant_schedule(1.0), _params()
+        OptimizerConfig(name, freeze=freeze), optax.constant_schedule(1.0), _params(), TABLE
     )
     leaves = jax.tree.leaves(jax.eval_shape(optimizer.init, _params()))
     moments = [leaf.size for leaf in leaves if leaf.ndim]
@@ -156,7 +158,7 @@ def test_what_is_frozen_whole_has_no_moments(name, copies) -> None:
 
 
 def _step(config, params):
-    optimizer = make_optimizer(config, optax.constant_schedule(0.5), params)
+    optimizer = make_optimizer(config, optax.constant_schedule(0.5), params, TABLE)
     mesh = make_mesh(MeshConfig(), jax.devices()[:1])
     step = make_train_step(
         Supervised(MODEL.following()),
@@ -205,7 +207,7 @@ def test_gradients_of_what_is_frozen_are_not_computed() -> None:
 def test_a_run_says_how_much_it_trains(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
     config = OptimizerConfig(freeze=("(?!head/|blocks/2/mlp/dense1/).*",))
-    make_optimizer(config, optax.constant_schedule(1.0), SHAPES)
+    make_optimizer(config, optax.constant_schedule(1.0), SHAPES, TABLE)
     total = sum(p.size for p in jax.tree.leaves(SHAPES))
     assert f"training {4 * 3 + 3 + 8 * 16 + 16:,} of {total:,} parameters" in caplog.text
 
@@ -282,7 +284,7 @@ def test_the_schema_takes_patterns_and_keeps_their_order() -> None:
 )
 def test_patterns_that_make_no_sense(options, message) -> None:
     with pytest.raises(UserError, match=f"config.optimizer.*{message}") as info:
-        make_optimizer(OptimizerConfig(**options), optax.constant_schedule(1.0), _params())
+        make_optimizer(OptimizerConfig(**options), optax.constant_schedule(1.0), _params(), TABLE)
     assert len(str(info.value).splitlines()) == 1
 
 
@@ -292,4 +294,5 @@ def test_layer_decay_needs_blocks() -> None:
             OptimizerConfig(layer_decay=0.5),
             optax.constant_schedule(1.0),
             {"head": {"kernel": jnp.zeros((2, 3))}},
+            TABLE,
         )

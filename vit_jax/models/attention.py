@@ -10,6 +10,7 @@ from jax import Array
 from vit_jax.models.config import ModelConfig
 from vit_jax.models.dot_product import Implementation, attend
 from vit_jax.models.placement import OneDevice, Placement
+from vit_jax.parameters import Parameter, Table, dense, nested, norm
 
 _xavier = nnx.initializers.xavier_uniform()
 
@@ -24,6 +25,24 @@ def _gelu_exact(x: Array) -> Array:
 
 # By their name in a config; one with nothing left open has one.
 GELUS: dict[str | None, Callable[[Array], Array]] = {"tanh": _gelu_tanh, "exact": _gelu_exact}
+
+_HEADS = ("heads", "head_size")
+ATTENTION: Table = {
+    **nested("query", dense(("width",), _HEADS, "block")),
+    **nested("key", dense(("width",), _HEADS, "block")),
+    **nested("value", dense(("width",), _HEADS, "block")),
+    **nested("out", dense(_HEADS, ("width",), "block")),
+}
+MLP: Table = {
+    **nested("dense1", dense(("width",), ("hidden",), "block")),
+    **nested("dense2", dense(("hidden",), ("width",), "block")),
+}
+ATTENTION_POOLING: Table = {
+    "probe": Parameter(("batch", "queries", "width"), "embedding", "pooling"),
+    **nested("attention", ATTENTION, "pooling"),
+    **nested("norm", norm("width", "pooling")),
+    **nested("mlp", MLP, "pooling"),
+}
 
 
 class Attention(nnx.Module):

@@ -9,8 +9,28 @@ from jax import Array
 from vit_jax.models import blocks
 from vit_jax.models.attention import GELUS, layer_norm
 from vit_jax.models.config import ModelConfig
-from vit_jax.models.model import Model
+from vit_jax.models.model import PATCH_EMBEDDING, Model, head
 from vit_jax.models.placement import Placement
+from vit_jax.parameters import Parameter, Table, dense, nested, norm, stacked
+
+_BLOCK: Table = {
+    **nested("norm1", norm("width", "block")),
+    **nested("token_mixing/dense1", dense(("positions",), ("hidden",), "block")),
+    **nested("token_mixing/dense2", dense(("hidden",), ("positions",), "block")),
+    **nested("norm2", norm("width", "block")),
+    **nested("channel_mixing/dense1", dense(("width",), ("hidden",), "block")),
+    **nested("channel_mixing/dense2", dense(("hidden",), ("width",), "block")),
+}
+
+
+def parameters(config: ModelConfig) -> dict[str, Parameter]:
+    """Describes the parameters of a Mixer."""
+    return {
+        **nested("embedding", PATCH_EMBEDDING),
+        **nested("blocks", stacked(_BLOCK)),
+        **nested("norm", norm("width", "norm")),
+        **head(config, "width"),
+    }
 
 
 class Mixing(nnx.Module):

@@ -11,7 +11,16 @@ from vit_jax.errors import UserError
 from vit_jax.losses import Loss
 from vit_jax.models.config import ModelConfig
 from vit_jax.models.placement import OneDevice, Placement
+from vit_jax.parameters import Parameter, Table, dense, nested
 from vit_jax.schema import nearest
+
+_PATCH = ("height", "columns", "channels")
+PATCH_EMBEDDING: Table = dense(_PATCH, ("width",), "stem")
+
+
+def head(config: ModelConfig, features: str) -> dict[str, Parameter]:
+    """Describes the head on an axis of this name; a model without classes has none."""
+    return nested("head", dense((features,), ("classes",), "head")) if config.num_classes else {}
 
 
 class Model(nnx.Module):

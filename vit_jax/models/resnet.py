@@ -11,14 +11,47 @@ from flax import nnx
 from jax import Array
 
 from vit_jax.models.config import ModelConfig
-from vit_jax.models.model import Model
+from vit_jax.models.model import Model, head
 from vit_jax.models.placement import Placement
 from vit_jax.models.rematerialisation import Remat, block_input, rematerialised
+from vit_jax.parameters import Parameter, Table, nested, norm
 
 GROUPS = 32
 
 # Jitted, so that it is traced once for all convolutions of a shape.
 _lecun = jax.jit(nnx.initializers.lecun_normal(), static_argnums=(1, 2))
+
+_KERNEL = ("height", "columns", "inputs", "channels")
+
+
+def parameters(config: ModelConfig) -> dict[str, Parameter]:
+    """Describes the parameters of a ResNet."""
+    return {**nested("backbone", backbone_parameters(config)), **head(config, "channels")}
+
+
+def backbone_parameters(config: ModelConfig) -> dict[str, Parameter]:
+    """Describes the parameters of a `Backbone`."""
+    assert config.resnet is not None
+    is_pre = config.unit_order == "pre"
+    table = {"root/kernel": Parameter(_KERNEL, "kernel", "stem")}
+    table |= nested("norm", norm("channels", "norm")) if is_pre else {}
+    table |= nested("root_norm", norm("channels", "stem")) if not is_pre else {}
+    for stage, units in enumerate(config.resnet.stages, start=1):
+        for unit in range(1, units + 1):
+            table |= nested(f"stage{stage}/unit{unit}", _unit(projects=unit == 1, is_pre=is_pre))
+    return table
+
+
+def _unit(*, projects: bool, is_pre: bool) -> Table:
+    table: dict[str, Parameter] = {}
+    for i in (1, 2, 3):
+        table[f"conv{i}/kernel"] = Parameter(_KERNEL, "kernel", "stage")
+        table |= nested(f"norm{i}", norm("channels", "stage"))
+    if projects:
+        table["projection/kernel"] = Parameter(_KERNEL, "kernel", "stage")
+        if not is_pre:
+            table |= nested("projection_norm", norm("channels", "stage"))
+    return table
 
 
 class StandardizedConv(nnx.Module):

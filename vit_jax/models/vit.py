@@ -8,12 +8,52 @@ from flax import nnx
 from jax import Array
 
 from vit_jax.models import blocks
-from vit_jax.models.attention import Attention, AttentionPooling, Mlp, layer_norm
+from vit_jax.models.attention import (
+    ATTENTION,
+    ATTENTION_POOLING,
+    MLP,
+    Attention,
+    AttentionPooling,
+    Mlp,
+    layer_norm,
+)
 from vit_jax.models.config import ModelConfig
-from vit_jax.models.model import Model
+from vit_jax.models.model import PATCH_EMBEDDING, Model, head
 from vit_jax.models.placement import Placement
 from vit_jax.models.positions import sincos2d
-from vit_jax.models.resnet import Backbone
+from vit_jax.models.resnet import Backbone, backbone_parameters
+from vit_jax.parameters import Parameter, Table, dense, nested, norm, stacked
+
+_BLOCK: Table = {
+    **nested("norm1", norm("width", "block")),
+    **nested("attention", ATTENTION),
+    **nested("norm2", norm("width", "block")),
+    **nested("mlp", MLP),
+}
+
+
+def parameters(config: ModelConfig) -> dict[str, Parameter]:
+    """Describes the parameters of a ViT or a hybrid; `config` has nothing left open."""
+    table = {
+        **nested("embedding", PATCH_EMBEDDING),
+        **nested("blocks", stacked(_BLOCK)),
+        **nested("norm", norm("width", "norm")),
+    }
+    if config.resnet is not None:
+        table |= nested("backbone", backbone_parameters(config))
+    if config.has_class_token:
+        table["cls"] = Parameter(("batch", "token", "width"), "embedding", "token")
+    if config.registers:
+        table["registers"] = Parameter(("batch", "registers", "width"), "embedding", "token")
+    if config.positions == "learned":
+        table["pos_embedding"] = Parameter(("batch", "positions", "width"), "embedding", "position")
+    if config.pooling == "attention":
+        table |= nested("pooling", ATTENTION_POOLING)
+    features = "width"
+    if config.representation_size is not None:
+        features = "features"
+        table |= nested("pre_logits", dense(("width",), (features,), "representation"))
+    return table | head(config, features)
 
 
 class Block(nnx.Module):

@@ -1,7 +1,6 @@
-"""Where arrays live: rules from an array's path and shape to its place on the mesh."""
+"""Where arrays live: rules from a parameter's named axes and shape to its place on the mesh."""
 
 import math
-import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -11,67 +10,78 @@ from jax import Array
 from jax.sharding import AbstractMesh, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
+from vit_jax.parameters import Parameter, Table, check_axes, find, missing, path_of
+
 F = TypeVar("F", bound=Callable[..., Array])
 
 # The batch's first axis is split over both.
 BATCH_AXES = ("data", "fsdp")
 
-# Arrays below this many elements stay whole: gathering them costs more than it saves.
+# Arrays with fewer elements stay whole: gathering them costs more than splitting saves.
 _SMALL = 2**14
 
-# The axis, counted from the last, that `tensor` splits: heads, hidden units and classes. Paths
-# are searched, so that they fit optimizer moments and averaged weights as well. Convolutions stay
-# whole.
-_TENSOR_RULES: tuple[tuple[re.Pattern[str], int], ...] = (
-    (re.compile(r"attention/(query|key|value)/(kernel|bias)$"), -2),
-    (re.compile(r"attention/out/kernel$"), -3),
-    (re.compile(r"(mlp|_mixing)/dense1/(kernel|bias)$"), -1),
-    (re.compile(r"(mlp|_mixing)/dense2/kernel$"), -2),
-    (re.compile(r"head/(kernel|bias)$"), -1),
-)
-# The first axis of these is the block's number, which a scan runs over.
-_STACKED = re.compile(r"(^|/)blocks/")
+# The axes that `tensor` splits. An array has at most one of them.
+_TENSOR_AXES = ("heads", "hidden", "classes")
 
 
-def partition_spec(path: str, shape: tuple[int, ...], mesh: Mesh | AbstractMesh) -> P:
-    """Places one array of parameters or of optimizer state.
+def partition_spec(parameter: Parameter, shape: tuple[int, ...], mesh: Mesh | AbstractMesh) -> P:
+    """Where one parameter lies, or an array of the optimizer that belongs to it.
 
-    Args:
-      path: names joined by "/", such as `params/blocks/mlp/dense1/kernel`.
+    `tensor` splits heads, hidden units and classes. `fsdp` splits the longest other axis of each
+    large array, but never the axis that counts blocks. An axis that a mesh axis does not divide
+    stays whole.
     """
     spec: list[str | None] = [None] * len(shape)
     tensor, fsdp = mesh.shape["tensor"], mesh.shape["fsdp"]
-    for pattern, axis in _TENSOR_RULES:
-        if tensor > 1 and pattern.search(path) and shape[axis] % tensor == 0:
-            spec[axis] = "tensor"
+    if tensor > 1:
+        for i, axis in enumerate(parameter.axes):
+            if axis in _TENSOR_AXES and shape[i] % tensor == 0:
+                spec[i] = "tensor"
     if fsdp > 1 and math.prod(shape) >= _SMALL:
-        first = 1 if _STACKED.search(path) else 0
+        first = int(parameter.is_stacked)
         free = [i for i in range(first, len(shape)) if spec[i] is None and shape[i] % fsdp == 0]
         if free:
-            # Of a convolution too. Splitting all by their filters, which are standardised one by
-            # one, makes XLA split activations by channels as well, and gather them whole again.
+            # The longest axis of convolutions too. If all were split by their filters, which are
+            # standardised one by one, XLA would also split activations by channels and gather
+            # them again.
             spec[max(free, key=lambda i: shape[i])] = "fsdp"
     return P(*spec)
 
 
-def state_shardings(state: Any, mesh: Mesh | AbstractMesh) -> Any:
-    """A sharding for every leaf of a tree of arrays or of their shapes."""
+def state_shardings(state: Any, table: Table, mesh: Mesh | AbstractMesh) -> Any:
+    """A sharding for each leaf of a tree: parameters, averaged weights and optimizer moments.
 
-    def place(key_path, leaf) -> NamedSharding:
-        path = jax.tree_util.keystr(key_path, simple=True, separator="/")
-        return NamedSharding(mesh, partition_spec(path, leaf.shape, mesh))
+    Scalars and other small arrays that belong to no parameter, such as counters, are replicated.
+
+    Args:
+      state: arrays, or their shapes as `jax.ShapeDtypeStruct`.
+      table: describes the parameters; see `parameters.find` for how an array is looked up.
+
+    Raises:
+      UserError: a large array belongs to no parameter of the table, or has other axes.
+    """
+
+    def place(key_path: tuple[Any, ...], leaf: Any) -> NamedSharding:
+        path = path_of(key_path)
+        parameter = find(table, path)
+        if parameter is None:
+            if math.prod(leaf.shape) >= _SMALL:
+                raise missing(path)
+            return NamedSharding(mesh, P())
+        check_axes(path, parameter, len(leaf.shape))
+        return NamedSharding(mesh, partition_spec(parameter, leaf.shape, mesh))
 
     return jax.tree_util.tree_map_with_path(place, state)
 
 
-def share_split(params: Any, mesh: Mesh | AbstractMesh, axis: str) -> float:
-    """Of the elements of arrays that are large enough, the share in those that an axis splits.
+def share_split(params: Any, table: Table, mesh: Mesh | AbstractMesh, axis: str) -> float:
+    """The share of the elements in large arrays that lies in arrays split by a mesh axis.
 
     Returns:
-      1 if no array is.
+      1 if no array is large.
     """
     large = split = 0
-    shardings = jax.tree.leaves(state_shardings(params, mesh))
+    shardings = jax.tree.leaves(state_shardings(params, table, mesh))
     for leaf, sharding in zip(jax.tree.leaves(params), shardings, strict=True):
         size = math.prod(leaf.shape)
         if size >= _SMALL:

@@ -8,6 +8,7 @@ from jax.sharding import AbstractMesh, Mesh
 
 from vit_jax.errors import UserError
 from vit_jax.models.config import ModelConfig
+from vit_jax.models.families import parameter_table
 from vit_jax.models.functional import abstract_params
 from vit_jax.parallel.mesh import AXES
 from vit_jax.parallel.sharding import BATCH_AXES, share_split
@@ -99,10 +100,11 @@ def _check_fsdp(model: ModelConfig, mesh: Mesh, num_slices: int) -> None:
     if fsdp == 1:
         return
     # Without a head, as long as it is the data that say of how many classes.
-    params = abstract_params(dataclasses.replace(model, num_classes=model.num_classes or 0))
+    model = dataclasses.replace(model, num_classes=model.num_classes or 0)
+    params, table = abstract_params(model), parameter_table(model)
 
     def share(fsdp: int) -> float:
-        return share_split(params, AbstractMesh((1, fsdp, tensor), AXES), "fsdp")
+        return share_split(params, table, AbstractMesh((1, fsdp, tensor), AXES), "fsdp")
 
     if share(fsdp) >= _ENOUGH_SPLIT:
         return

@@ -9,6 +9,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 from vit_jax.errors import UserError
+from vit_jax.models.families import parameter_table
 from vit_jax.models.functional import Params
 from vit_jax.parallel.agreement import together
 from vit_jax.runs.checkpoints import Checkpoints
@@ -60,7 +61,7 @@ def written_params(setup: Setup, file: Path, step: int) -> Params | None:
         weights = open_weights(file)
         if weights.extra.get("step") != step:
             raise UserError(f"{file} is not of step {step}")
-        return place(params_for(weights, setup.model)[0], setup.mesh)
+        return place(params_for(weights, setup.model)[0], parameter_table(setup.model), setup.mesh)
 
     if not multihost_utils.broadcast_one_to_all(np.array(file.exists())):
         return None

@@ -12,6 +12,7 @@ from jax import Array
 
 from vit_jax.errors import UserError
 from vit_jax.models.functional import Params
+from vit_jax.parameters import Table, described, path_of
 from vit_jax.training.rates import rate_factors
 
 # Where linear decay ends, in the paper's code.
@@ -40,7 +41,7 @@ class OptimizerConfig:
     milestones: tuple[float, ...] | None = None
     warmup_steps: int = 0
     weight_decay: float = 0.0
-    # all: every parameter, as in the paper; kernels: those named `kernel`, as in big_vision.
+    # all: every parameter, as in the paper; kernels: only kernels, as in big_vision.
     decay_mask: Literal["all", "kernels"] = "all"
     # Largest global norm of the gradient; None does not clip.
     clip_norm: float | None = None
@@ -161,7 +162,7 @@ def _decay(config: OptimizerConfig, total_steps: int) -> optax.Schedule:
 
 
 def make_optimizer(
-    config: OptimizerConfig, schedule: optax.Schedule, params: Params
+    config: OptimizerConfig, schedule: optax.Schedule, params: Params, table: Table
 ) -> optax.GradientTransformation:
     """Clipping, the optimizer proper, weight decay and the rate, in this order.
 
@@ -170,12 +171,13 @@ def make_optimizer(
 
     Args:
       params: those to train, or their shapes; the config's patterns are matched against them.
+      table: describes each of them.
 
     Raises:
       UserError: as in `rate_factors`.
     """
     factors = rate_factors(
-        params, freeze=config.freeze, rates=config.rates, layer_decay=config.layer_decay
+        params, table, freeze=config.freeze, rates=config.rates, layer_decay=config.layer_decay
     )
     dtype = jnp.dtype(config.momentum_dtype)
     if config.name == "adamw":
@@ -191,7 +193,7 @@ def make_optimizer(
         parts.append(optax.clip_by_global_norm(config.clip_norm))
     parts.append(moments)
     if config.weight_decay:
-        mask = _is_kernel if config.decay_mask == "kernels" else None
+        mask = _kernels(params, table) if config.decay_mask == "kernels" else None
         parts.append(optax.add_decayed_weights(config.weight_decay, mask))
     if config.freeze or config.rates or config.layer_decay is not None:
         parts.append(_by_parameter(jnp.multiply, factors))
@@ -205,7 +207,8 @@ def _by_parameter(
     return optax.stateless(lambda updates, _: jax.tree.map(function, updates, factors))
 
 
-def _is_kernel(params: Any) -> Any:
+def _kernels(params: Params, table: Table) -> Any:
+    """Whether each parameter is a kernel, in the tree of the parameters."""
     return jax.tree_util.tree_map_with_path(
-        lambda path, _: getattr(path[-1], "key", None) == "kernel", params
+        lambda path, leaf: described(table, path_of(path), leaf.ndim).role == "kernel", params
     )

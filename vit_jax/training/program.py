@@ -13,8 +13,10 @@ import optax
 from jax.sharding import Mesh
 
 from vit_jax.data.batches import batch_spec
+from vit_jax.models.families import parameter_table
 from vit_jax.models.functional import Params, abstract_params, init_params
 from vit_jax.parallel.sharding import OnMesh, batch_sharding, replicated, state_shardings
+from vit_jax.parameters import Table, nested
 from vit_jax.training.config import TrainConfig
 from vit_jax.training.objectives import OWN, Objective, ObjectiveContext
 from vit_jax.training.optimizer import make_optimizer, make_schedule
@@ -38,15 +40,25 @@ class Program:
     optimizer: optax.GradientTransformation
     max_labels: int | None = None
 
+    @property
+    def table(self) -> Table:
+        """Describes the model's parameters and the objective's own."""
+        return _table(self.config, self.objective)
+
+    @property
+    def fixed_table(self) -> Table:
+        """Describes the objective's fixed arrays, which may be parameters of another model."""
+        return {**self.table, **self.objective.parameters}
+
     @cached_property
     def state(self) -> TrainState:
         """Shapes, types and shardings of the state, as `jax.ShapeDtypeStruct`."""
-        return self._placed(jax.eval_shape(lambda: self._init(None)))
+        return self._placed(jax.eval_shape(lambda: self._init(None)), self.table)
 
     @cached_property
     def fixed(self) -> Any:
         """Shapes, types and shardings of the objective's fixed arrays."""
-        return self._placed(self.objective.fixed)
+        return self._placed(self.objective.fixed, self.fixed_table)
 
     @cached_property
     def batch(self) -> dict[str, jax.ShapeDtypeStruct]:
@@ -100,11 +112,11 @@ class Program:
             params | own, self.optimizer, average=config.optimizer.average is not None
         )
 
-    def _placed(self, tree: Any) -> Any:
+    def _placed(self, tree: Any, table: Table) -> Any:
         return jax.tree.map(
             lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s),
             tree,
-            state_shardings(tree, self.mesh),
+            state_shardings(tree, table, self.mesh),
         )
 
 
@@ -124,7 +136,8 @@ def make_program(
     objective = make_objective(config, mesh)
     own = jax.eval_shape(lambda: _own_params(objective, config.seed))
     params = abstract_params(config.model) | own
-    optimizer = make_optimizer(config.optimizer, schedule, params)
+    table = _table(config, objective)
+    optimizer = make_optimizer(config.optimizer, schedule, params, table)
     return Program(config, mesh, objective, schedule, optimizer, max_labels)
 
 
@@ -142,6 +155,10 @@ def make_objective(config: TrainConfig, mesh: Mesh) -> Objective:
         data=config.data,
     )
     return config.objective.make(context)
+
+
+def _table(config: TrainConfig, objective: Objective) -> Table:
+    return {**parameter_table(config.model), **nested(OWN, objective.parameters)}
 
 
 def _own_params(objective: Objective, seed: int) -> Params:

@@ -3,24 +3,37 @@
 import logging
 import re
 from collections.abc import Collection, Sequence
+from typing import NamedTuple
 
 import jax
 import numpy as np
 
 from vit_jax.errors import UserError
 from vit_jax.models.functional import Params
+from vit_jax.parameters import Parameter, Part, Table, described, path_of
 from vit_jax.schema import nearest
 
 _log = logging.getLogger(__name__)
 
-# Their parameters are stacked, with the block's number as first axis.
-_BLOCKS = "blocks"
-# What follows the blocks; all else outside them comes before.
-_AFTER = ("norm", "pooling", "pre_logits", "head")
+# The parts that follow the blocks; all others outside the blocks come before them.
+_AFTER: tuple[Part, ...] = ("norm", "pooling", "representation", "head")
+
+
+class _Row(NamedTuple):
+    """One parameter, or one block's part of a stacked parameter.
+
+    Attributes:
+      layers_above: layers between it and the head.
+    """
+
+    path: str
+    is_block: bool
+    layers_above: int
 
 
 def rate_factors(
     params: Params,
+    table: Table,
     *,
     freeze: Sequence[str],
     rates: Sequence[tuple[str, float]],
@@ -29,11 +42,12 @@ def rate_factors(
     """The factor of the rate for each parameter, 0 for those that are frozen.
 
     Patterns are regular expressions that match whole paths: `head/.*` matches `head/kernel`, `head`
-    does not. Stacked parameters have one path a block, `blocks/3/attention/query/kernel`, so that
-    `blocks/[0-5]/.*` are the first six.
+    does not. A stacked parameter has a path for each block, `blocks/3/attention/query/kernel`, so
+    that `blocks/[0-5]/.*` are the first six.
 
     Args:
       params: arrays, or their shapes.
+      table: describes each of them.
       freeze: patterns of what does not train.
       rates: patterns with positive factors; the first that matches a parameter counts.
       layer_decay: a factor d in (0, 1) for each layer below the head, times that of `rates`, as in
@@ -41,19 +55,19 @@ def rate_factors(
           comes before the blocks d ** (L + 1), and what follows them 1.
 
     Returns:
-      float32 numpy arrays that broadcast against the parameters: [depth, 1, ...] for blocks,
-      else [1, ...].
+      float32 numpy arrays that broadcast against the parameters: [depth, 1, ...] for stacked ones,
+      otherwise [1, ...].
 
     Raises:
-      UserError: a pattern is no regular expression, matches nothing or would be ignored; or
-          nothing is left to train.
+      UserError: a parameter is missing from the table; a pattern is not a regular expression,
+          matches nothing or would be ignored; or nothing is left to train.
     """
     leaves, treedef = jax.tree_util.tree_flatten_with_path(params)
-    paths = [_paths(key_path, leaf) for key_path, leaf in leaves]
-    factors = _factors([path for of_leaf in paths for path in of_leaf], freeze, rates, layer_decay)
+    rows = _rows([(path_of(key_path), leaf) for key_path, leaf in leaves], table)
+    factors = _factors([row for of_leaf in rows for row in of_leaf], freeze, rates, layer_decay)
     arrays, trained, total = [], 0, 0
-    for of_leaf, (_, leaf) in zip(paths, leaves, strict=True):
-        values = np.array([factors[path] for path in of_leaf], np.float32)
+    for of_leaf, (_, leaf) in zip(rows, leaves, strict=True):
+        values = np.array([factors[row.path] for row in of_leaf], np.float32)
         trained += leaf.size // len(values) * np.count_nonzero(values)
         total += leaf.size
         arrays.append(values.reshape((-1, *(1,) * leaf.ndim)[: leaf.ndim]))
@@ -62,26 +76,50 @@ def rate_factors(
     return jax.tree.unflatten(treedef, arrays)
 
 
-def _paths(key_path: tuple, leaf: jax.ShapeDtypeStruct) -> list[str]:
-    """The path of a parameter, or those of the blocks' parameters that it stacks."""
-    path = jax.tree_util.keystr(key_path, simple=True, separator="/")
-    if not _is_block(path):
-        return [path]
-    rest = path.removeprefix(f"{_BLOCKS}/")
-    return [f"{_BLOCKS}/{block}/{rest}" for block in range(leaf.shape[0])]
+def _rows(leaves: Sequence[tuple[str, jax.ShapeDtypeStruct]], table: Table) -> list[list[_Row]]:
+    """For each parameter its rows: one, or one for each block."""
+    parameters = [described(table, path, leaf.ndim) for path, leaf in leaves]
+    blocks = [
+        leaf.shape[0]
+        for parameter, (_, leaf) in zip(parameters, leaves, strict=True)
+        if _is_block(parameter)
+    ]
+    depth = max(blocks, default=0)
+
+    def rows(path: str, parameter: Parameter, length: int) -> list[_Row]:
+        outside = 0 if parameter.part in _AFTER else depth + 1
+        if not parameter.is_stacked:
+            return [_Row(path, False, outside)]
+        is_block = _is_block(parameter)
+        return [
+            # The number follows the name of the stack.
+            _Row(
+                path.replace("blocks/", f"blocks/{i}/", 1),
+                is_block,
+                depth - i if is_block else outside,
+            )
+            for i in range(length)
+        ]
+
+    return [
+        rows(path, parameter, leaf.shape[0] if leaf.ndim else 1)
+        for parameter, (path, leaf) in zip(parameters, leaves, strict=True)
+    ]
 
 
-def _is_block(path: str) -> bool:
-    return path.startswith(f"{_BLOCKS}/")
+def _is_block(parameter: Parameter) -> bool:
+    """Whether it is stacked over the model's blocks; a decoder of an objective is not."""
+    return parameter.part == "block" and parameter.is_stacked
 
 
 def _factors(
-    paths: list[str],
+    rows: list[_Row],
     freeze: Sequence[str],
     rates: Sequence[tuple[str, float]],
     layer_decay: float | None,
 ) -> dict[str, float]:
-    factors = dict.fromkeys(paths, 1.0) if layer_decay is None else _by_layer(paths, layer_decay)
+    paths = [row.path for row in rows]
+    factors = dict.fromkeys(paths, 1.0) if layer_decay is None else _by_layer(rows, layer_decay)
     decided: set[str] = set()
     for pattern in freeze:
         decided |= _matches(pattern, paths, "config.optimizer.freeze")
@@ -107,22 +145,13 @@ def _factors(
     return factors
 
 
-def _by_layer(paths: list[str], decay: float) -> dict[str, float]:
+def _by_layer(rows: list[_Row], decay: float) -> dict[str, float]:
     where = "config.optimizer.layer_decay"
     if not 0 < decay < 1:
         raise UserError(f"{where}: must be above 0 and below 1, not {decay}; null is no decay")
-    blocks = {path: int(path.split("/")[1]) for path in paths if _is_block(path)}
-    if not blocks:
+    if not any(row.is_block for row in rows):
         raise UserError(f"{where}: would be ignored: the model has no blocks; leave it out")
-    depth = max(blocks.values()) + 1
-
-    def layers_above(path: str) -> int:
-        if path in blocks:
-            return depth - blocks[path]
-        first, *_ = path.split("/")
-        return 0 if first in _AFTER else depth + 1
-
-    return {path: decay ** layers_above(path) for path in paths}
+    return {row.path: decay**row.layers_above for row in rows}
 
 
 def _matches(pattern: str, paths: Collection[str], where: str) -> set[str]:

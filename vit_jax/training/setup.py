@@ -19,9 +19,11 @@ from vit_jax.evaluation.config import EvalConfig
 from vit_jax.evaluation.context import EvalContext, Opener
 from vit_jax.evaluation.opening import Evaluations, open_evaluations
 from vit_jax.models.config import ModelConfig
+from vit_jax.models.families import parameter_table
 from vit_jax.models.functional import Params
 from vit_jax.parallel.mesh import make_mesh
 from vit_jax.parallel.sharding import state_shardings
+from vit_jax.parameters import Table
 from vit_jax.preprocessing import PreprocessingConfig
 from vit_jax.schema import build
 from vit_jax.training.config import TrainConfig
@@ -144,17 +146,17 @@ def assemble(
 def place_initial(setup: Setup) -> Params:
     """Reads the parameters to start from onto the mesh."""
     assert setup.initial is not None
-    return place(setup.initial(), setup.mesh)
+    return place(setup.initial(), parameter_table(setup.model), setup.mesh)
 
 
-def place(params: Params, mesh: Mesh) -> Params:
+def place(params: Params, table: Table, mesh: Mesh) -> Params:
     """Reads stored parameters onto a mesh; each process gives its devices' parts."""
 
     def read(stored: AnyArray, sharding: NamedSharding) -> Array:
         array = np.asarray(stored)
         return jax.make_array_from_callback(array.shape, sharding, lambda index: array[index])
 
-    return jax.tree.map(read, params, state_shardings(params, mesh))
+    return jax.tree.map(read, params, state_shardings(params, table, mesh))
 
 
 def open_evaluation(data: DataConfig, config: EvalConfig) -> Source:
