@@ -137,8 +137,9 @@ class _Run:
             if self._is_over(start):
                 return start, state
         self.evaluations.compile(final_params(state))
-        train_step = self.setup.program.step()
-        fixed = place(self.setup.program.objective.fixed, self.setup.mesh)
+        program = self.setup.program
+        train_step = program.step()
+        fixed = place(program.objective.fixed, program.fixed_table, self.setup.mesh)
         pending: tuple[int, dict[str, Array]] | None = None
         for step in range(start + 1, total + 1):
             self.trace.start_before(step)
