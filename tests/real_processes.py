@@ -3,6 +3,7 @@
 import os
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -46,6 +47,14 @@ def by_open_mpi(count: int, index: int, port: int) -> tuple[list[str], dict[str,
         "OMPI_COMM_WORLD_LOCAL_RANK": str(index),
         "JAX_COORDINATOR_PORT": str(port),
     }
+
+
+def run_program(module: str, *arguments: str) -> str:
+    """Runs a module of tests/programs to its end, and returns what it printed."""
+    command = [sys.executable, "-m", module, *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
 
 
 def start_on(
