@@ -4,7 +4,7 @@ import pytest
 from tests.data.test_images import encode, pixels
 from vit_jax.data.config import DataConfig
 from vit_jax.data.images.erase import random_erase
-from vit_jax.data.images.transforms import TrainTransform
+from vit_jax.data.images.transforms import make_transform
 from vit_jax.errors import UserError
 from vit_jax.preprocessing import PreprocessingConfig
 
@@ -92,7 +92,7 @@ def test_small_images(shape):
 def test_it_is_the_last_of_the_hosts_operations():
     data = encode(pixels(60, 90))
     plain, erasing = (
-        TrainTransform((32, 48), PreprocessingConfig(), DataConfig("./x", erase=erase))
+        make_transform((32, 48), PreprocessingConfig(), DataConfig("./x", erase=erase))
         for erase in (0.0, 1.0)
     )
     for seed in range(5):

@@ -15,15 +15,9 @@ from PIL import Image
 from scipy import ndimage
 
 from vit_jax.data.config import AffineConfig, DataConfig
-from vit_jax.data.images.transforms import (
-    EvalTransform,
-    ImageError,
-    TrainTransform,
-    decode,
-    random_affine,
-    resize,
-    sample_crop,
-)
+from vit_jax.data.images.decoding import ImageError, decode
+from vit_jax.data.images.geometry import random_affine, resize, sample_crop
+from vit_jax.data.images.transforms import EvalTransform, make_transform
 from vit_jax.errors import UserError
 from vit_jax.preprocessing import PreprocessingConfig
 
@@ -409,13 +403,13 @@ def test_short_side_enlarges_by_its_ratio_to_the_shorter_input_side():
 def test_training_without_a_crop_is_squash():
     data = encode(pixels(40, 90))
     config = DataConfig("./x", crop="none")
-    found = TrainTransform((32, 48), PreprocessingConfig(), config)(data, np.random.default_rng(0))
+    found = make_transform((32, 48), PreprocessingConfig(), config)(data, np.random.default_rng(0))
     assert distance(found, EvalTransform((32, 48), PreprocessingConfig())(data)) == 0
 
 
 def test_training_images_are_crops_by_the_generator():
     image = pixels(60, 90)
-    transform = TrainTransform((32, 48), PreprocessingConfig(), DataConfig("./x"))
+    transform = make_transform((32, 48), PreprocessingConfig(), DataConfig("./x"))
     for seed in range(5):
         left, top, right, bottom = sample_crop(60, 90, (0.05, 1), np.random.default_rng(seed))
         crop = Image.fromarray(image[top:bottom, left:right])
@@ -435,7 +429,7 @@ def corners(crop: str, crop_side: int, size: tuple[int, int], data: bytes) -> np
     """Left and upper edge of random crops, and their spans, as shares of the image: [300, 4]."""
     preprocessing = PreprocessingConfig(antialias=True)
     config = DataConfig("./x", crop=crop, crop_side=crop_side)
-    transform = TrainTransform(size, preprocessing, config)
+    transform = make_transform(size, preprocessing, config)
     found, rng = [], np.random.default_rng(0)
     for _ in range(300):
         image = transform(data, rng).astype(np.float64) / 255
@@ -472,7 +466,7 @@ def test_crops_of_the_resized_image_have_its_scale_and_any_place(crop, size, res
 def test_a_crop_that_leaves_no_room_is_the_resized_image():
     image = Image.fromarray(pixels(40, 90))
     config = DataConfig("./x", crop="resize", crop_side=32)
-    transform = TrainTransform((32, 32), PreprocessingConfig(), config)
+    transform = make_transform((32, 32), PreprocessingConfig(), config)
     found = transform(encode(image), np.random.default_rng(0))
     assert distance(found, resize(image, (32, 32), PreprocessingConfig())) == 0
 
@@ -481,7 +475,7 @@ def test_the_short_sides_crop_is_torchvisions_resize_and_a_box_of_it():
     image = Image.fromarray(pixels(40, 90))
     preprocessing = PreprocessingConfig(interpolation="bicubic", antialias=True)
     config = DataConfig("./x", crop="short_side", crop_side=32)
-    found = TrainTransform((28, 28), preprocessing, config)(encode(image), np.random.default_rng(3))
+    found = make_transform((28, 28), preprocessing, config)(encode(image), np.random.default_rng(3))
     whole = torchvision_resize(image, 32)
     boxes = [
         whole[top : top + 28, left : left + 28]

@@ -17,7 +17,7 @@ from PIL import Image
 from tests.data.listed import Listed
 from vit_jax.data.batches import Chunks
 from vit_jax.data.config import DataConfig
-from vit_jax.data.images.transforms import TrainTransform
+from vit_jax.data.images.transforms import make_transform
 from vit_jax.data.loader import Loader, local_rows
 from vit_jax.data.sources.records import Record
 from vit_jax.errors import UserError
@@ -55,7 +55,7 @@ def open_loader(sharding):
     def open_(
         source=RECORDS, transform=None, *, batch_size=BATCH, shuffle=False, workers=0, **options
     ) -> Loader:
-        transform = transform or TrainTransform(SIZE, PreprocessingConfig(), DataConfig("./x"))
+        transform = transform or make_transform(SIZE, PreprocessingConfig(), DataConfig("./x"))
         rows = local_rows(batch_size, sharding)
         records = Listed(source)
         chunks = Chunks(records, transform, SIZE, rows, batch_size, seed=5, shuffle=shuffle)
@@ -258,7 +258,7 @@ import os, sys
 from tests.data.listed import Listed
 from vit_jax.data.batches import Chunks
 from vit_jax.data.config import DataConfig
-from vit_jax.data.images.transforms import TrainTransform
+from vit_jax.data.images.transforms import make_transform
 from vit_jax.data.loader import Loader, local_rows
 from vit_jax.data.sources.records import Record
 from vit_jax.parallel.mesh import MeshConfig, make_mesh
@@ -268,7 +268,7 @@ from vit_jax.preprocessing import PreprocessingConfig
 if __name__ == "__main__":
     sharding = batch_sharding(make_mesh(MeshConfig()))
     image = open(sys.argv[1], "rb").read()
-    transform = TrainTransform((8, 8), PreprocessingConfig(), DataConfig("./x"))
+    transform = make_transform((8, 8), PreprocessingConfig(), DataConfig("./x"))
     rows = local_rows(8, sharding)
     source = Listed([Record(image, 0, "x")] * 32)
     chunks = Chunks(source, transform, (8, 8), rows, 8, 0, True)
@@ -317,7 +317,7 @@ from jax.sharding import Mesh
 
 from tests.data.listed import Listed
 from vit_jax.data.batches import Chunks
-from vit_jax.data.images.transforms import ImageError
+from vit_jax.data.images.decoding import ImageError
 from vit_jax.data.loader import Loader, local_rows
 from vit_jax.data.sources.records import Record
 from vit_jax.parallel.mesh import MeshConfig, make_mesh

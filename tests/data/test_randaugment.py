@@ -11,7 +11,7 @@ from PIL import Image
 from vit_jax.analysis.augreg_levels import AUGREG
 from vit_jax.data.config import DataConfig, RandAugmentConfig
 from vit_jax.data.images.randaugment import FAULTS, OPERATIONS, rand_augment
-from vit_jax.data.images.transforms import TrainTransform
+from vit_jax.data.images.transforms import make_transform
 from vit_jax.errors import UserError
 from vit_jax.preprocessing import PreprocessingConfig
 
@@ -259,8 +259,8 @@ def test_layers_follow_each_other():
 def test_it_comes_after_the_crop_and_its_draws_after_the_crops():
     buffer = io.BytesIO()
     Image.fromarray(picture(60, 90)).save(buffer, "PNG")
-    plain = TrainTransform((32, 48), PreprocessingConfig(), DataConfig("./x"))
-    augmented = TrainTransform(
+    plain = make_transform((32, 48), PreprocessingConfig(), DataConfig("./x"))
+    augmented = make_transform(
         (32, 48), PreprocessingConfig(), DataConfig("./x", randaugment=RandAugmentConfig(2, 15))
     )
     changed = 0

@@ -8,7 +8,7 @@ import grain
 import numpy as np
 from numpy.random import Generator
 
-from vit_jax.data.images.transforms import ImageError
+from vit_jax.data.images.decoding import ImageError
 from vit_jax.data.sources.records import Source
 
 # Makes uint8 [height, width, 3] from encoded bytes.

@@ -11,7 +11,8 @@ import numpy as np
 from flax import nnx
 from jax import Array
 
-from vit_jax.data.images.transforms import EvalTransform, ImageError
+from vit_jax.data.images.decoding import ImageError
+from vit_jax.data.images.transforms import EvalTransform
 from vit_jax.errors import UserError
 from vit_jax.models.model import Model
 from vit_jax.parallel.mesh import MeshConfig, make_mesh

@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from vit_jax.data.images.transforms import EvalTransform, ImageError, decode, upright_rgb
+from vit_jax.data.images.decoding import ImageError, decode, upright_rgb
+from vit_jax.data.images.transforms import EvalTransform
 from vit_jax.errors import UserError
 from vit_jax.models.model import Model
 from vit_jax.preprocessing import normalize

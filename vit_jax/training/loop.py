@@ -14,7 +14,7 @@ from jax import Array
 from jax.experimental import multihost_utils
 
 from vit_jax.data.batches import Chunks
-from vit_jax.data.images.transforms import TrainTransform
+from vit_jax.data.images.transforms import make_transform
 from vit_jax.data.loader import Loader, local_rows
 from vit_jax.errors import Stopped, UserError
 from vit_jax.evaluation.opening import Evaluations
@@ -269,7 +269,7 @@ def _make_chunks(setup: Setup) -> Chunks:
     config, size = setup.config.data, setup.model.input_size
     return Chunks(
         setup.source,
-        TrainTransform(size, setup.preprocessing, config),
+        make_transform(size, setup.preprocessing, config),
         size=size,
         rows=local_rows(config.batch_size, batch_sharding(setup.mesh)),
         batch_size=config.batch_size,

@@ -1,26 +1,33 @@
 """Random erasing (Zhong et al., arXiv 1708.04896): a box of an image becomes noise.
 
-On the host, where only the erased pixels are drawn; the device would draw noise for all of them.
+It runs on the host, where noise is drawn for the erased pixels only. The device would draw it for
+all pixels.
 """
 
 import math
 
 import numpy as np
 from numpy.random import Generator
+from PIL import Image
 
-# timm's. The paper has up to 0.4 of the area, and the same aspects.
+# As in timm. The paper erases up to 0.4 of the area, with the same aspects.
 _AREA = (0.02, 1 / 3)
 _LOG_ASPECT = (math.log(0.3), math.log(1 / 0.3))
 _ATTEMPTS = 10
 
 
-def random_erase(image: np.ndarray, rng: Generator, probability: float) -> np.ndarray:
-    """Fills a box of uint8 [height, width, 3] with uniform noise in each value, or does nothing.
+def erase(image: Image.Image, rng: Generator, *, probability: float) -> Image.Image:
+    """`random_erase` of an RGB image."""
+    return Image.fromarray(random_erase(np.asarray(image), rng, probability))
 
-    The box's area is uniform among the allowed shares, and its aspect in the logarithm. One that
-    does not fit is drawn anew, at most ten times.
+
+def random_erase(image: np.ndarray, rng: Generator, probability: float) -> np.ndarray:
+    """With a probability, fills a box of uint8 [height, width, 3] with uniform noise.
+
+    The box's share of the area is uniform, and so is the logarithm of its aspect. A box that does
+    not fit is drawn again, up to ten times; then the image stays as it is.
     """
-    # At 0 nothing is drawn, as if this were not here.
+    # Probability 0 draws nothing, so that it leaves all other draws alone.
     if not probability or rng.random() >= probability:
         return image
     height, width = image.shape[:2]

@@ -1,27 +1,27 @@
 """RandAugment (arXiv 1909.13719) as in the TensorFlow code that AugReg was trained with.
 
-The facts are those of `autoaugment.py` in tensorflow/tpu and big_vision. Each layer draws one of 16
-operations and always applies it, always at the same magnitude, on a scale whose full mark is 10;
-where it has a direction, that is drawn too, and pixels that come into view are grey. Magnitudes
-above 10, such as AugReg's 15 and 20, are extrapolated, for clipped they would all be one.
+The facts are from `autoaugment.py` in tensorflow/tpu and big_vision. Each layer draws one of 16
+operations and always applies it, always at the same magnitude on a scale that ends at 10. An
+operation with a direction draws that too. Pixels that come into view are grey. Magnitudes above
+10, such as AugReg's 15 and 20, are extrapolated: if they were clipped, they would all be equal.
 
-Also as there, a magnitude is not a strength in every operation. At 0 an enhancement takes nearly
-all colour, contrast, brightness or sharpness away, and Solarize inverts, so that magnitude 0 is far
-from nothing; Solarize and Posterize do less as it grows.
+As in the original, a magnitude is not a strength in every operation. At 0 an enhancement takes
+away nearly all colour, contrast, brightness or sharpness, and Solarize inverts. Magnitude 0 is
+therefore far from doing nothing. Solarize and Posterize do less as the magnitude grows.
 
-What differs from the original, of which `original_faults` brings the first three back:
+This differs from the original in the following. `original_faults` brings the first three back:
 
-- Contrast moves pixels towards the image's mean grey or away from it. In the original that mean is
-  the image's area over 256, at 224 pixels always 196 (big_vision's issue 109).
-- From magnitude 10 on Solarize's threshold is above all pixels. The original's wraps around at 256:
-  10 and 20 invert the whole image, and 15 its brighter half (big_vision's issue 110).
-- Posterize keeps 8 bits at most. In the original their number wraps around, so that above magnitude
-  22 it keeps 1.
-- The largest shift and half the side of Cutout are 100 and 40 pixels at 224, and at other sizes the
-  same shares of width and height. In the original they are the same pixels.
+- Contrast moves pixels towards the image's mean grey or away from it. The original takes the
+  image's area over 256 for that mean, which is always 196 at 224 pixels (big_vision's issue 109).
+- From magnitude 10 on, Solarize's threshold is above all pixels. The original's wraps around at
+  256: 10 and 20 invert the whole image, and 15 its brighter half (big_vision's issue 110).
+- Posterize keeps 8 bits at most. In the original that number wraps around, so that it keeps 1 bit
+  above magnitude 22.
+- The largest shift is 100 pixels at 224 and half the side of Cutout 40. At other sizes both are the
+  same shares of width and height. In the original they are the same pixels at every size.
 - Pillow rounds where TensorFlow truncates: one level in the image that an enhancement blends in.
-- Horizontal flips come before in the original, and after it here, on the device. By symmetry that
-  matters to the distribution of images only in which of its two sides ShearY leaves in place.
+- Horizontal flips come before RandAugment in the original, and after it here, on the device. By
+  symmetry this changes the distribution of images only in which side ShearY leaves in place.
 """
 
 from collections.abc import Callable
@@ -31,21 +31,21 @@ from PIL import Image, ImageEnhance, ImageOps
 
 from vit_jax.data.config import RandAugmentConfig
 
-# Takes an RGB image, the magnitude as a share of the full mark, and what it draws from.
+# Takes an RGB image, the magnitude as a share of the scale, and a generator.
 Operation = Callable[[Image.Image, float, Generator], Image.Image]
 
-_FULL_MARK = 10
+_SCALE = 10
 _GREY = (128, 128, 128)
 _LARGEST_SHIFT = 100 / 224
 _CUTOUT_HALF_SIDE = 40 / 224
 
 
 def rand_augment(image: Image.Image, rng: Generator, config: RandAugmentConfig) -> Image.Image:
-    """Applies one operation a layer to an RGB image of the training size."""
+    """Applies one operation for each layer to an RGB image of the training size."""
     operations = list((OPERATIONS | (FAULTS if config.original_faults else {})).values())
     for _ in range(config.layers):
         operation = operations[rng.integers(len(operations))]
-        image = operation(image, config.magnitude / _FULL_MARK, rng)
+        image = operation(image, config.magnitude / _SCALE, rng)
     return image
 
 
@@ -54,7 +54,7 @@ def _rotate(image: Image.Image, level: float, rng: Generator) -> Image.Image:
 
 
 def _posterize(image: Image.Image, level: float, rng: Generator) -> Image.Image:
-    # Of no bits TensorFlow keeps one.
+    # TensorFlow keeps one bit where none would be left.
     return ImageOps.posterize(image, min(max(int(4 * level), 1), 8))
 
 
@@ -69,7 +69,7 @@ def _solarize_add(image: Image.Image, level: float, rng: Generator) -> Image.Ima
 
 def _shear_x(image: Image.Image, level: float, rng: Generator) -> Image.Image:
     shear = _signed(0.3 * level, rng)
-    # The centres of the uppermost pixels stay.
+    # The centres of the uppermost pixels stay in place.
     return _affine(image, (1, shear, -shear / 2, 0, 1, 0))
 
 
@@ -87,7 +87,7 @@ def _translate_y(image: Image.Image, level: float, rng: Generator) -> Image.Imag
 
 
 def _cutout(image: Image.Image, level: float, rng: Generator) -> Image.Image:
-    """Covers a box about any pixel, of which the part outside is lost."""
+    """Covers a box about any pixel; the part outside of the image is lost."""
     y, x = int(rng.integers(image.height)), int(rng.integers(image.width))
     half_height, half_width = (
         round(_CUTOUT_HALF_SIDE * side * level) for side in (image.height, image.width)
@@ -102,7 +102,7 @@ def _enhance(kind: Callable[[Image.Image], ImageEnhance._Enhance]) -> Operation:
 
 
 def _enhancement(level: float) -> float:
-    """The factor, of which 1 leaves the image as it is."""
+    """The factor of an enhancement; 1 leaves the image as it is."""
     return 1.8 * level + 0.1
 
 
@@ -111,7 +111,7 @@ def _signed(value: float, rng: Generator) -> float:
 
 
 def _affine(image: Image.Image, matrix: tuple[float, ...]) -> Image.Image:
-    """Takes each pixel from where the matrix sends it, the nearest one."""
+    """Takes each pixel from the nearest one to where the matrix sends it."""
     return image.transform(image.size, Image.Transform.AFFINE, matrix, fillcolor=_GREY)
 
 
@@ -130,7 +130,7 @@ def _contrast_of_area(image: Image.Image, level: float, rng: Generator) -> Image
     return Image.blend(background, image, _enhancement(level))
 
 
-# In the original's order.
+# In the order of the original.
 OPERATIONS: dict[str, Operation] = {
     "AutoContrast": lambda image, level, rng: ImageOps.autocontrast(image),
     "Equalize": lambda image, level, rng: ImageOps.equalize(image),
@@ -150,7 +150,7 @@ OPERATIONS: dict[str, Operation] = {
     "SolarizeAdd": _solarize_add,
 }
 
-# The original's own where it differs.
+# As in the original, where it differs.
 FAULTS: dict[str, Operation] = {
     "Posterize": _posterize_wrapped,
     "Solarize": _solarize_wrapped,
