@@ -14,15 +14,18 @@ class UserError(ValueError):
 
 
 class NoDataError(UserError):
-    """A data set that is not here.
+    """A data set is missing.
 
     Attributes:
-      is_known: whether it has only to be prepared; else its name may be a slip.
+      problem: what is missing, and where.
+      remedy: what to type, or which name may have been meant.
+      is_registered: whether the name is known, so that the data set only has to be prepared.
+        Otherwise the name may be misspelt.
     """
 
-    def __init__(self, message: str, *, is_known: bool):
-        super().__init__(message)
-        self.is_known = is_known
+    def __init__(self, problem: str, remedy: str, *, is_registered: bool):
+        super().__init__(f"{problem}; {remedy}")
+        self.problem, self.remedy, self.is_registered = problem, remedy, is_registered
 
 
 class Stopped(Exception):

@@ -12,10 +12,10 @@ from tests.data.listed import Listed
 from tests.small_models import refusal
 from vit_jax.data.batches import Chunks
 from vit_jax.data.config import DataConfig
+from vit_jax.data.preparation.prepare import prepare
 from vit_jax.data.sources.built_in import png
 from vit_jax.data.sources.open import open_source
 from vit_jax.data.sources.records import Record
-from vit_jax.data.sources.tfds import prepare
 
 COLOURS = ("red", "green", "blue")
 # By the red of the image, which tells the records apart.

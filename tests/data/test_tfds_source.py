@@ -10,10 +10,10 @@ import tensorflow_datasets as tfds
 from PIL import Image
 from sklearn.datasets import load_digits
 
+from vit_jax.data.preparation.prepare import prepare
 from vit_jax.data.sources.built_in import prepare_built_in
 from vit_jax.data.sources.digits import Digits
 from vit_jax.data.sources.open import open_source
-from vit_jax.data.sources.tfds import prepare
 from vit_jax.errors import UserError
 
 COLOURS = ("red", "green", "blue")

@@ -77,16 +77,16 @@ def _describe_run(config: "TrainConfig") -> None:
 
 def _open_source(data: "DataConfig") -> "tuple[Source, str | None]":
     """The training data, or its published size and why it cannot be read."""
-    from vit_jax.data.sources.published import published_source
+    from vit_jax.data.sources.published import absent_source
     from vit_jax.training.setup import open_training, part_for_training
 
     try:
         return open_training(data), None
     except NoDataError as error:
-        published = published_source(data.dataset, data.train)
+        published = absent_source(data.dataset, data.train)
         if published is None:
             raise
-        return part_for_training(data, published), str(error).partition(";")[0]
+        return part_for_training(data, published), error.problem
 
 
 def _check_evaluations(config: "TrainConfig") -> None:
@@ -99,7 +99,7 @@ def _check_evaluations(config: "TrainConfig") -> None:
             open_evaluation(config.data, evaluation)
         except NoDataError as error:
             dataset = evaluation.dataset or config.data.dataset
-            if not check_split(dataset, evaluation.split) and not error.is_known:
+            if not check_split(dataset, evaluation.split) and not error.is_registered:
                 raise
 
 

@@ -1,8 +1,6 @@
-"""`prepare`: a TFDS data set, downloaded and stored as ArrayRecord."""
+"""`prepare`: downloads a TFDS data set and stores it as ArrayRecord."""
 
 import argparse
-
-from vit_jax.errors import UserError
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -16,13 +14,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace, overrides: list[str]) -> None:
-    """Runs the command; prints where the data set lies."""
-    from vit_jax.data.sources.open import is_folder
-    from vit_jax.data.sources.tfds import prepare
+    """Runs the command; prints the directory of the data set."""
+    from vit_jax.data.preparation.prepare import prepare
 
-    del overrides  # It has no --config, so there are none.
-    if is_folder(arguments.dataset):
-        raise UserError(
-            f"--dataset={arguments.dataset}: a folder needs no preparation; train on it"
-        )
+    del overrides  # There is no --config to override.
     print(prepare(arguments.dataset, arguments.data_dir))

@@ -5,20 +5,20 @@ from typing import Literal
 
 from vit_jax.errors import UserError
 
-# Of the paper's pre-training and fine-tuning (Inception's crop).
+# Inception's crop, as in the paper's pre-training and fine-tuning.
 CROP_AREA = (0.05, 1.0)
 
 
 @dataclass(frozen=True)
 class AffineConfig:
-    """Small random rotations, shifts and scalings, each drawn uniformly in both directions."""
+    """Small random rotations, shifts and scalings, each uniform and in both directions."""
 
-    # Degrees.
     rotate: float = 0.0
-    # Share of the image's side.
+    """Largest rotation in degrees."""
     shift: float = 0.0
-    # Share by which the image grows or shrinks.
+    """Largest shift as a share of the image's side."""
     scale: float = 0.0
+    """Largest share by which the image grows or shrinks, below 1."""
 
     def __post_init__(self) -> None:
         if self.rotate < 0 or self.shift < 0 or not 0 <= self.scale < 1:
@@ -30,17 +30,19 @@ class AffineConfig:
 
 @dataclass(frozen=True)
 class RandAugmentConfig:
-    """Random operations on the image after its crop: see `data.images.randaugment`."""
+    """Random operations on the image after its crop; see `data.images.randaugment`."""
 
     layers: int = 2
+    """Operations on each image, one after the other."""
     magnitude: int = 10
-    # Contrast, Solarize and Posterize as in the TensorFlow code, which AugReg was trained with.
+    """Strength of the operations, from 0 to 30; the original scale ends at 10."""
     original_faults: bool = False
+    """Whether Contrast, Solarize and Posterize are as in the TensorFlow code of AugReg."""
 
     def __post_init__(self) -> None:
         if self.layers < 1:
             raise UserError(
-                f"layers must be at least 1, not {self.layers}; randaugment=None is off"
+                f"layers must be at least 1, not {self.layers}; randaugment=none switches it off"
             )
         if not 0 <= self.magnitude <= 30:
             raise UserError(f"magnitude must be between 0 and 30, not {self.magnitude}")
@@ -48,48 +50,56 @@ class RandAugmentConfig:
 
 @dataclass(frozen=True)
 class DataConfig:
-    """Training data.
-
-    `dataset` is a TFDS name, or a folder of images when it starts with `/`, `./`, `../` or `~`.
-    `train` is a split in TFDS syntax, such as `train[:98%]`.
-    """
+    """The training data, and how its images are cropped and augmented."""
 
     dataset: str
+    """TFDS name, a folder (starts with `/`, `./`, `../` or `~`), or `KIND:REST` of a registered
+    source."""
     train: str = "train"
-    # Where TFDS data sets lie; None is TFDS's own default.
+    """Split to train on, in TFDS syntax, such as `train[:98%]`."""
     data_dir: str | None = None
-    # Share of every class that becomes `test` where a folder has no splits; None is 0.1.
+    """Where TFDS data sets lie. None: TFDS's default, `~/tensorflow_datasets`."""
     test_fraction: float | None = None
-    # Which feature of a TFDS data set is the label, a ClassLabel or a sequence of them, such as
-    # `labels` or `objects/label`; None is the one that TFDS names, or the only one.
+    """Share of each class that becomes the split `test` of a folder without splits. None: 0.1."""
     label: str | None = None
-    # Of data whose records have any number of labels, the most that one may have; None is 64.
+    """Feature of a TFDS data set that is the label: a ClassLabel or a sequence of them, such as
+    `labels` or `objects/label`. None: the one that TFDS names, or the only one."""
     max_labels: int | None = None
-    # Trains on so many examples of the split, drawn by a seed of their own. Of one seed, the
-    # smaller subsets lie within the larger ones.
+    """Most labels of one record, for data whose records have any number of labels. None: 64."""
     subset: int | None = None
+    """Number of examples to train on, drawn at random. With one `subset_seed`, smaller subsets lie
+    within larger ones. None: all."""
     subset_seed: int = 0
+    """Seed that draws the subset."""
     batch_size: int = 512
-    # Worker processes that decode and crop; 0 does it in threads of the main process.
+    """Images in one step, over all devices."""
     workers: int = 2
-    # inception: a random box of `crop_area` of the image and of aspect 3/4 to 4/3, resized. The
-    # others resize first: resize to a square of `crop_side`, short_side to this shorter side, both
-    # for a random box of the training size; none to the training size.
+    """Processes on each host that decode and crop. 0: threads of the main process."""
     crop: Literal["inception", "resize", "short_side", "none"] = "inception"
+    """`inception`: a random box of `crop_area`, aspect 3/4 to 4/3, resized. `resize`: to a square
+    of `crop_side`, then a random box. `short_side`: shorter side to `crop_side`, then a random box.
+    `none`: resized to the training size."""
     crop_area: tuple[float, float] = CROP_AREA
-    # Pixels; for training images that are not square, of their shorter side.
+    """Smallest and largest share of the image's area in the box of `crop=inception`."""
     crop_side: int | None = None
+    """Pixels to which `crop=resize` or `short_side` resizes first. If training images are not
+    square, of their shorter side."""
     flip: bool = True
+    """Whether half of the images are mirrored left to right, at random."""
     affine: AffineConfig | None = None
+    """Random rotation, shift and scale before the crop. None: off."""
     randaugment: RandAugmentConfig | None = None
-    # Probability that a box of an image becomes noise: see `data.images.erase`.
+    """RandAugment after the crop. None: off."""
     erase: float = 0.0
-    # Of Beta(a, a), from which each step draws how it blends its rows; 0 is off (`training.mix`).
-    # With both on, each step draws one of the two.
+    """Probability that a random box of an image becomes noise. 0: off."""
     mixup: float = 0.0
+    """a of Beta(a, a), from which each step draws the share of Mixup. 0: off. With `cutmix` on too,
+    each step draws one of the two."""
     cutmix: float = 0.0
-    # What an image that cannot be read does: end the run, or count as a row of weight 0.
+    """a of Beta(a, a), from which each step draws the area of CutMix's box. 0: off."""
     on_error: Literal["stop", "skip"] = "stop"
+    """What an image that cannot be read does: `stop` ends the run, `skip` leaves the image out and
+    counts it."""
 
     def __post_init__(self) -> None:
         if not 1 <= self.batch_size <= 2**20:

@@ -1,4 +1,4 @@
-"""Data sets that the package makes itself, as TFDS data sets which are prepared when asked for."""
+"""Data sets that the package makes itself: TFDS data sets that are prepared on first use."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ from vit_jax.errors import UserError
 
 
 class BuiltIn(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type: ignore[call-arg]
-    """A data set that takes no download and no TensorFlow."""
+    """A data set that needs no download and no TensorFlow."""
 
     VERSION = tfds.core.Version("1.0.0")
-    # TFDS looks beside the code for the checksums of downloads. There are none, and the search
+    # TFDS would look for checksums of downloads next to the code. There are none, and the search
     # imports a package that TFDS does not install (importlib_resources).
     code_path = None
 
 
 def prepare_built_in(builder: BuiltIn) -> None:
-    """Writes the data set as ArrayRecord, in silence, unless it is there.
+    """Writes the data set as ArrayRecord, unless that was done before. Prints nothing.
 
-    Safe if several processes do it at once: TFDS writes beside the final directory and renames,
-    so that the first one wins.
+    Several processes may do it at once: TFDS writes next to the final directory and renames, and
+    the first one wins.
 
     Raises:
-      UserError: if the directory cannot be written.
+      UserError: the directory cannot be written.
     """
     if builder.is_prepared():
         return
@@ -36,7 +36,7 @@ def prepare_built_in(builder: BuiltIn) -> None:
         with contextlib.redirect_stdout(silence), contextlib.redirect_stderr(silence):
             builder.download_and_prepare(file_format=tfds.core.FileFormat.ARRAY_RECORD)
     except OSError as error:
-        if builder.is_prepared():  # by another process, between our look and our rename
+        if builder.is_prepared():  # by another process, since the check above
             return
         raise UserError(
             f"cannot write data set {builder.name!r} to {builder.data_dir}: {error}; "
@@ -45,7 +45,7 @@ def prepare_built_in(builder: BuiltIn) -> None:
 
 
 def png(pixels: np.ndarray) -> bytes:
-    """Encodes an image; from an array, TFDS would do it with TensorFlow."""
+    """Encodes an image as PNG. TFDS would encode an array with TensorFlow."""
     from PIL import Image
 
     buffer = io.BytesIO()

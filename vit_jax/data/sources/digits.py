@@ -14,7 +14,7 @@ _TEST_IMAGES = 360
 
 
 class Digits(BuiltIn):
-    """1,797 grey 8x8 images of the digits 0 to 9: 1,437 to train on, 360 to test on.
+    """1,797 grey images of 8x8 pixels, of the digits 0 to 9: 1,437 in train, 360 in test.
 
     Source: `sklearn.datasets.load_digits`, the test part of UCI's "Optical Recognition of
     Handwritten Digits". Its values 0..16 are scaled to 0..255.
@@ -37,7 +37,7 @@ class Digits(BuiltIn):
         from sklearn.model_selection import train_test_split
 
         digits = load_digits()
-        # Shuffled, because the file is ordered by writer: its end is not a sample of the whole.
+        # Shuffled, because the file is ordered by writer, and its end is not a sample of the whole.
         train, test = train_test_split(
             np.arange(len(digits.target)),
             test_size=_TEST_IMAGES,

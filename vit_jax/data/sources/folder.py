@@ -1,11 +1,11 @@
-"""Folders of images, one sub-folder a class.
+"""Folders of images, one sub-folder for each class.
 
-Two layouts. If the root has a folder `train`, each folder of the root is a split and holds the
-classes: `root/train/cat/1.jpg`, `root/val/cat/2.jpg`. Else the root holds the classes themselves,
-`root/cat/1.jpg`, and the splits `train` and `test` are drawn from every class.
+There are two layouts. If the root has a folder `train`, each folder of the root is a split and
+holds the classes: `root/train/cat/1.jpg`, `root/val/cat/2.jpg`. Otherwise the root holds the
+classes themselves, `root/cat/1.jpg`, and the splits `train` and `test` are drawn from every class.
 
-Hidden files and folders are skipped, symbolic links are followed, images count at any depth below
-their class.
+Hidden files and folders are skipped, symbolic links are followed, and images count at any depth
+below their class.
 """
 
 from __future__ import annotations
@@ -45,8 +45,8 @@ class FolderSource:
         self.class_names = folder.class_names
         self._root = os.fsencode(root)
         self._labels = np.array([file.label for file in files], np.int32)
-        # One string and its offsets: 1.3 million separate strings would triple the memory of
-        # every worker, and the time to send them there.
+        # One string and its offsets: 1.3 million separate strings would triple the memory of every
+        # worker and the time to send them there.
         self._paths = b"".join(file.path for file in files)
         self._ends = np.cumsum([len(file.path) for file in files])
 
@@ -63,7 +63,7 @@ class FolderSource:
                 image = file.read()
         except OSError as error:
             raise UserError(
-                f"cannot read {path} ({error.strerror}), which was there when the folder was "
+                f"cannot read {path} ({error.strerror}), which existed when the folder was "
                 "listed; restore it, or start again without it"
             ) from error
         return Record(image, int(self._labels[index]), path)
@@ -75,7 +75,7 @@ class FolderSource:
 
 
 def list_images(folder: str) -> list[str]:
-    """Paths of all images in a folder at any depth, sorted.
+    """The paths of all images in a folder, at any depth, sorted.
 
     Raises:
       UserError: the folder cannot be listed.
@@ -93,12 +93,14 @@ class _Folder(NamedTuple):
     splits: dict[str, list[_File]]
 
 
-# Listing ImageNet takes seconds on a disk and minutes on a network: once for all its splits.
+# Listing ImageNet takes seconds on a disk and minutes over a network: do it once for all splits.
 @functools.lru_cache(maxsize=8)
 def _scan(root: str, test_fraction: float | None) -> _Folder:
     if not os.path.isdir(root):
         reason = "is a file, not a folder" if os.path.exists(root) else "does not exist"
-        raise UserError(f"data set folder {root} {reason}; name a folder with one folder a class")
+        raise UserError(
+            f"data set folder {root} {reason}; name a folder that has one folder for each class"
+        )
     ignored: Counter[str] = Counter()
     folders = _subfolders(root, ignored)
     if "train" in folders:
@@ -118,14 +120,14 @@ def _scan(root: str, test_fraction: float | None) -> _Folder:
 
 def _with_splits(root: str, splits: list[str], ignored: Counter[str]) -> _Folder:
     classes = {split: _subfolders(os.path.join(root, split), ignored) for split in splits}
-    # Labels come from one list for all splits: a class that a split lacks must not shift the rest.
+    # One list of labels for all splits: a class that a split lacks must not shift the others.
     class_names = tuple(sorted(set().union(*classes.values())))
     for split in splits:
         missing = sorted(set(classes[split]) - set(classes["train"]))
         if missing:
             raise UserError(
                 f"class folder {os.path.join(root, split, missing[0])} has no counterpart in "
-                f"{os.path.join(root, 'train')}; add one with images, or remove it"
+                f"{os.path.join(root, 'train')}; add one with images, or remove this one"
             )
     files = {
         split: {name: _images(root, os.path.join(split, name), ignored) for name in classes[split]}
@@ -159,8 +161,8 @@ def _without_splits(
     _require_images(root, "", files)
     splits: dict[str, list[_File]] = {"train": [], "test": []}
     for label, paths in enumerate(files.values()):
-        # Drawn within the class, and by name, so that a file that is added elsewhere moves none.
-        # Another hash than the order's, or the train images would all have high positions.
+        # Drawn within the class and by name: a file that is added elsewhere moves none of them. The
+        # hash is not that of the order, or all train images would have high positions.
         drawn = sorted(paths, key=lambda path: _digest(path, b"test split"))
         count = _test_count(len(paths), test_fraction)
         splits["test"] += [_File(path, label) for path in drawn[:count]]
@@ -169,7 +171,7 @@ def _without_splits(
 
 
 def _test_count(images: int, test_fraction: float) -> int:
-    """Test images of a class: at least one if it has two, and at least one left to train on."""
+    """Test images of a class: at least one if it has two, and one always remains to train on."""
     return min(max(round(test_fraction * images), 1), images - 1)
 
 
@@ -190,8 +192,8 @@ def _require_images(root: str, split: str, files: dict[str, list[bytes]]) -> Non
 def _shuffled(files: list[_File], prefix: str = "") -> list[_File]:
     """Orders files by a hash of their path within the split.
 
-    Slices such as train[:10%] then cut across the classes, which alphabetical order would not,
-    and an image keeps its place among the others whatever is added or taken away.
+    A slice such as train[:10%] then has images of all classes, unlike in alphabetical order. An
+    image keeps its place among the others when images are added or removed.
     """
     skip = len(os.fsencode(os.path.join(prefix, "")))
     return sorted(files, key=lambda file: _digest(file.path[skip:], b"order"))
@@ -203,7 +205,7 @@ def _digest(path: bytes, purpose: bytes) -> bytes:
 
 
 def _subfolders(path: str, ignored: Counter[str]) -> list[str]:
-    """Names of the folders in `path`, sorted as strings, like torchvision's ImageFolder."""
+    """Names of the folders in `path`, sorted as strings, as in torchvision's ImageFolder."""
     names = []
     for entry in _entries(path):
         if entry.is_dir():
@@ -214,7 +216,7 @@ def _subfolders(path: str, ignored: Counter[str]) -> list[str]:
 
 
 def _images(root: str, folder: str, ignored: Counter[str]) -> list[bytes]:
-    """Paths below `root` of all images in `folder` at any depth."""
+    """Paths, below `root`, of all images in `folder` at any depth."""
     paths = []
     waiting = [folder]
     linked: set[str] = set()
@@ -244,7 +246,7 @@ def _entries(path: str) -> Iterator[os.DirEntry[str]]:
 
 
 def _require_new_target(link: os.DirEntry[str], linked: set[str]) -> None:
-    """Stops at links that lead to the same folder again: loops, and images counted twice."""
+    """Refuses a link to a folder that another link leads to: a loop, or images counted twice."""
     target = os.path.realpath(link.path)
     if target in linked:
         raise UserError(f"{link.path} leads to {target} a second time; remove the link")

@@ -13,7 +13,7 @@ from vit_jax.data.sources.built_in import BuiltIn, png
 from vit_jax.errors import UserError
 
 _SIZE = 32
-# A class is a pattern of so many cells a side.
+# Cells on a side of a class's pattern.
 _CELLS = 4
 _MOST_LABELS = _SIZE // _CELLS
 
@@ -21,18 +21,18 @@ _MOST_LABELS = _SIZE // _CELLS
 class LongTail(BuiltIn):
     """32x32 images of classes whose frequencies follow a power law, each with 1 to 8 labels.
 
-    Class c, from 0, is drawn with a probability in proportion to (c + 1) ** -exponent. An image
-    shows the pattern of each of its classes, a grid of 4x4 random colours, in a strip of its own,
-    under noise. All of it follows from the arguments, which a name may give as TFDS has them:
-    `long_tail`, or `long_tail/classes=100,images=2000`.
+    Class c = 0, 1, ... is drawn with a probability in proportion to (c + 1) ** -exponent. The
+    pattern of a class is a grid of 4x4 random colours. An image shows the pattern of each of its
+    classes in a strip of its own, under noise. Everything follows from the arguments, which may
+    stand in the name, as TFDS allows: `long_tail`, or `long_tail/classes=100,images=2000`.
 
     Args:
       classes: 18,291 is JFT's count, and `labels` its mean number of labels (BiT, arXiv
         1912.11370, section 3.1).
-      images: of the split `train`; `test` has a tenth as many.
-      exponent: of the power law; 0 makes all classes equal.
-      labels: mean number of an image's labels, from 1 to 4, were there no bound of 8: then 2 is
-        1.99, 3 is 2.88 and 4 is 3.60.
+      images: number of images of the split `train`; `test` has a tenth as many.
+      exponent: exponent of the power law; 0 makes all classes equally frequent.
+      labels: mean number of an image's labels, from 1 to 4, before the bound of 8 labels. With the
+        bound, 2 becomes 1.99, 3 becomes 2.88 and 4 becomes 3.60.
     """
 
     def __init__(
@@ -92,7 +92,7 @@ class LongTail(BuiltIn):
             yield index, {"image": png(self._draw(labels, rng)), "labels": labels}
 
     def _draw(self, labels: list[int], rng: np.random.Generator) -> np.ndarray:
-        """The pattern of each class in its part of the columns; values away from 0 and 255."""
+        """The pattern of each class in its strip of columns; no value reaches 0 or 255."""
         image = rng.integers(-30, 31, (_SIZE, _SIZE, 3))
         shown = np.arange(_SIZE) * len(labels) // _SIZE
         for strip, label in enumerate(labels):
@@ -108,9 +108,9 @@ class _Classes:
     """Draws different classes by the power law, one after the other.
 
     Args:
-      most_draws: of an image, those of classes that it has already included; after them, these
-        classes are left out of the law. What is drawn follows the same law, and comes to an end:
-        of 8 classes with an exponent of 40, the last one comes once in 1e36 draws.
+      most_draws: draws for one image, repeated classes included. After them, the classes that the
+        image already has are left out of the law. The result follows the same law, but drawing
+        ends: with 8 classes and an exponent of 40, the last class comes once in 1e36 draws.
     """
 
     def __init__(self, classes: int, exponent: float, most_draws: int = 1000):
@@ -122,8 +122,8 @@ class _Classes:
         self._most_draws = most_draws
 
     def __call__(self, number: int, rng: np.random.Generator) -> list[int]:
-        """So many classes, from 0, in the order in which they were drawn."""
-        labels: dict[int, None] = {}  # A set that keeps the order.
+        """`number` different classes, counted from 0, in the order in which they were drawn."""
+        labels: dict[int, None] = {}  # An ordered set.
         for _ in range(self._most_draws):
             if len(labels) == number:
                 break
@@ -131,6 +131,6 @@ class _Classes:
             labels[min(drawn, len(self._cumulative) - 1)] = None
         while len(labels) < number:
             left = np.setdiff1d(np.arange(len(self._logarithms)), list(labels))
-            # The largest of log frequency plus Gumbel noise is drawn by the frequency.
+            # The largest sum of log frequency and Gumbel noise is a draw by frequency.
             labels[int(left[np.argmax(self._logarithms[left] + rng.gumbel(size=len(left)))])] = None
         return list(labels)

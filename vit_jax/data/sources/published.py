@@ -1,6 +1,6 @@
-"""The data sets of the paper by name: their splits, and their published sizes.
+"""The data sets of the paper by name: their splits and published sizes.
 
-The sizes serve whoever computes without the data; training counts what it finds.
+The sizes are used when the data is absent, as in `describe`. Training counts records itself.
 """
 
 from __future__ import annotations
@@ -14,18 +14,18 @@ from vit_jax.data.sources.splits import split_ranges
 
 
 class Dataset(NamedTuple):
-    """A data set, in splits of TFDS's syntax.
+    """A data set. Splits are in TFDS syntax.
 
     Attributes:
-      tfds: its name in TFDS, or that of the authors' own builder.
-      classes: their number; None is not known.
-      sizes: examples of each split.
-      train: what fine-tuning trains on.
-      test: where the paper reports accuracies.
-      pretrain: what pre-training trains on.
-      held_out: what is scored meanwhile, by name.
-      side: of its images in pixels, where that is one for all.
-      many_labels: whether an image may have several.
+      tfds: its name in TFDS, or the name of the authors' own builder.
+      classes: number of classes; None if it is not known.
+      sizes: number of examples of each split.
+      train: split for fine-tuning.
+      test: split on which the paper reports accuracies.
+      pretrain: split for pre-training.
+      held_out: splits that are scored during pre-training, by name.
+      side: side of the images in pixels, if all have the same.
+      many_labels: whether an image may have several labels.
     """
 
     tfds: str
@@ -39,9 +39,9 @@ class Dataset(NamedTuple):
     many_labels: bool = False
 
 
-# Sizes: of ImageNet-21k and JFT-300M as papers round them, else TFDS's. Splits of pre-training:
-# those of the authors' code (big_vision). Resisc45 has one split, of which the last fifth is the
-# test set, as in VTAB. ImageNet-21k is not in TFDS, and JFT-300M is private.
+# Sizes are TFDS's, but those of ImageNet-21k and JFT-300M are rounded as in papers. The splits for
+# pre-training are those of the authors' code (big_vision). Resisc45 has one split; its last fifth
+# is the test set, as in VTAB. ImageNet-21k is not in TFDS, and JFT-300M is private.
 DATASETS = {
     "imagenet": Dataset(
         "imagenet2012",
@@ -72,15 +72,15 @@ DATASETS = {
 
 
 def named(name: str) -> Dataset:
-    """A data set above, or any other TFDS name or folder, with the splits `train` and `test`."""
+    """The data set of a name in `DATASETS`; otherwise that name, with the splits train and test."""
     return DATASETS.get(name, Dataset(name))
 
 
-class PublishedSource:
-    """Stands in for a data set that is not there: its number of examples and of classes.
+class AbsentSource:
+    """Stands in for a data set that is absent: number of examples and classes, but no records.
 
     Raises:
-      UserError: there is no such split.
+      UserError: the split does not exist.
     """
 
     def __init__(self, dataset: Dataset, split: str) -> None:
@@ -97,26 +97,26 @@ class PublishedSource:
         raise IndexError(f"{self.name} has no records here")
 
     def fingerprint(self) -> str:
-        """The name of what it stands in for."""
+        """The name of the data set and split."""
         return self.name
 
 
-def published_source(tfds: str, split: str) -> PublishedSource | None:
-    """The stand-in of a data set with a published size; None for any other."""
+def absent_source(tfds: str, split: str) -> AbsentSource | None:
+    """Stands in for a data set of a published size; None for any other data set."""
     dataset = _by_tfds_name(tfds)
-    return None if dataset is None else PublishedSource(dataset, split)
+    return None if dataset is None else AbsentSource(dataset, split)
 
 
 def check_split(tfds: str, split: str) -> bool:
-    """Checks a split against the published ones; False where none are.
+    """Checks that a data set has a split, if its splits are published; returns whether they are.
 
     Raises:
-      UserError: there is no such split.
+      UserError: the split does not exist.
     """
     dataset = _by_tfds_name(tfds)
-    # The size of JFT's own held-out split is not published.
+    # The size of the held-out split of JFT is not published.
     if dataset is not None and split not in dataset.held_out.values():
-        PublishedSource(dataset, split)
+        AbsentSource(dataset, split)
     return dataset is not None
 
 

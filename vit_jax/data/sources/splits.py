@@ -1,4 +1,4 @@
-"""Splits in TFDS's syntax, such as `train[:98%]`, for folders as for TFDS data sets."""
+"""Splits in TFDS syntax, such as `train[:98%]`, for every kind of source."""
 
 from __future__ import annotations
 
@@ -19,17 +19,18 @@ class SplitRange(NamedTuple):
 def split_ranges(
     spec: str, shard_lengths: Mapping[str, Sequence[int]], dataset: str
 ) -> tuple[SplitRange, ...]:
-    """Resolves a TFDS split spec, one range for each of its terms.
+    """Resolves a TFDS split spec: one range for each of its terms.
 
-    TFDS's own parser does it, so that percentages round here as they do there, for folders too.
+    TFDS's own parser does it, so that percentages are rounded as in TFDS, also for other sources.
 
     Args:
       spec: such as "train[:10%]+test[5:]".
       shard_lengths: for each split, the number of records in each of its files.
-      dataset: the data set's name, for messages.
+      dataset: names the data set in messages.
 
     Raises:
-      UserError: for bad syntax, unknown splits, slices past the end and terms without a record.
+      UserError: the syntax is wrong, a split does not exist, a slice passes the end, or a term has
+        no record.
     """
     import tensorflow_datasets as tfds
 
@@ -43,7 +44,7 @@ def split_ranges(
         instruction = tfds.core.ReadInstruction.from_spec(spec)
     except (ValueError, NotImplementedError) as error:
         raise UserError(
-            f"{where}: not in TFDS's syntax, such as train[:98%] or train[100:200]+test "
+            f"{where}: not in TFDS syntax, such as train[:98%] or train[100:200]+test "
             f"({_last_line(error)}); splits: {sizes}"
         ) from None
     try:
@@ -83,5 +84,5 @@ def locate(ranges: Sequence[SplitRange], index: int) -> tuple[str, int]:
 
 
 def _last_line(error: Exception) -> str:
-    """TFDS puts what went wrong last, after a header; the splits are listed by the caller."""
+    """What went wrong: TFDS puts it last, after a header. The caller lists the splits itself."""
     return str(error).splitlines()[-1].partition(". Should be one of")[0]

@@ -1,4 +1,4 @@
-"""Random subsets of a data set, of any size, one within the other."""
+"""Random subsets of a data set, of any size, each within the larger ones."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from vit_jax.errors import UserError
 class Subset:
     """The first `size` records of a source in an order that the seed shuffles.
 
-    So a smaller subset of the same seed lies within each larger one, as in the paper's study of
-    9M, 30M and 90M images (Figure 4). Nothing is stored: the order is an index permutation.
+    A smaller subset with the same seed lies within each larger one, as in the paper's study of 9M,
+    30M and 90M images (Figure 4). Nothing is stored: the order is an index permutation.
 
     Raises:
-      UserError: the source holds fewer records.
+      UserError: the source has fewer records.
     """
 
     def __init__(self, source: Source, size: int, seed: int) -> None:
@@ -41,7 +41,7 @@ class Subset:
         return self._source[self._order[index]]
 
     def fingerprint(self) -> str:
-        """The source's, and what is drawn from it."""
+        """Size and seed, and the fingerprint of the source."""
         return f"{self._size} by seed {self._seed} of {self._source.fingerprint()}"
 
     @functools.cached_property

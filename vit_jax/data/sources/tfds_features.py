@@ -1,4 +1,4 @@
-"""Which features of a TFDS data set are its images and their labels."""
+"""Which features of a TFDS data set are the images and their labels."""
 
 from __future__ import annotations
 
@@ -7,16 +7,17 @@ from typing import Any, NamedTuple
 import tensorflow_datasets as tfds
 
 from vit_jax.errors import UserError
-from vit_jax.schema import nearest
+from vit_jax.spelling import nearest
 
 
 class LabelledImages(NamedTuple):
-    """The features that are read of each example.
+    """The features that are read from each example.
 
     Attributes:
-      image, label: their keys; a label in a sequence of several features is `objects/label`.
-      class_names: in the data's own order.
-      is_sequence: whether an example has any number of labels, not one.
+      image: its key.
+      label: its key; `objects/label` for a label in a sequence of several features.
+      class_names: in the order of the data.
+      is_sequence: whether an example has any number of labels instead of one.
     """
 
     image: str
@@ -25,8 +26,8 @@ class LabelledImages(NamedTuple):
     is_sequence: bool
 
     def partial(self, features: Any) -> Any:
-        """The two features alone, so that no other is parsed."""
-        # Not `PartialDecoding`, which asks TensorFlow to compare the types.
+        """Image and label as features, so that nothing else is parsed."""
+        # `PartialDecoding` would have TensorFlow compare the types.
         key, _, inner = self.label.partition("/")
         label = features[key]
         if inner:
@@ -34,7 +35,7 @@ class LabelledImages(NamedTuple):
         return tfds.features.FeaturesDict({self.image: features[self.image], key: label})
 
     def labels(self, example: dict[str, Any]) -> tuple[int, ...]:
-        """The labels of an example, as `partial` reads it, each once."""
+        """The labels of an example that was read with `partial`, each once."""
         key, _, inner = self.label.partition("/")
         found = example[key]
         if not self.is_sequence:
@@ -45,10 +46,10 @@ class LabelledImages(NamedTuple):
 
 
 def labelled_images(dataset: str, info: Any, label: str | None) -> LabelledImages:
-    """The features named by `label`, or by TFDS's authors as input and target, or the only ones.
+    """Chooses the features: `label`, otherwise TFDS's supervised keys, otherwise the only ones.
 
     Raises:
-      UserError: `label` is no ClassLabel or sequence of them, or what to read is not clear.
+      UserError: `label` is neither a ClassLabel nor a sequence of them, or the choice is not clear.
     """
     features = info.features
     images = [k for k, f in features.items() if isinstance(f, tfds.features.Image)]
@@ -70,7 +71,7 @@ def labelled_images(dataset: str, info: Any, label: str | None) -> LabelledImage
         chosen = f" among {', '.join(sorted(labels))}" if labels else ""
         raise UserError(
             f"data set {dataset!r} does not have one Image and one ClassLabel feature, but "
-            f"{listed}; choose the label with --config.data.label{chosen}, or take a set of "
+            f"{listed}; choose the label with --config.data.label{chosen}, or use a data set of "
             "labelled images"
         )
     found, is_sequence = labels[label]
@@ -78,7 +79,7 @@ def labelled_images(dataset: str, info: Any, label: str | None) -> LabelledImage
 
 
 def _class_labels(features: Any) -> dict[str, tuple[Any, bool]]:
-    """All ClassLabels by key, and whether they are in a sequence (or nested data set)."""
+    """All ClassLabels by key, and whether each is in a sequence or nested data set."""
     found: dict[str, tuple[Any, bool]] = {}
     for key, feature in features.items():
         if isinstance(feature, tfds.features.ClassLabel):
