@@ -1,4 +1,4 @@
-"""`models`: the models that have a name, and the released weight files."""
+"""`models`: lists the named models and the released weight files."""
 
 import argparse
 import dataclasses
@@ -11,8 +11,8 @@ if TYPE_CHECKING:
     from vit_jax.weights.catalogue.released import Release
 
 _NOTE = """
-Any other file name of AugReg's works too. augreg/MODEL, such as augreg/B_16, is its best file that
-was pre-trained on ImageNet-21k; augreg/MODEL--DATASET-res_PIXELS the best fine-tuned from it."""
+Every other file name of AugReg works too. augreg/MODEL, such as augreg/B_16, is the best file that
+was pre-trained on ImageNet-21k; augreg/MODEL--DATASET-res_PIXELS is the best fine-tuned from it."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -21,22 +21,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--filter",
         default="",
         metavar="TEXT",
-        help="only names in which this occurs; case does not matter, and /, _ and - are alike",
+        help="list only names that contain this; case does not matter, and /, _ and - are equal",
     )
 
 
 def run(arguments: argparse.Namespace, overrides: list[str]) -> None:
-    """Runs the command."""
+    """Runs the command; prints two tables."""
     from vit_jax.models import list_models
     from vit_jax.weights.catalogue.names import matches, releases
 
-    del overrides  # It has no --config, so there are none.
+    del overrides  # The command has no --config, so there are none.
     models = [name for name in list_models() if matches(name, arguments.filter)]
     files = releases(arguments.filter)
     if not models and not files:
         raise UserError(
             f"--filter={arguments.filter}: no model and no released file has this in its name; "
-            "leave the filter out to see all"
+            "list all without --filter"
         )
     if models:
         print("models")
@@ -72,13 +72,13 @@ def _row(parameters: str, pixels: str, classes: str, top1: str, source: str, nam
 
 
 def _count_params(release: "Release") -> int | None:
-    """Parameters of the model that the file is of; None if this package has no such model."""
+    """Parameters of the file's model; None if they cannot be counted."""
     from vit_jax.analysis.macs import count_params
     from vit_jax.models import ModelConfig
 
     if release.num_classes is None:
         return None
-    # A ResNet's parameters do not depend on the resolution, which is not known of all files.
+    # A ResNet's parameters do not depend on the resolution, which is unknown for some files.
     options: dict[str, Any] = {"image_size": release.resolution} if release.resolution else {}
     options |= {"pooling": release.pooling} if release.pooling != "token" else {}
     try:

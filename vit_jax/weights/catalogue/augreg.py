@@ -1,8 +1,8 @@
 """The files of "How to train your ViT?" (Steiner et al., arXiv 2106.10270): names and choice.
 
-A name says how a model was pre-trained and, after `--`, fine-tuned; the storage's `index.csv`
-has the accuracies of all 50,000. The paper's levels of augmentation light1 and light2 are, by the
-order of the two lists, light0 and light1 in names; the other five are the same.
+A name tells how a model was pre-trained and, after `--`, fine-tuned. The storage's `index.csv` has
+the accuracies of all 50,000 files. The paper's augmentation levels light1 and light2 are light0 and
+light1 in names, judging by the order of the two lists; the other five levels have equal names.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _CHOICE = re.compile(
     rf"(?P<model>{'|'.join(MODELS)})(?:--(?P<adapt_ds>[\w-]+?)-res_(?P<res>\d+))?", re.ASCII
 )
 
-# Of index.csv, those that the choice needs.
+# The columns of index.csv that the choice needs.
 _COLUMNS = {
     *("filename", "ds", "final_val"),
     *("adapt_filename", "adapt_ds", "adapt_resolution", "adapt_final_val"),
@@ -67,12 +67,16 @@ _PUBLISHED = {
 
 
 def recommended() -> list[Release]:
-    """The files that the authors recommend, before and after fine-tuning on ImageNet."""
+    """Lists the files that the authors recommend, before and after fine-tuning on ImageNet."""
     return [release for stem in _PUBLISHED if (release := parse(stem)) is not None]
 
 
 def rate_on_imagenet(model: str) -> float | None:
-    """The rate at which the recommended file of a model, such as ViT-B/16, was fine-tuned."""
+    """The learning rate with which the recommended file of a model was fine-tuned on ImageNet.
+
+    Args:
+      model: a name such as `ViT-B/16`; the result is None for a model without such a file.
+    """
     for stem, (rate, _) in _RECOMMENDED.items():
         if parse_name(_model_name(stem.partition("-")[0])) == parse_name(model):
             return float(rate)
@@ -80,7 +84,7 @@ def rate_on_imagenet(model: str) -> float | None:
 
 
 def parse(stem: str) -> Release | None:
-    """Reads a file name without `.npz`; None if it is not in AugReg's grammar."""
+    """Reads a file name without `.npz`; None if it does not follow AugReg's grammar."""
     match = _STEM.fullmatch(stem)
     if match is None:
         return None
@@ -101,14 +105,15 @@ def parse(stem: str) -> Release | None:
 
 
 def choose(text: str) -> Release | None:
-    """The best file for `MODEL` or `MODEL--DATASET-res_PIXELS`; None for any other text.
+    """Chooses the best file for `MODEL` or `MODEL--DATASET-res_PIXELS`; None for any other text.
 
-    For a model it is the one with the highest validation accuracy at the end of pre-training on
-    ImageNet-21k (section 4.5); with a data set, of what was fine-tuned from that one on these
-    images, the one with the highest validation accuracy. Needs `index.csv`, which is downloaded.
+    For a model, it is the file with the highest validation accuracy at the end of pre-training on
+    ImageNet-21k (section 4.5). With a data set, it is the file with the highest validation accuracy
+    among those that were fine-tuned from that one on this data at this resolution. This needs
+    `index.csv`, which is downloaded.
 
     Raises:
-      UserError: the index has no such file, or cannot be had.
+      UserError: the index has no such file, or cannot be downloaded.
     """
     match = _CHOICE.fullmatch(text)
     if match is None:
@@ -123,12 +128,12 @@ def choose(text: str) -> Release | None:
         alike = [row for row in rows if _kind(row) == kind]
         if not alike:
             kinds = ", ".join(sorted({_kind(row) for row in rows}))
-            raise UserError(f"augreg/{text}: {stem} was not fine-tuned so; there are {kinds}")
+            raise UserError(f"augreg/{text}: {stem} was fine-tuned only as {kinds}; choose one")
         stem = _highest(alike, "adapt_final_val", "adapt_filename", text)
     release = parse(stem.removesuffix(".npz"))
     if release is None:
         raise UserError(
-            f"augreg/{text}: its index.csv names {stem!r}, which is no file of AugReg's; "
+            f"augreg/{text}: its index.csv names {stem!r}, which is no file of AugReg; "
             "remove index.csv from the cache and try again"
         )
     return release
@@ -164,7 +169,7 @@ def _read_index() -> list[dict[str, str]]:
         with open(path, newline="", encoding="utf-8") as file:
             rows = list(csv.DictReader(file, restval=""))
     except (UnicodeDecodeError, csv.Error) as error:
-        raise UserError(f"{path} is no table ({error}); remove it and try again") from error
+        raise UserError(f"{path} is not a table ({error}); remove it and try again") from error
     missing = _COLUMNS - (rows[0].keys() if rows else set())
     if missing:
         raise UserError(

@@ -1,4 +1,4 @@
-"""Released weight files by name, and what a user may give as weights."""
+"""Released weight files by name, and the file that a user means by `--weights`."""
 
 from __future__ import annotations
 
@@ -7,48 +7,48 @@ import re
 from pathlib import Path
 
 from vit_jax.errors import UserError
-from vit_jax.schema import nearest
+from vit_jax.spelling import near
 from vit_jax.weights.catalogue import augreg
 from vit_jax.weights.catalogue.download import STORAGE, fetch
 from vit_jax.weights.catalogue.released import RELEASES, Release
 
-# What may stand before a name: the same file's address.
+# An address of the storage, which may come before a name.
 _ADDRESS = re.compile(rf"(?:(?:gs:/|{re.escape(STORAGE)})/)?(?:vit|mixer|bit)_models/")
 _FILE_TYPES = (".npz", ".safetensors")
 
 
 def releases(filter: str = "") -> list[Release]:
-    """Released files; of AugReg's 50,000, those that its authors recommend.
+    """Lists released files; from AugReg's 50,000, those that its authors recommend.
 
     Args:
-      filter: part of a file's or its model's name, see `matches`.
+      filter: part of the name of a file or of its model, see `matches`.
     """
     listed = [*RELEASES, *augreg.recommended()]
     return [r for r in listed if matches(r.name, filter) or matches(r.model, filter)]
 
 
 def matches(name: str, part: str) -> bool:
-    """Whether `part` occurs in `name`; upper and lower case are alike, and so are `/`, `_`, `-`."""
+    """Whether `part` occurs in `name`; case does not matter, and `/`, `_` and `-` are equal."""
     return _key(part) in _key(name)
 
 
 def find(name: str) -> Release:
-    """The released file of a name.
+    """Finds the released file that has a name.
 
     Args:
-      name: such as `imagenet21k/ViT-B_16`, or `R50+ViT-L_32` if one prefix alone has it; any file
-          name of AugReg's, or `augreg/B_16` and `augreg/B_16--imagenet2012-res_384`, for which
-          see `augreg.choose`. `.npz` at the end and the storage's address before it do no harm.
+      name: such as `imagenet21k/ViT-B_16`, or `R50+ViT-L_32` if only one prefix has it; any file
+        name of AugReg, or `augreg/B_16` and `augreg/B_16--imagenet2012-res_384` (see
+        `augreg.choose`). The storage's address before it and `.npz` after it are ignored.
 
     Raises:
-      UserError: there is no such file, or there are several.
+      UserError: no file or several files have this name.
     """
     text = _ADDRESS.sub("", name, count=1).removesuffix(".npz")
     listed = releases()
     found = [r for r in listed if _key(r.name) == _key(text)]
     found = found or [r for r in listed if _key(_stem(r)) == _key(text)]
     if len(found) > 1:
-        raise UserError(f"{name!r} may be {' or '.join(r.name for r in found)}: write one of them")
+        raise UserError(f"{name!r} may be {' or '.join(r.name for r in found)}; write one of them")
     if found:
         return found[0]
     stem = text.removeprefix("augreg/")
@@ -56,9 +56,8 @@ def find(name: str) -> Release:
     if release is None:
         known = [r.name for r in listed] + [f"augreg/{model}" for model in augreg.MODELS]
         known += [_stem(r) for r in listed]
-        guess = nearest(text, known)
-        if "did you mean" not in guess:  # but a list, for which there is a command
-            guess = ""
+        meant = near(text, known)
+        guess = "" if meant is None else f"; did you mean {meant!r}?"
         raise UserError(
             f"no weights are named {name!r}{guess} "
             "(python -m vit_jax models lists the names; or give a file or a run's directory)"
@@ -67,14 +66,13 @@ def find(name: str) -> Release:
 
 
 def resolve(weights: str | os.PathLike[str]) -> Path:
-    """The file or directory that a user means by `weights`; a released file is downloaded.
+    """Returns the file or directory that a user means; a released file is downloaded.
 
     Args:
-      weights: the path of a file or of a run's directory, which comes first, or a name, as in
-          `find`.
+      weights: the path of a file or of a directory with one, otherwise a name as in `find`.
 
     Raises:
-      UserError: there is neither, or the download fails.
+      UserError: neither exists, or the download fails.
     """
     text = os.fspath(weights)
     path = Path(text).expanduser()

@@ -13,7 +13,7 @@ from typing import Literal
 from vit_jax.data.sources.published import DATASETS
 from vit_jax.weights.catalogue.download import STORAGE
 
-# Classes of a data set, by its TFDS name.
+# Number of classes by the TFDS name of a data set.
 NUM_CLASSES = {dataset.tfds: dataset.classes for dataset in DATASETS.values()}
 
 
@@ -21,25 +21,29 @@ NUM_CLASSES = {dataset.tfds: dataset.classes for dataset in DATASETS.values()}
 class Release:
     """A released weight file."""
 
-    # PREFIX/STEM; the prefix is the folder in the storage, or `bit`.
     name: str
+    """PREFIX/STEM; the prefix is the folder in the storage, or `bit`."""
     collection: Literal["vit", "augreg", "sam", "gsam", "mixer", "bit"]
-    # As `create_model` takes it, where this package has such models.
+    """The publication that it belongs to."""
     model: str
-    # What it was trained on, in this order: `imagenet21k+imagenet2012`.
+    """The model's name as `create_model` takes it."""
     dataset: str
-    # Side of its training images in pixels; None is not known.
+    """The data it was trained on, in this order: `imagenet21k+imagenet2012`."""
     resolution: int | None
-    # Of its head; None is not known.
+    """Side of its training images in pixels; None if unknown."""
     num_classes: int | None
+    """Classes of its head; None if unknown."""
     url: str
-    # Published top-1 on ImageNet in percent, of this model, data and resolution; that of a file
-    # with other classes was reached once fine-tuned, as the source then says.
+    """Where it is in the public storage."""
     accuracy: float | None = None
+    """Published top-1 on ImageNet in percent, for this model, data and resolution. A file with
+    other classes reached it after fine-tuning, and the source then says so."""
     accuracy_source: str | None = None
+    """The table or page that has the accuracy."""
     pooling: Literal["token", "gap"] = "token"
-    # Whether the tanh layer of pre-training, `pre_logits`, is in the file.
+    """How the model pools; the other poolings are in no released file."""
     has_pre_logits: bool = False
+    """Whether the file has `pre_logits`, the tanh layer of pre-training."""
 
 
 _TABLE_5 = {
