@@ -22,8 +22,8 @@ import jax
 from vit_jax.experiments.synthetic import seconds_a_step
 from vit_jax.schema import build
 from vit_jax.training.config import TrainConfig
-from vit_jax.training.loop import make_loader, train
-from vit_jax.training.setup import prepare
+from vit_jax.training.loop import train
+from vit_jax.training.setup import make_loader, prepare
 
 # Of a checkpoint, which comes after the last step in any case.
 _NEVER = 10**9

@@ -4,6 +4,7 @@ model = vit_jax.create_model("ViT-B/16", image_size=224, num_classes=1000, seed=
 model = vit_jax.load_model(weights="augreg/B_16", image_size=384, num_classes=10)
 images = vit_jax.preprocess([pil_image, "photo.jpg"], model)
 logits = model(images)  # float [batch, height, width, 3] -> [batch, num_classes]
+result = vit_jax.train("configs/quickstart.py", "runs/digits")  # weights, step and scores
 """
 
 import importlib
@@ -14,9 +15,10 @@ from vit_jax.version import __version__
 if TYPE_CHECKING:
     from vit_jax.inference.preprocess import preprocess
     from vit_jax.models import create_model, list_models
+    from vit_jax.training.loop import train
     from vit_jax.weights.load import load_model
 
-__all__ = ["__version__", "create_model", "list_models", "load_model", "preprocess"]
+__all__ = ["__version__", "create_model", "list_models", "load_model", "preprocess", "train"]
 
 # Deferred, so that data workers, which import this package too, start without JAX.
 _HOMES = {
@@ -24,6 +26,7 @@ _HOMES = {
     "list_models": "vit_jax.models",
     "load_model": "vit_jax.weights.load",
     "preprocess": "vit_jax.inference.preprocess",
+    "train": "vit_jax.training.loop",
 }
 
 

@@ -77,14 +77,14 @@ def test_a_stopped_run_goes_on_as_if_it_had_not_been(
     finished: Path, data_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     command = ["train", *quickstart(data_dir, steps=8), f"--workdir={tmp_path / 'run'}"]
-    finish = Reporter.finish
+    log_step = Reporter.log_step
 
     def interrupt(self, step, scalars, *, waited):
-        finish(self, step, scalars, waited=waited)
+        log_step(self, step, scalars, waited=waited)
         if step == 6:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(Reporter, "finish", interrupt)
+    monkeypatch.setattr(Reporter, "log_step", interrupt)
     assert main(command) == 130
     monkeypatch.undo()
     assert main(command) == 0

@@ -125,15 +125,15 @@ def test_a_resumed_run_needs_the_file_no_more(
     monkeypatch.setenv("HOME", str(tmp_path))
     path = start(tmp_path)
     command = ["train", *config(data_dir, f"init_from={path}"), "--workdir=~/run"]
-    finish = Reporter.finish
+    log_step = Reporter.log_step
 
     def interrupt(self, step, scalars, *, waited):
-        finish(self, step, scalars, waited=waited)
+        log_step(self, step, scalars, waited=waited)
         if step == 3:
             raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(Reporter, "finish", interrupt)
+        patch.setattr(Reporter, "log_step", interrupt)
         assert main(command) == 130
     path.unlink()
     path.with_suffix(".json").unlink()

@@ -53,5 +53,5 @@ def test_tensor_reaches_over_processes(
         shutil.rmtree(resumed / "checkpoints/20")
         (resumed / "weights.npz").unlink()
         output = finish(start(other, resumed))[0]
-        assert "going on after step 10 of 20" in output
+        assert "resuming after step 10 of 20" in output
         assert losses(resumed) == pytest.approx(on_one, abs=1e-5)

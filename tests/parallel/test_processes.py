@@ -66,7 +66,7 @@ def go_on_after_80(source: Path, topology: Topology, workdir: Path, data_dir: Pa
     shutil.rmtree(workdir / "checkpoints/100")
     (workdir / "weights.npz").unlink()
     outputs = finish(start(topology, workdir, data_dir))
-    assert "going on after step 80 of 100" in outputs[0]
+    assert "resuming after step 80 of 100" in outputs[0]
 
 
 @pytest.mark.parametrize("topology", [EIGHT, TWO_BY_FOUR], ids=["8", "2x4"])
@@ -105,7 +105,7 @@ def test_a_notice_to_one_process_stops_all_after_the_same_step(
     assert (tmp_path / "checkpoints" / saved[0]).is_dir()
 
     outputs = finish(start(TWO_BY_FOUR, tmp_path, data_dir))
-    assert f"going on after step {saved[0]}" in outputs[0]
+    assert f"resuming after step {saved[0]}" in outputs[0]
     assert losses(tmp_path) == pytest.approx(losses(on_one), abs=1e-5)
 
 
@@ -120,7 +120,7 @@ def test_all_processes_fall_back_to_the_same_checkpoint(
     outputs = finish(start(TWO_BY_FOUR, workdir, data_dir))
     for output in outputs:
         assert "the checkpoint of step 100 is broken" in output, output
-    assert "going on after step 80" in outputs[0]
+    assert "resuming after step 80" in outputs[0]
     assert (workdir / "unreadable/100").is_dir()
     assert losses(workdir) == pytest.approx(losses(on_one), abs=1e-5)
 

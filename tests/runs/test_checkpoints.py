@@ -74,7 +74,8 @@ def _open(directory, keep=2):
 
 def _restore(directory, like):
     with _open(directory) as checkpoints:
-        return checkpoints.restore(like)
+        restored = checkpoints.restore(like)
+    return restored and (restored.step, restored.state)
 
 
 def _steps(directory):
@@ -136,33 +137,46 @@ def test_the_newest_stay(tmp_path):
         assert _steps(directory) == [5, 10, 15, 20][-keep:]
 
 
-def test_the_best_before_each_of_the_newest_stays(tmp_path):
-    state = {"w": jnp.arange(4.0)}
-    bests: dict[int, float] = {}
+def test_the_best_stays_with_the_newest(tmp_path):
+    state, best = {"w": jnp.arange(4.0)}, None
     expected = {
         1: [1],
         2: [1, 2],
-        3: [1, 2, 3],
+        3: [2, 3],
         4: [3, 4],
         5: [3, 4, 5],
         6: [3, 5, 6],
-        7: [3, 6, 7],
+        7: [6, 7],
         8: [7, 8],
-        # Step 9 was the best, but could not be saved.
-        10: [7, 8, 10],
-        11: [7, 10, 11],
+        9: [7, 8, 9],
     }
-    with Checkpoints(tmp_path / "checkpoints", CheckpointConfig(keep=2), bests) as checkpoints:
+    with _open(tmp_path) as checkpoints:
         for step, kept in expected.items():
-            if step in (1, 3, 7, 10):
-                bests[9 if step == 10 else step] = 0.5
-            checkpoints.save(step, state)
+            best = step if step in (1, 3, 7) else best
+            checkpoints.save(step, state, best=best)
             checkpoints.wait()
             assert _steps(tmp_path) == kept
     like = {"w": jax.ShapeDtypeStruct((4,), jnp.float32)}
     with _open(tmp_path) as checkpoints:
         np.testing.assert_array_equal(checkpoints.restore_step(7, like)["w"], state["w"])
         assert checkpoints.restore_step(1, like) is None
+
+
+def test_notes_come_back_and_damaged_ones_are_found(tmp_path, caplog):
+    state, like = {"w": jnp.arange(4.0)}, {"w": jax.ShapeDtypeStruct((4,), jnp.float32)}
+    notes = {"best": {"step": 4, "value": 0.1 + 0.2}, "evaluated": ["val"], "nan": float("nan")}
+    with _open(tmp_path) as checkpoints:
+        checkpoints.save(1, state)
+        checkpoints.save(2, state, notes)
+    with _open(tmp_path) as checkpoints:
+        step, _, found = checkpoints.restore(like)
+        assert (step, str(found)) == (2, str(notes))
+    (file,) = (tmp_path / "checkpoints/2/notes").glob("metadata")
+    file.write_text(file.read_text().replace('"step": 4', '"step": 5'))
+    with _open(tmp_path) as checkpoints:
+        step, _, found = checkpoints.restore(like)
+        assert (step, found) == (1, {})
+    assert "wrong checksum of the notes" in caplog.text
 
 
 def test_a_save_copies_before_it_returns(tmp_path):
@@ -281,7 +295,7 @@ def test_a_step_that_was_moved_aside_is_saved_anew(copy, states):
     for _ in range(2):
         shutil.rmtree(copy / "checkpoints" / "2" / "state")
         with _open(copy) as checkpoints:
-            step, state = checkpoints.restore(_shapes())
+            step, state, _ = checkpoints.restore(_shapes())
             assert step == 1
             checkpoints.save(2, states[2])
         _assert_same(state, states[1])

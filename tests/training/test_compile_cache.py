@@ -38,7 +38,7 @@ def test_a_restarted_run_does_not_compile_the_step_again(
     finish([first], code=143)
 
     (output,) = finish([start(run, data, *flags)])
-    assert "going on after step" in output
+    assert "resuming after step" in output
     assert MISS not in output and "Error reading" not in output
     assert steps_compiled(cache) == compiled
     assert results(run) == results(tmp_path / "whole")

@@ -20,20 +20,26 @@ from vit_jax.models.config import ModelConfig
 from vit_jax.parallel.processes import Preemption
 from vit_jax.training.config import TrainConfig
 from vit_jax.training.early_stop import BestStep, EarlyStopConfig
-from vit_jax.training.final_weights import best_params
+from vit_jax.training.final_weights import best_weights
 from vit_jax.training.optimizer import OptimizerConfig
 from vit_jax.training.reporter import Reporter
 from vit_jax.training.step import TrainState
 
 
-def follow(config: EarlyStopConfig, values: list[float]) -> tuple[list[int], int | None]:
+def follow(
+    lower_is_better: bool, patience: int | None, values: list[float]
+) -> tuple[list[int], int | None]:
     """The improvements, and the step at which it is over; a value every ten steps."""
-    best = BestStep(config)
+    best, improvements = BestStep(lower_is_better, patience), []
     for step, value in zip(range(10, 1000, 10), values, strict=False):
         best.add(step, value)
+        if best.step == step:
+            improvements.append(step)
+        # What a checkpoint holds says the same.
+        best = BestStep(lower_is_better, patience).noted(json.loads(json.dumps(best.notes())))
         if best.is_over:
-            return list(best.improvements), step
-    return list(best.improvements), None
+            return improvements, step
+    return improvements, None
 
 
 @pytest.mark.parametrize(
@@ -47,9 +53,14 @@ def follow(config: EarlyStopConfig, values: list[float]) -> tuple[list[int], int
         ("loss", 2, [math.nan, 3.0, math.nan, math.inf], [20], 40),
     ],
 )
-def test_the_best_step_and_patience(metric, patience, values, improvements, over):
-    config = EarlyStopConfig("val", metric, patience)
-    assert follow(config, values) == (improvements, over)
+def test_the_best_step_and_patience(
+    metric: str,
+    patience: int | None,
+    values: list[float],
+    improvements: list[int],
+    over: int | None,
+) -> None:
+    assert follow(metric == "loss", patience, values) == (improvements, over)
 
 
 def config(early_stop: EarlyStopConfig, **evals: EvalConfig) -> TrainConfig:
@@ -161,12 +172,12 @@ def test_a_run_that_is_interrupted_anywhere_goes_on_bit_for_bit(
     stopped: Path, data_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (best,), last = lines(stopped, "best/step").values(), max(lines(stopped, "val/loss"))
-    evaluated, chosen = Reporter.evaluated, Reporter.chosen
+    evaluated, chosen = Reporter.log_evaluation, Reporter.log_final_weights
     # Before a checkpoint holds what was evaluated, and after the last step.
     moments = [("val", best), ("val", last), ("test", last)]
 
-    def interrupt(self, step, name, values):
-        evaluated(self, step, name, values)
+    def interrupt(self, step, name, scores):
+        evaluated(self, step, name, scores)
         if moments and (name, step) == moments[0]:
             del moments[0]
             raise KeyboardInterrupt
@@ -175,11 +186,11 @@ def test_a_run_that_is_interrupted_anywhere_goes_on_bit_for_bit(
         chosen(self, *arguments)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(Reporter, "evaluated", interrupt)
+    monkeypatch.setattr(Reporter, "log_evaluation", interrupt)
     for _ in range(len(moments)):
         assert train(tmp_path, data_dir, *PATIENT) == 130
     assert not moments
-    monkeypatch.setattr(Reporter, "chosen", interrupt_at_the_end)
+    monkeypatch.setattr(Reporter, "log_final_weights", interrupt_at_the_end)
     for _ in range(2):
         assert train(tmp_path, data_dir, *PATIENT) == 130
     monkeypatch.undo()
@@ -192,17 +203,21 @@ def test_a_run_stopped_in_an_evaluation_still_owes_it(
     stopped: Path, data_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (best,) = lines(stopped, "best/step").values()
-    steps = 0
-    finish, reached = Reporter.finish, Preemption.reached
+    steps, calls = 0, 0
+    log_step, reached = Reporter.log_step, Preemption.reached
 
     def count(self, step, metrics, *, waited):
-        nonlocal steps
-        steps = step
-        finish(self, step, metrics, waited=waited)
+        nonlocal steps, calls
+        steps, calls = step, 0
+        log_step(self, step, metrics, waited=waited)
 
-    # From the finish of the best step on: it is known, and being evaluated.
-    monkeypatch.setattr(Reporter, "finish", count)
-    monkeypatch.setattr(Preemption, "reached", lambda self: steps >= best or reached(self))
+    def reached_in_the_evaluation(self):
+        nonlocal calls
+        calls += 1
+        return (steps == best and calls > 1) or reached(self)
+
+    monkeypatch.setattr(Reporter, "log_step", count)
+    monkeypatch.setattr(Preemption, "reached", reached_in_the_evaluation)
     assert train(tmp_path, data_dir, *PATIENT) == 143
     assert best not in lines(tmp_path, "val/loss")
     monkeypatch.undo()
@@ -221,7 +236,7 @@ def test_an_older_checkpoint_finds_its_best_one(
     assert results(workdir) == results(stopped)
 
 
-def test_a_best_checkpoint_that_is_gone_is_said_to_be(
+def test_a_best_checkpoint_that_is_gone_is_reported(
     stopped: Path,
     data_dir: Path,
     tmp_path: Path,
@@ -234,18 +249,15 @@ def test_a_best_checkpoint_that_is_gone_is_said_to_be(
     for path in (workdir / "checkpoints").iterdir():
         if int(path.name) != last:
             shutil.rmtree(path)
-    # The run has ended: its weights are those of the best step.
+    # The run has ended: its weights are those of the best step, and stay.
     assert train(workdir, data_dir, *PATIENT) == 0
-    assert f"the checkpoint of step {best:.0f} cannot be used" in caplog.text
-    assert f"the weights of step {best:.0f} are those of {workdir / 'weights.npz'}" in caplog.text
+    assert "the run has ended" in capsys.readouterr().out
     assert results(workdir) == results(stopped)
-    capsys.readouterr()
     (workdir / "weights.npz").unlink()
     assert train(workdir, data_dir, *PATIENT) == 0
+    assert f"the checkpoint of step {best:.0f} cannot be used" in caplog.text
     assert json.loads((workdir / "weights.json").read_text())["step"] == last
-    said = capsys.readouterr().out
-    assert f"are the best that can be read (best/step {last:g}" in said
-    assert f"those of step {best:g}, " in said
+    assert f"final weights: step {last:g}" in capsys.readouterr().out
 
 
 class Kept:
@@ -264,27 +276,24 @@ def state_of(step: int) -> TrainState:
 
 
 @pytest.mark.parametrize(
-    ("metric", "values", "kept", "written", "chosen"),
+    ("metric", "values", "kept", "chosen"),
     [
-        ("top1", [0.1, 0.2, 0.8, 0.75], [10, 30], None, 30),
-        # The last one is next to the best.
-        ("top1", [0.1, 0.2, 0.8, 0.75], [10, 20], None, 40),
-        ("loss", [2.0, 1.5, 0.3, 0.5], [10, 20], None, 40),
-        ("top1", [0.1, 0.7, 0.8, 0.6], [10, 20], None, 20),
-        ("top1", [0.1, 0.7, 0.8, math.nan], [10], None, 10),
-        ("top1", [0.1, 0.7, 0.8, 0.7], [10], None, 40),
-        ("top1", [math.nan, math.nan, math.nan, math.nan], [10], None, 40),
-        # What an earlier end has written.
-        ("top1", [0.1, 0.2, 0.8, 0.75], [10], 30, 30),
-        ("top1", [0.1, 0.2, 0.8, 0.75], [10], 20, 40),
+        ("top1", [0.1, 0.2, 0.8, 0.75], (10, 30), 30),
+        ("top1", [0.1, 0.7, 0.8, math.nan], (30,), 30),
+        # Those of the last step, where the best ones cannot be read.
+        ("top1", [0.1, 0.2, 0.8, 0.75], (10, 20), 40),
+        ("loss", [2.0, 1.5, 0.3, 0.5], (10, 20), 40),
+        ("top1", [math.nan, math.nan, math.nan, math.nan], (10,), 40),
+        ("loss", [2.0, 1.5, 0.6, 0.5], (10, 20), 40),
     ],
 )
-def test_the_best_weights_that_can_be_read(metric, values, kept, written, chosen):
-    best = BestStep(EarlyStopConfig("val", metric))
+def test_the_best_weights_that_can_be_read(
+    metric: str, values: list[float], kept: tuple[int, ...], chosen: int
+) -> None:
+    best = BestStep(lower_is_better=metric == "loss")
     for step, value in zip((10, 20, 30, 40), values, strict=True):
         best.add(step, value)
-    found = {written: {"w": jnp.float32(written)}} if written else {}
-    step, params = best_params(best, 40, state_of(40), Kept(*kept), found.get)
+    step, params = best_weights(best, 40, state_of(40), Kept(*kept))  # type: ignore[arg-type]
     assert (step, float(params["w"])) == (chosen, chosen)
 
 

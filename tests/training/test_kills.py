@@ -74,7 +74,7 @@ def test_sigterm_saves_and_the_next_start_goes_on(whole, data_dir: Path, tmp_pat
     process = start(workdir, data_dir, STEPS)
     output, _ = process.communicate(timeout=300)
     assert process.returncode == 0, output
-    assert "going on after step" in output
+    assert "resuming after step" in output
     assert results(workdir) == whole
 
 

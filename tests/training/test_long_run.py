@@ -11,8 +11,7 @@ from tests.real_processes import descendants, wait_for_line
 from tests.tiny_run import FLAGS, start
 from vit_jax.__main__ import main
 from vit_jax.data.sources.tfds import TfdsSource
-from vit_jax.training.progress import Clock
-from vit_jax.training.reporter import Reporter
+from vit_jax.training.reporter import Clock, Reporter
 
 
 def resident_mib(pid: int) -> float:
@@ -80,10 +79,10 @@ def test_the_first_step_has_a_loss_but_no_speed(
 def test_a_step_that_fails_where_it_is_waited_for_tells_what_takes_memory(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def finish(self, step, metrics, *, waited):
+    def settle(self):
         raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory on 9 bytes.\nMore.")
 
-    monkeypatch.setattr(Reporter, "finish", finish)
+    monkeypatch.setattr(Reporter, "settle", settle)
     directories = [f"--config.data.data_dir={tmp_path / 'data'}", f"--workdir={tmp_path / 'run'}"]
     assert main([*FLAGS, "--config.total_steps=4", *directories]) == 2
     error = capsys.readouterr().err.splitlines()[-1]

@@ -239,14 +239,14 @@ def test_a_frozen_run_goes_on_where_it_was_stopped(
         f"--config.init_from={tmp_path / 'first'}",
     ]
     assert main([*command, f"--workdir={tmp_path / 'whole'}"]) == 0
-    finish = Reporter.finish
+    log_step = Reporter.log_step
 
     def interrupt(self, step, scalars, *, waited):
-        finish(self, step, scalars, waited=waited)
+        log_step(self, step, scalars, waited=waited)
         if step == 5:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(Reporter, "finish", interrupt)
+    monkeypatch.setattr(Reporter, "log_step", interrupt)
     assert main([*command, f"--workdir={tmp_path / 'stopped'}"]) == 130
     monkeypatch.undo()
     assert main([*command, f"--workdir={tmp_path / 'stopped'}"]) == 0

@@ -41,11 +41,12 @@ def test_a_trace_holds_the_steps_asked_for_alone(
     # The evaluation after step 4 is not among them.
     functions = {event["name"] for event in events(tmp_path) if "name" in event}
     assert any("loader.py" in name for name in functions)
-    assert not any("classification.py" in name for name in functions)
-    # The same command goes on, but what is past is not traced again.
+    assert not any("passes.py" in name for name in functions)
+    # The same command resumes, but steps of the past are not traced again.
+    (tmp_path / "weights.npz").unlink()
     capsys.readouterr()
     assert main([*run, f"--workdir={tmp_path}", "--profile=3:4"]) == 0
-    assert "step 4 is past, so that nothing is traced" in capsys.readouterr().out
+    assert "step 4 is past: nothing is traced" in capsys.readouterr().out
     assert traced_steps(tmp_path) == [3, 4]
 
 

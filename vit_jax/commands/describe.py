@@ -1,4 +1,4 @@
-"""`describe`: what a config or a model is, before anything is trained."""
+"""`describe`: shows what a config or a model is, before anything is trained."""
 
 import argparse
 import dataclasses
@@ -51,7 +51,7 @@ def run(arguments: argparse.Namespace, overrides: list[str]) -> None:
 
 
 def _describe_run(config: "TrainConfig") -> None:
-    """With what is here of the data, the weights to start from and the devices."""
+    """Prints a config as a recipe, as far as data, weights and devices are at hand."""
     import jax
 
     from vit_jax.experiments.recipe import recipe_rows
@@ -62,7 +62,7 @@ def _describe_run(config: "TrainConfig") -> None:
     _check_evaluations(config)
     start = config.init_from or "random parameters"
     if config.init_from is not None and not Path(config.init_from).expanduser().exists():
-        # What weights decide of a model has its default then.
+        # What the weights would decide about the model has its default then.
         start = f"{start}, which is not a file here and was not read"
         config = dataclasses.replace(config, init_from=None, position_resize="aligned")
     setup = assemble(config, make_mesh(MeshConfig(), jax.devices()[:1]), source)
@@ -72,7 +72,7 @@ def _describe_run(config: "TrainConfig") -> None:
     if missing is None:
         _print_batch(setup)
     else:
-        print(f"\nno batch: {missing}; examples and classes are the published ones")
+        print(f"\nno batch: {missing}; the numbers of examples and classes are the published ones")
 
 
 def _open_source(data: "DataConfig") -> "tuple[Source, str | None]":
@@ -90,7 +90,7 @@ def _open_source(data: "DataConfig") -> "tuple[Source, str | None]":
 
 
 def _check_evaluations(config: "TrainConfig") -> None:
-    """As far as their data are here or have a published size."""
+    """Checks the evaluations whose data are at hand or have a published size."""
     from vit_jax.data.sources.published import check_split
     from vit_jax.training.setup import open_evaluation
 
@@ -163,7 +163,7 @@ def _shape(model: "ModelConfig") -> list[tuple[str, str]]:
 def _print_batch(setup: "Setup") -> None:
     import numpy as np
 
-    from vit_jax.training.loop import make_loader
+    from vit_jax.training.setup import make_loader
 
     with make_loader(setup, start=0) as loader:
         batch = next(loader)

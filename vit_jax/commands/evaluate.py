@@ -49,15 +49,16 @@ def _evaluate(values: dict[str, Any], weights: str) -> None:
     import jax
 
     from vit_jax.training.config import TrainConfig
-    from vit_jax.training.one_run import check_same_config, check_same_data
-    from vit_jax.training.setup import make_evaluations, place_initial, prepare
+    from vit_jax.training.process_checks import check_same_config, check_same_data
+    from vit_jax.training.setup import initial_params, make_evaluations, prepare
 
     config = build(TrainConfig, values)
     if not config.evals:
         raise UserError("config.evals is empty: name a split, as in --config.evals.test.split=test")
     setup = prepare(dataclasses.replace(config, init_from=weights), keep_head=True)
     check_same_config(setup.config)
-    params = place_initial(setup)
+    params = initial_params(setup)
+    assert params is not None
     evaluations = make_evaluations(setup)
     check_same_data(evaluations.sources())
     with evaluations:

@@ -1,4 +1,4 @@
-"""`train`: one run, started or gone on with."""
+"""`train`: starts a run, or resumes one."""
 
 import argparse
 
@@ -18,21 +18,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--config.SECTION.KEY=VALUE changes one of its values",
     )
     parser.add_argument(
-        "--workdir", required=True, help="the run's directory; a run that it holds is gone on with"
+        "--workdir", required=True, help="run directory; an existing run is resumed"
     )
     parser.add_argument(
         "--compile_cache",
         type=file_path,
         metavar="DIR",
-        help="keeps compiled programs there, so that the next start need not compile them again",
+        help="keep compiled programs there, so that a restart skips compilation",
     )
     parser.add_argument(
         "--profile",
         type=steps,
-        default=range(0),
         metavar="FIRST:LAST",
-        help="traces these steps into WORKDIR/profile, for TensorBoard; not the first ones, which "
-        "wait for the compiler",
+        help="trace these steps into WORKDIR/profile, for TensorBoard; leave out the first ones, "
+        "which wait for the compiler",
     )
     add_process_flags(parser)
 

@@ -1,8 +1,7 @@
-"""A run as a table that can be held against a paper's: what each setting is, and what is off."""
+"""A run's settings as a table that can be compared with a paper's, including what is off."""
 
-from vit_jax.data.config import DataConfig
-from vit_jax.models.config import ModelConfig
-from vit_jax.training.config import TrainConfig
+from collections.abc import Callable
+
 from vit_jax.training.early_stop import EarlyStopConfig
 from vit_jax.training.optimizer import LINEAR_END, OptimizerConfig, milestone_steps
 from vit_jax.training.setup import Setup
@@ -12,104 +11,61 @@ _OFF = "none"
 
 def recipe_rows(setup: Setup) -> list[tuple[str, str]]:
     """Names and values, in words, in the order of the papers' tables."""
+    rows = [(label, get(setup)) for label, get in _ROWS]
+    evals = [(f"evals.{name}", config.split) for name, config in setup.config.evals.items()]
+    return [*((label, text) for label, text in rows if text is not None), *evals]
+
+
+def _or_off(value: float | None, text: str = "{:g}") -> str:
+    return text.format(value) if value else _OFF
+
+
+def _epochs(setup: Setup) -> str:
     config = setup.config
-    return [
-        *_length_rows(setup),
-        *_rate_rows(setup),
-        *_optimizer_rows(config.optimizer),
-        *_model_rows(setup.model),
-        *_objective_rows(config),
-        *_image_rows(config.data),
-        *_evaluation_rows(setup),
-    ]
+    epochs = config.epochs or setup.total_steps * config.data.batch_size / len(setup.source)
+    return f"{epochs:.4g}"
 
 
-def _length_rows(setup: Setup) -> list[tuple[str, str]]:
-    config, total = setup.config, setup.total_steps
-    batch_size, micro_batches = config.data.batch_size, config.optimizer.micro_batches
-    # As given; else what the steps amount to.
-    epochs = config.epochs or total * batch_size / len(setup.source)
-    micro = f"{micro_batches} of {batch_size // micro_batches:,}"
-    return [
-        ("data", f"{setup.source.name}, {len(setup.source):,} examples"),
-        ("batch size", f"{batch_size:,}"),
-        ("micro-batches", micro if micro_batches > 1 else _OFF),
-        ("epochs", f"{epochs:.4g}"),
-        ("steps", f"{total:,}"),
-        ("seed", f"{config.seed}"),
-    ]
+def _micro_batches(setup: Setup) -> str:
+    count, batch_size = setup.config.optimizer.micro_batches, setup.config.data.batch_size
+    return f"{count} of {batch_size // count:,}" if count > 1 else _OFF
 
 
-def _rate_rows(setup: Setup) -> list[tuple[str, str]]:
-    config, total = setup.config.optimizer, setup.total_steps
-    ends = {"cosine": "cosine to 0", "linear": f"linear to {LINEAR_END:g}", "constant": "constant"}
+def _schedule(setup: Setup) -> str:
+    config = setup.config.optimizer
     if config.schedule == "step":
-        falls = ", ".join(f"{step:,}" for step in milestone_steps(config, total))
-        ends["step"] = f"a tenth after each of the steps {falls}"
-    marks = {0, config.warmup_steps, total // 2, total - 1}
-    rates = [
-        f"step {s + 1:,}: {float(setup.program.schedule(s)):.3g}"
-        for s in sorted(marks)
-        if s < total
-    ]
-    return [
-        ("base rate", f"{config.lr:g}"),
-        ("warm-up", f"{config.warmup_steps:,} steps, linear" if config.warmup_steps else _OFF),
-        ("schedule", ends[config.schedule]),
-        ("rates", ", ".join(rates)),
-    ]
+        falls = ", ".join(f"{step:,}" for step in milestone_steps(config, setup.total_steps))
+        return f"a tenth after each of the steps {falls}"
+    ends = {"cosine": "cosine to 0", "linear": f"linear to {LINEAR_END:g}", "constant": "constant"}
+    return ends[config.schedule]
 
 
-def _optimizer_rows(config: OptimizerConfig) -> list[tuple[str, str]]:
+def _rates(setup: Setup) -> str:
+    total, schedule = setup.total_steps, setup.program.schedule
+    marks = {0, setup.config.optimizer.warmup_steps, total // 2, total - 1}
+    return ", ".join(
+        f"step {step + 1:,}: {float(schedule(step)):.3g}" for step in sorted(marks) if step < total
+    )
+
+
+def _optimizer(config: OptimizerConfig) -> str:
     betas = ", ".join(f"{beta:g}" for beta in config.betas)
     if config.name == "sgd":
-        optimizer = f"SGD, momentum {betas} in {config.momentum_dtype}"
-    else:
-        optimizer = f"AdamW, betas {betas}, first moment in {config.momentum_dtype}"
+        return f"SGD, momentum {betas} in {config.momentum_dtype}"
+    return f"AdamW, betas {betas}, first moment in {config.momentum_dtype}"
+
+
+def _weight_decay(config: OptimizerConfig) -> str:
     decayed = {"all": "all parameters", "kernels": "kernels alone"}[config.decay_mask]
-    decay = f"{config.weight_decay:g} times the rate, of {decayed}"
-    rows = [
-        ("optimizer", optimizer),
-        ("weight decay", decay if config.weight_decay else _OFF),
-        ("gradient clipping", _or_off(config.clip_norm, "global norm {:g}")),
-        ("averaging", _or_off(config.average, "{:g} a step")),
-    ]
-    if config.freeze:
-        rows.append(("frozen", ", ".join(config.freeze)))
-    if config.rates:
-        rows.append(("own rates", ", ".join(f"{name} {value:g}x" for name, value in config.rates)))
-    if config.layer_decay is not None:
-        rows.append(("layer decay", f"{config.layer_decay:g}"))
-    return rows
+    return _or_off(config.weight_decay, f"{{:g}} times the rate, of {decayed}")
 
 
-def _model_rows(model: ModelConfig) -> list[tuple[str, str]]:
-    """What no table of shapes shows; ResNet and Mixer have one way of each of the first two."""
-    own = {"positions": model.positions, "pooling": model.pooling}
-    return [
-        *((name, kind) for name, kind in own.items() if kind is not None),
-        ("representation", _representation(model)),
-        ("head bias", f"{model.head_bias:g}"),
-        ("activations", model.dtype),
-    ]
+def _own_rates(config: OptimizerConfig) -> str | None:
+    return ", ".join(f"{name} {value:g}x" for name, value in config.rates) or None
 
 
-def _objective_rows(config: TrainConfig) -> list[tuple[str, str]]:
-    model = config.model
-    return [
-        ("dropout", _or_off(model.dropout)),
-        ("stochastic depth", _or_off(model.stochastic_depth, "{:g} at the last block")),
-        ("loss", config.loss),
-        ("label smoothing", _or_off(config.label_smoothing)),
-    ]
-
-
-def _representation(model: ModelConfig) -> str:
-    size = model.representation_size
-    return _OFF if size is None else f"tanh layer of width {size}"
-
-
-def _image_rows(data: DataConfig) -> list[tuple[str, str]]:
+def _crop(setup: Setup) -> str:
+    data = setup.config.data
     low, high = data.crop_area
     crops = {
         "inception": f"{low:.0%} to {high:.0%} of the area",
@@ -117,48 +73,87 @@ def _image_rows(data: DataConfig) -> list[tuple[str, str]]:
         "short_side": f"from the image at short side {data.crop_side}",
         "none": _OFF,
     }
-    rows = [
-        ("crop", crops[data.crop]),
-        ("flip", "left to right" if data.flip else _OFF),
-    ]
-    if data.affine is not None:
-        affine = data.affine
-        rows.append(
-            ("affine", f"{affine.rotate:g} degrees, shift {affine.shift:g}, scale {affine.scale:g}")
-        )
-    return [
-        *rows,
-        ("RandAugment", _rand_augment(data)),
-        ("Mixup", _or_off(data.mixup)),
-        ("CutMix", _or_off(data.cutmix)),
-        ("random erasing", _or_off(data.erase, "probability {:g}")),
-    ]
+    return crops[data.crop]
 
 
-def _rand_augment(data: DataConfig) -> str:
-    if data.randaugment is None:
+def _affine(setup: Setup) -> str | None:
+    affine = setup.config.data.affine
+    if affine is None:
+        return None
+    return f"{affine.rotate:g} degrees, shift {affine.shift:g}, scale {affine.scale:g}"
+
+
+def _rand_augment(setup: Setup) -> str:
+    config = setup.config.data.randaugment
+    if config is None:
         return _OFF
-    layers, magnitude = data.randaugment.layers, data.randaugment.magnitude
-    faults = ", original faults" if data.randaugment.original_faults else ""
-    return f"{layers} layers, magnitude {magnitude}{faults}"
+    faults = ", original faults" if config.original_faults else ""
+    return f"{config.layers} layers, magnitude {config.magnitude}{faults}"
 
 
-def _evaluation_rows(setup: Setup) -> list[tuple[str, str]]:
-    resize, early_stop = "whole image, squashed", setup.config.early_stop
-    if setup.preprocessing.resize == "short_side":
-        side = setup.preprocessing.short_side or min(setup.model.input_size)
-        resize = f"short side {side}, central crop"
-    return [
-        ("evaluation", resize),
-        *((f"evals.{name}", config.split) for name, config in setup.config.evals.items()),
-        *(_early_stop_rows(early_stop) if early_stop else []),
-    ]
+def _evaluation(setup: Setup) -> str:
+    if setup.preprocessing.resize != "short_side":
+        return "whole image, squashed"
+    side = setup.preprocessing.short_side or min(setup.model.input_size)
+    return f"short side {side}, central crop"
 
 
-def _early_stop_rows(config: EarlyStopConfig) -> list[tuple[str, str]]:
-    patience = f"{config.patience} evaluations" if config.patience else _OFF
-    return [("best step by", config.name), ("patience", patience)]
+def _of_early_stop(get: Callable[[EarlyStopConfig], str]) -> Callable[[Setup], str | None]:
+    def row(setup: Setup) -> str | None:
+        config = setup.config.early_stop
+        return None if config is None else get(config)
+
+    return row
 
 
-def _or_off(value: float | None, text: str = "{:g}") -> str:
-    return text.format(value) if value else _OFF
+# A row whose getter returns None does not exist for this run.
+_ROWS: list[tuple[str, Callable[[Setup], str | None]]] = [
+    ("data", lambda s: f"{s.source.name}, {len(s.source):,} examples"),
+    ("batch size", lambda s: f"{s.config.data.batch_size:,}"),
+    ("micro-batches", _micro_batches),
+    ("epochs", _epochs),
+    ("steps", lambda s: f"{s.total_steps:,}"),
+    ("seed", lambda s: f"{s.config.seed}"),
+    ("base rate", lambda s: f"{s.config.optimizer.lr:g}"),
+    ("warm-up", lambda s: _or_off(s.config.optimizer.warmup_steps, "{:,} steps, linear")),
+    ("schedule", _schedule),
+    ("rates", _rates),
+    ("optimizer", lambda s: _optimizer(s.config.optimizer)),
+    ("weight decay", lambda s: _weight_decay(s.config.optimizer)),
+    ("gradient clipping", lambda s: _or_off(s.config.optimizer.clip_norm, "global norm {:g}")),
+    ("averaging", lambda s: _or_off(s.config.optimizer.average, "{:g} a step")),
+    ("frozen", lambda s: ", ".join(s.config.optimizer.freeze) or None),
+    ("own rates", lambda s: _own_rates(s.config.optimizer)),
+    (
+        "layer decay",
+        lambda s: (
+            None
+            if s.config.optimizer.layer_decay is None
+            else f"{s.config.optimizer.layer_decay:g}"
+        ),
+    ),
+    # ResNet and Mixer have one way of each.
+    ("positions", lambda s: s.model.positions),
+    ("pooling", lambda s: s.model.pooling),
+    ("representation", lambda s: _or_off(s.model.representation_size, "tanh layer of width {}")),
+    ("head bias", lambda s: f"{s.model.head_bias:g}"),
+    ("activations", lambda s: s.model.dtype),
+    ("dropout", lambda s: _or_off(s.model.dropout)),
+    ("stochastic depth", lambda s: _or_off(s.model.stochastic_depth, "{:g} at the last block")),
+    ("objective", lambda s: s.config.objective.kind),
+    ("loss", lambda s: s.config.loss),
+    ("label smoothing", lambda s: _or_off(s.config.label_smoothing)),
+    ("crop", _crop),
+    ("flip", lambda s: "left to right" if s.config.data.flip else _OFF),
+    ("affine", _affine),
+    ("RandAugment", _rand_augment),
+    ("Mixup", lambda s: _or_off(s.config.data.mixup)),
+    ("CutMix", lambda s: _or_off(s.config.data.cutmix)),
+    ("random erasing", lambda s: _or_off(s.config.data.erase, "probability {:g}")),
+    ("evaluation", _evaluation),
+    ("best step by", _of_early_stop(lambda early_stop: early_stop.name)),
+    (
+        "patience",
+        _of_early_stop(lambda early_stop: _or_off(early_stop.patience, "{} evaluations")),
+    ),
+]

@@ -1,11 +1,13 @@
-"""Checkpoints: complete, finite and checksummed, written while training goes on."""
+"""Checkpoints: complete, finite and checksummed, written while training continues."""
 
+import json
 import logging
-from collections.abc import Collection, Iterator, Sequence
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, NamedTuple, Self
 
 import absl.logging
 import jax
@@ -27,13 +29,13 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class CheckpointConfig:
-    """How often a run's state is saved; the last step, and each new best one, always are."""
+    """How often a run's state is saved, and how many checkpoints stay."""
 
     every_steps: int = 1000
-    # Newest checkpoints that stay; so does the best one before each of them.
+    """Steps between two checkpoints. The last step, and with early stopping each new best one, are
+    saved too."""
     keep: int = 2
-    # What a save that fails does, as on a full disk: end the run, or let it go on without.
-    on_failure: Literal["stop", "continue"] = "stop"
+    """Number of the newest checkpoints that stay. With early stopping the best one stays too."""
 
     def __post_init__(self) -> None:
         if self.every_steps < 1 or self.keep < 1:
@@ -42,36 +44,57 @@ class CheckpointConfig:
             )
 
 
+class Restored(NamedTuple):
+    """What a checkpoint held.
+
+    Attributes:
+      state: a tree of arrays.
+      notes: what the run wrote beside the arrays; None in checkpoints of version 0.1.0.
+    """
+
+    step: int
+    state: Any
+    notes: dict[str, Any] | None
+
+
 class Checkpoints:
     """The checkpoints in one directory.
 
     A save returns once the state is copied off the devices. A checkpoint appears under its step's
-    number when it is complete. With it lie checksums of every array, taken on the devices before
-    the save and compared after a restore; they depend on values alone, not on the mesh.
-
-    Args:
-      bests: steps that have been saved and were the best when they came; it may grow meanwhile.
-        With each of the newest checkpoints the last of these until it stays, so that a run which
-        falls back to an older checkpoint finds its best one too.
+    number when it is complete. It holds the arrays, notes in JSON, and checksums of both. The
+    arrays' checksums are taken on the devices before the save and compared after a restore; they
+    depend on values alone, not on the mesh.
     """
 
-    def __init__(self, directory: Path, config: CheckpointConfig, bests: Collection[int] = ()):
+    def __init__(self, directory: Path, config: CheckpointConfig):
         absl.logging.set_verbosity(absl.logging.ERROR)  # Orbax narrates every save.
-        self._directory, self._config, self._bests = directory, config, bests
+        self._directory = directory
+        self._retention = _Retention(config.keep)
         self._saving: int | None = None
         self._manager = self._open()
 
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *_) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
-    def save(self, step: int, state: Any) -> None:
+    def save(
+        self,
+        step: int,
+        state: Any,
+        notes: Mapping[str, Any] | None = None,
+        *,
+        best: int | None = None,
+    ) -> None:
         """Starts to save a tree of arrays; waits only for an earlier save that is under way.
 
+        Args:
+          notes: what JSON can hold; every process gets it back from `restore`.
+          best: the step of an earlier checkpoint, or of this one, that must stay.
+
         Raises:
-          UserError: an array holds NaN or infinity; or a save failed, and the config says to stop.
+          UserError: an array holds NaN or infinity, or a save failed.
         """
         self.wait()
         sums, finite = summarize(state)
@@ -79,31 +102,37 @@ class Checkpoints:
             bad = [name for name, good in zip(names(state), finite, strict=True) if not good]
             raise UserError(
                 f"step {step}: {', '.join(bad)} are not finite and were not saved "
-                f"({self._last_good()}); train again in a new --workdir with a lower rate"
+                f"({self._last_good()}); train again in a new --workdir with a lower optimizer.lr"
             )
         self._saving = step
+        self._retention.best = best
         with self._guarded():
             self._manager.save(
                 step,
                 args=ocp.args.Composite(
                     state=ocp.args.StandardSave(state),
                     checksums=ocp.args.JsonSave({"checksums": sums.tolist()}),
+                    notes=ocp.args.JsonSave(_sealed(notes or {})),
                 ),
             )
+
+    def has(self, step: int) -> bool:
+        """Whether there is a checkpoint of this step, or one is being written."""
+        return step in self._manager.all_steps()
 
     def wait(self) -> None:
         """Returns when no save is under way.
 
         Raises:
-          UserError: the last save failed, and the config says to stop.
+          UserError: the last save failed.
         """
         with self._guarded():
             self._manager.wait_until_finished()
 
-    def restore(self, like: Any) -> tuple[int, Any] | None:
-        """The newest checkpoint that is whole, and its step; None where there is none at all.
+    def restore(self, like: Any) -> Restored | None:
+        """The newest checkpoint that is whole; None if there is none at all.
 
-        Newer ones that are broken are said to be so and moved aside to `unreadable/`.
+        Newer ones that are broken are logged and moved aside to `unreadable/`.
 
         Args:
           like: a tree of `jax.ShapeDtypeStruct` with the shardings to restore to.
@@ -114,14 +143,14 @@ class Checkpoints:
         broken: list[int] = []
         while (step := self._newest_but(broken)) is not None:
             try:
-                state = self._restore(step, like)
+                restored = self._restore(step, like)
             except _BrokenError as error:
                 _log.warning("the checkpoint of step %d is broken: %s", step, error)
                 broken.append(step)
                 continue
             for bad in broken:
                 self._move_aside(bad)
-            return step, state
+            return restored
         if broken:
             raise UserError(
                 f"{self._directory}: none of the checkpoints (steps {sorted(broken)}) is whole; "
@@ -130,9 +159,9 @@ class Checkpoints:
         return None
 
     def restore_step(self, step: int, like: Any) -> Any:
-        """The checkpoint of one step; None, which is said, where it is gone or broken."""
+        """The state of one step; None, with a warning, if its checkpoint is missing or broken."""
         try:
-            return self._restore(step, like)
+            return self._restore(step, like).state
         except _BrokenError as error:
             _log.warning("the checkpoint of step %d cannot be used: %s", step, error)
             return None
@@ -145,45 +174,42 @@ class Checkpoints:
         return ocp.CheckpointManager(
             self._directory,
             options=ocp.CheckpointManagerOptions(
-                preservation_policy=_Retention(self._config.keep, self._bests),
+                preservation_policy=self._retention,
                 enable_async_checkpointing=True,
                 # What an interrupted save has left.
                 cleanup_tmp_directories=True,
             ),
-            item_names=("state", "checksums"),
+            item_names=("state", "checksums", "notes"),
         )
 
     @contextmanager
     def _guarded(self) -> Iterator[None]:
-        """Turns the failure of a save into what the config says."""
+        """Turns the failure of a save into one line."""
         try:
             yield
         except (OSError, ValueError, RuntimeError) as error:
             self._manager.close()
             self._manager = self._open()
-            text = (
+            raise UserError(
                 f"the checkpoint of step {self._saving} could not be saved: {_one_line(error)} "
-                f"({self._last_good()})"
-            )
-            if self._config.on_failure == "stop":
-                raise UserError(f"{text}; make room, then start again") from error
-            _log.warning("%s; going on", text)
+                f"({self._last_good()}); free space, then start again"
+            ) from error
 
     def _last_good(self) -> str:
         step = self._manager.latest_step()
-        return "there is none before" if step is None else f"the last good one is of step {step}"
+        return "no earlier checkpoint" if step is None else f"last good checkpoint: step {step}"
 
     def _newest_but(self, broken: list[int]) -> int | None:
-        """The newest step that is not broken; process 0 looks, so that all see the same one."""
+        """The newest step that is not broken, as process 0 sees it."""
         steps = [step for step in self._manager.all_steps() if step not in broken]
         newest = multihost_utils.broadcast_one_to_all(np.array(max(steps, default=-1)))
         return None if newest < 0 else int(newest)
 
-    def _restore(self, step: int, like: Any) -> Any:
+    def _restore(self, step: int, like: Any) -> Restored:
         """Reads and verifies; raises `_BrokenError` on all processes if one of them cannot."""
         problem = None
         try:
-            state, expected = self._read(step, like)
+            state, expected, notes = self._read(step, like)
         except Exception as error:  # Broken files make their readers raise nearly anything.
             if isinstance(error, jax.errors.JaxRuntimeError) and "RESOURCE_EXHAUSTED" in str(error):
                 raise  # The file may be whole.
@@ -195,9 +221,9 @@ class Checkpoints:
         bad = [n for n, a, b in zip(names(like), sums, expected, strict=True) if (a != b).any()]
         if bad:
             raise _BrokenError(f"wrong checksum of {', '.join(bad)}")
-        return state
+        return Restored(step, state, notes)
 
-    def _read(self, step: int, like: Any) -> tuple[Any, np.ndarray]:
+    def _read(self, step: int, like: Any) -> tuple[Any, np.ndarray, dict[str, Any] | None]:
         # By the handlers themselves: the manager makes processes wait for each other, and one
         # that fails would leave the others waiting.
         directory = epath.Path(self._directory) / str(step)
@@ -209,8 +235,15 @@ class Checkpoints:
         )
         expected = np.array(sums["checksums"], np.uint32)
         if len(expected) != len(names(like)):
-            raise ValueError(f"checksums of {len(expected)} arrays, not of {len(names(like))}")
-        return state, expected
+            raise ValueError(f"checksums of {len(expected)} arrays instead of {len(names(like))}")
+        if not (directory / "notes").exists():
+            return state, expected, None
+        sealed = ocp.JsonCheckpointHandler().restore(
+            directory / "notes", args=ocp.args.JsonRestore()
+        )
+        if sealed["crc32"] != _sealed(sealed["notes"])["crc32"]:
+            raise ValueError("wrong checksum of the notes")
+        return state, expected, sealed["notes"]
 
     def _move_aside(self, step: int) -> None:
         if jax.process_index() == 0:
@@ -224,26 +257,29 @@ class Checkpoints:
         self._manager.reload()
 
 
-@dataclass(frozen=True)
+@dataclass
 class _Retention(PreservationPolicy):
-    """Keeps the newest checkpoints, and with each of them the best one until it."""
+    """Keeps the newest checkpoints and the best one."""
 
     keep: int
-    bests: Collection[int]
+    best: int | None = None
 
     def should_preserve(
         self, checkpoints: Sequence[PolicyCheckpointInfo], *, context: PreservationContext
     ) -> list[bool]:
         del context
         newest = sorted(info.step for info in checkpoints)[-self.keep :]
-        # Of those that are there: a save may have failed.
-        saved = {info.step for info in checkpoints}.intersection(self.bests)
-        bests = {max((b for b in saved if b <= step), default=step) for step in newest}
-        return [info.step in bests.union(newest) for info in checkpoints]
+        return [info.step in newest or info.step == self.best for info in checkpoints]
 
 
 class _BrokenError(Exception):
     """A checkpoint cannot be used; the message says why."""
+
+
+def _sealed(notes: Mapping[str, Any]) -> dict[str, Any]:
+    """Notes with a checksum, which finds a damaged file that is still JSON."""
+    text = json.dumps(notes, sort_keys=True)
+    return {"notes": dict(notes), "crc32": zlib.crc32(text.encode())}
 
 
 def _one_line(error: Exception) -> str:

@@ -1,4 +1,4 @@
-"""Checksums of arrays that depend on their values alone, not on where on the mesh they lie."""
+"""Checksums of arrays, which depend on the values alone and not on the mesh."""
 
 from typing import Any
 
@@ -9,9 +9,9 @@ from jax import Array
 
 
 def summarize(state: Any) -> tuple[np.ndarray, np.ndarray]:
-    """Of each array of a tree, in the order of its leaves: a checksum, and whether all is finite.
+    """Checksum and finiteness of every leaf, in leaf order.
 
-    They are computed where the arrays are; on several processes, all must call this.
+    Both are computed where the arrays lie. If there are several processes, all must call this.
 
     Returns:
       uint32 [arrays, 2] and bool [arrays].
@@ -32,9 +32,9 @@ def _summarize_leaves(leaves: list[Array]) -> tuple[Array, Array]:
 def _checksum(x: Array) -> Array:
     """Two sums modulo 2**32 of the array's words, each mixed with its index.
 
-    Mixing is one-to-one, so a change within one word always shows; and it spreads every bit, so
-    that flips of the same bit in several words do not cancel. Integer sums come out the same in
-    any order, hence on any mesh.
+    Mixing is one-to-one, so a change within one word always shows. It spreads every bit, so flips
+    of the same bit in several words do not cancel. Integer sums are the same in any order, so they
+    are the same on any mesh.
     """
     bits = jax.lax.bitcast_convert_type(x, f"uint{8 * x.dtype.itemsize}").astype(jnp.uint32)
     index = jnp.zeros(x.shape, jnp.uint32)
@@ -48,13 +48,13 @@ def _checksum(x: Array) -> Array:
 
 
 def _mix(words: Array) -> Array:
-    """The finalizer of MurmurHash3: each bit of a uint32 changes about half of the result's."""
+    """The finalizer of MurmurHash3: each bit of a uint32 changes about half of the result."""
     words = (words ^ (words >> 16)) * jnp.uint32(0x85EBCA6B)
     words = (words ^ (words >> 13)) * jnp.uint32(0xC2B2AE35)
     return words ^ (words >> 16)
 
 
 def names(state: Any) -> list[str]:
-    """The paths of a tree's leaves, in their order."""
+    """The paths of a tree's leaves, in leaf order."""
     leaves = jax.tree_util.tree_leaves_with_path(state)
     return [jax.tree_util.keystr(path, simple=True, separator="/") for path, _ in leaves]

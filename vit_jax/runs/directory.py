@@ -1,9 +1,10 @@
-"""The directory of one run: who may use it, and which config it holds."""
+"""The directory of one run: its config, its versions, and the lock that keeps others out."""
 
 import contextlib
 import fcntl
 import importlib.metadata
 import json
+import logging
 import os
 import platform
 import sys
@@ -16,19 +17,26 @@ import jax
 from vit_jax import atomic
 from vit_jax.errors import UserError
 from vit_jax.parallel.processes import launched_apart
+from vit_jax.runs.saved import upgrade_config
 from vit_jax.schema import difference
 from vit_jax.version import __version__
 
-# Where and how fast a run goes may change from one start to the next; what it computes may not.
+# A resumed run may change where and how fast it runs and who hears of it, not what it computes.
 _MAY_CHANGE = (
     ("mesh",),
     ("data", "workers"),
     ("data", "data_dir"),
     ("data", "max_labels"),
+    ("callbacks",),
     ("model", "attention"),
     ("model", "remat"),
     ("model", "scan"),
 )
+
+# The key in `config.json` of what identifies fixed arrays.
+_DIGEST = "fixed_digest"
+
+_log = logging.getLogger(__name__)
 
 _PACKAGES = (
     *("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "tensorflow-datasets"),
@@ -39,25 +47,30 @@ _PACKAGES = (
 class RunDirectory:
     """Claims a directory for one run, for as long as the object is open.
 
-    The first start writes `config.json`; each further start must bring the same config, and adds
-    nothing to it. `versions.json` tells what the latest start ran on. Only the process `writer`
-    is true for writes.
+    The first start writes `config.json`. Each further start must bring the same config and leaves
+    the file as it is. `versions.json` shows what the latest start ran on. If another version of
+    this package wrote the run, a warning says which.
 
     Args:
       config: nested, what JSON can hold.
-      upgrade: makes of the config of an earlier version what this one would have written, so that
-          a key that is new since then is no difference; raises `UserError` where it cannot.
+      writer: whether this process writes; it must be true on process 0 only.
+      digest: identifies arrays that belong to the run but are stored elsewhere, such as a teacher's
+        weights; None if there are none.
+      upgrade: fills in the defaults of keys that are new since the config was written; raises
+        `UserError` if it cannot.
 
     Raises:
-      UserError: the directory cannot be written, another run uses it, or it holds another config.
+      UserError: the directory cannot be written, another run uses it, or it holds a run of another
+        config or digest.
     """
 
     def __init__(
         self,
-        path: str | os.PathLike,
+        path: str | os.PathLike[str],
         config: Mapping[str, Any],
         *,
         writer: bool,
+        digest: str | None = None,
         upgrade: Callable[[dict[str, Any]], dict[str, Any]] = lambda config: config,
     ):
         if "://" in str(path):
@@ -70,12 +83,12 @@ class RunDirectory:
             self._refuse_foreign_files()
             self.path.mkdir(parents=True, exist_ok=True)
             self._lock = os.open(self.path / "lock", os.O_RDWR | os.O_CREAT, 0o644)
-            self._claim(config, upgrade)
+            self._claim(config, digest, upgrade)
         except OSError as error:
             self.close()
             raise UserError(
-                f"cannot write to the work directory {self.path} ({error.strerror}); make room or "
-                "let it be written, or choose another with --workdir"
+                f"cannot write to the work directory {self.path} ({error.strerror}); free "
+                "space, change its permissions, or choose another with --workdir"
             ) from error
         except BaseException:
             self.close()
@@ -83,12 +96,12 @@ class RunDirectory:
 
     @property
     def checkpoints(self) -> Path:
-        """Where checkpoints are."""
+        """The directory of checkpoints."""
         return self.path / "checkpoints"
 
     @property
     def profile(self) -> Path:
-        """Where traces of steps are."""
+        """The directory of traces of steps."""
         return self.path / "profile"
 
     @property
@@ -97,7 +110,7 @@ class RunDirectory:
         return self.path / "weights.npz"
 
     def close(self) -> None:
-        """Lets go of the directory; the end of the process, however it comes, does so too."""
+        """Releases the directory; the end of the process releases it too, however it ends."""
         if self._lock is not None:
             os.close(self._lock)
             self._lock = None
@@ -105,21 +118,24 @@ class RunDirectory:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *_) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def _refuse_foreign_files(self) -> None:
-        """Before anything is written: a run would overwrite these, and they are not its own."""
+        """Refuses a directory that holds files of another program, which a run would overwrite."""
         names = ("checkpoints", "metrics.jsonl", "weights.npz")
         found = [name for name in names if (self.path / name).exists()]
         if found and not (self.path / "config.json").exists():
             raise UserError(
                 f"the work directory {self.path} holds {', '.join(found)} but no config.json, so "
-                "it is not a run's; choose another with --workdir"
+                "it is not the directory of a run; choose another with --workdir"
             )
 
     def _claim(
-        self, config: Mapping[str, Any], upgrade: Callable[[dict[str, Any]], dict[str, Any]]
+        self,
+        config: Mapping[str, Any],
+        digest: str | None,
+        upgrade: Callable[[dict[str, Any]], dict[str, Any]],
     ) -> None:
         assert self._lock is not None
         try:
@@ -136,8 +152,8 @@ class RunDirectory:
             ) from None
         file = self.path / "config.json"
         if file.exists():
-            saved = read_config(self.path)
-            with contextlib.suppress(UserError):  # Then the keys that are gone are the difference.
+            saved, saved_digest = _read(self.path)
+            with contextlib.suppress(UserError):  # The difference below names the keys.
                 saved = upgrade(saved)
             changes = difference(_comparable(saved), _comparable(config))
             if changes:
@@ -145,28 +161,57 @@ class RunDirectory:
                     f"the work directory {self.path} holds a run of another config "
                     f"({'; '.join(changes)}); use that config, or another --workdir"
                 )
+            if saved_digest != digest:
+                raise UserError(
+                    f"the work directory {self.path} holds a run with other fixed arrays "
+                    f"({saved_digest} -> {digest}), such as a teacher; restore their file, or use "
+                    "another --workdir"
+                )
+            warn_of_other_version(self.path)
         else:
-            write_json(file, config)
+            write_json(file, {**config, **({_DIGEST: digest} if digest else {})})
         write_json(self.path / "versions.json", _versions())
 
 
-def is_run(path: str | os.PathLike) -> bool:
-    """Whether the directory is that of a run; those of hubs have a `config.json` too."""
+def is_run(path: str | os.PathLike[str]) -> bool:
+    """Whether the directory is that of a run; a hub's directory has a `config.json` too."""
     path = Path(path).expanduser()
     return all((path / name).exists() for name in ("config.json", "lock"))
 
 
-def has_checkpoint(path: str | os.PathLike) -> bool:
-    """Whether the directory is of a run that has saved its state at least once."""
+def has_checkpoint(path: str | os.PathLike[str]) -> bool:
+    """Whether the directory is that of a run that has saved its state at least once."""
     return is_run(path) and any((Path(path).expanduser() / "checkpoints").glob("[0-9]*"))
 
 
-def read_config(path: str | os.PathLike) -> dict[str, Any]:
-    """The config of the run in directory `path`, as a nested dict.
+def read_config(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """The config of the run in directory `path`, as a nested dict with today's keys.
 
     Raises:
       UserError: there is none, or it cannot be read.
     """
+    return _read(path)[0]
+
+
+def warn_of_other_version(path: str | os.PathLike[str]) -> None:
+    """Logs which version of this package last wrote the run in a directory, if not this one."""
+    try:
+        versions = json.loads((Path(path).expanduser() / "versions.json").read_bytes())
+        version = versions["vit_jax"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return  # Killed before the file was written, or damaged: nothing depends on it.
+    if version != __version__:
+        _log.warning(
+            "%s was written by vit_jax %s, and this is %s: losses agree to about 1e-5, not bit for "
+            "bit",
+            path,
+            version,
+            __version__,
+        )
+
+
+def _read(path: str | os.PathLike[str]) -> tuple[dict[str, Any], str | None]:
+    """The config and the digest in `config.json`."""
     file = Path(path).expanduser() / "config.json"
     try:
         config = json.loads(file.read_bytes())
@@ -175,8 +220,9 @@ def read_config(path: str | os.PathLike) -> dict[str, Any]:
     except (OSError, ValueError) as error:
         raise UserError(f"{file} cannot be read ({error}); restore it or remove it") from error
     if not isinstance(config, dict):
-        raise UserError(f"{file} is no JSON object; restore it or remove it")
-    return config
+        raise UserError(f"{file} is not a JSON object; restore it or remove it")
+    digest = config.pop(_DIGEST, None)
+    return upgrade_config(config), digest
 
 
 def write_json(path: Path, value: Mapping[str, Any]) -> None:
@@ -185,7 +231,7 @@ def write_json(path: Path, value: Mapping[str, Any]) -> None:
 
 
 def _comparable(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The config as JSON gives it back, without what may change."""
+    """The config as JSON gives it back, without the keys that may change."""
     plain = json.loads(json.dumps(config))
     for *sections, key in _MAY_CHANGE:
         section = plain

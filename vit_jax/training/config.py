@@ -1,7 +1,11 @@
 """A whole config: the sections of all rooms, and what belongs to the run itself."""
 
+import copy
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
+from vit_jax.config import apply_overrides, load_config
 from vit_jax.data.config import DataConfig
 from vit_jax.errors import UserError
 from vit_jax.evaluation import classification  # noqa: F401 (registers the default kind)
@@ -10,7 +14,9 @@ from vit_jax.losses import Loss
 from vit_jax.models.config import ModelConfig
 from vit_jax.parallel.mesh import MeshConfig
 from vit_jax.runs.checkpoints import CheckpointConfig
-from vit_jax.schema import nearest
+from vit_jax.schema import build
+from vit_jax.spelling import nearest
+from vit_jax.training.callbacks import check_callbacks
 from vit_jax.training.early_stop import EarlyStopConfig
 from vit_jax.training.objectives import ObjectiveConfig
 from vit_jax.training.optimizer import OptimizerConfig
@@ -18,33 +24,54 @@ from vit_jax.training.supervised import SupervisedConfig
 from vit_jax.weights.transfer import PositionResize
 
 
+def as_train_config(config: "TrainConfig | Mapping[str, Any] | str") -> "TrainConfig":
+    """A config in any of the forms that `vit_jax.train` takes; see there.
+
+    Raises:
+      UserError: an unknown key, a wrong value, or values that do not go together.
+    """
+    if isinstance(config, TrainConfig):
+        return config
+    if isinstance(config, str):
+        return build(TrainConfig, load_config(config))
+    return build(TrainConfig, apply_overrides(copy.deepcopy(config), ()))
+
+
 @dataclass(frozen=True)
 class TrainConfig:
-    """What `train` needs; `schema.build` makes it from a config file's dict."""
+    """All that a run is made from; `schema.build` makes it from a config file's dict."""
 
     model: ModelConfig
     data: DataConfig
     optimizer: OptimizerConfig
-    # What is learnt; `kind` chooses one of the registered objectives.
     objective: ObjectiveConfig = field(default_factory=SupervisedConfig)
-    # How scores are compared with labels, in training and in evaluations.
+    """What is learnt. Its `kind` chooses a registered objective."""
     loss: Loss = "softmax"
+    """How scores are compared with labels, in training and in evaluations. softmax: one right
+    class. sigmoid: each class on its own."""
     label_smoothing: float = 0.0
-    # Exactly one of the two; an epoch is as many steps as show each example once on average.
+    """Share of the target that is taken from the right class, in [0, 1)."""
     total_steps: int | None = None
+    """Steps of the run. Give either this or `epochs`."""
     epochs: float | None = None
-    # Of the initial parameters, the order of examples, crops, flips and dropout.
+    """Length of the run in passes over the training data."""
     seed: int = 0
-    # Weights to start from: a file, the directory of a run that has ended, or a released name.
+    """Seed of the initial parameters, the order of examples, crops, flips, mixing and dropout."""
     init_from: str | None = None
-    # How their positions get to another image size: see `weights.transfer.resize_positions`.
+    """Weights to start from: a file, the directory of a run that has ended, or a released name."""
     position_resize: PositionResize = "aligned"
+    """How position embeddings of `init_from` are resized to another image size."""
     log_every: int = 50
+    """Steps between two reports of the loss, the rate and the speed."""
     evals: dict[str, EvalConfig] = field(default_factory=dict)
-    # With it, the weights of the best step are the final ones, and evaluations that have no
-    # `every_steps` score these.
+    """Evaluations by name."""
     early_stop: EarlyStopConfig | None = None
+    """Makes the weights of the best step the final ones. Evaluations without `every_steps` score
+    those weights."""
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
+    callbacks: tuple[str, ...] = ("tensorboard",)
+    """Who gets the scalars besides metrics.jsonl: tensorboard, wandb, mlflow, or a name that a
+    config file registered."""
     mesh: MeshConfig = field(default_factory=MeshConfig)
 
     def __post_init__(self) -> None:
@@ -65,11 +92,12 @@ class TrainConfig:
         if crop_side is not None and crop_side < side:
             raise UserError(
                 f"data.crop_side {crop_side} is below the {side} pixels of model.image_size, so "
-                "that no crop fits; raise it"
+                "no crop fits; raise it"
             )
         for name in ("train", "time", "best"):
             if name in self.evals:
                 raise UserError(f"evals.{name}: the name is taken by training's own metrics")
+        check_callbacks(self.callbacks)
         if self.early_stop is not None:
             _check_early_stop(self.early_stop, self.evals)
         if self.init_from is None and self.position_resize != "aligned":
@@ -94,7 +122,7 @@ class TrainConfig:
                 )
 
     def steps(self, examples: int) -> int:
-        """Updates of the whole run over a data set of so many examples."""
+        """Steps of the whole run over a data set with this number of examples."""
         if self.total_steps is not None:
             return self.total_steps
         assert self.epochs is not None
@@ -106,7 +134,7 @@ def _check_label_smoothing(share: float, loss: Loss) -> None:
         raise UserError(f"label_smoothing must be in [0, 1), not {share}")
     if loss == "sigmoid" and share >= 0.5:
         raise UserError(
-            f"label_smoothing {share} leaves the right classes of loss='sigmoid' no higher a "
+            f"label_smoothing {share} gives the right classes of loss='sigmoid' no higher "
             "target than the wrong ones (1 - s and s); take less than 0.5"
         )
 
@@ -117,6 +145,6 @@ def _check_early_stop(early_stop: EarlyStopConfig, evals: dict[str, EvalConfig])
         raise UserError(f"early_stop.eval: no evaluation {name!r} in evals{nearest(name, evals)}")
     if evals[name].every_steps is None:
         raise UserError(
-            f"early_stop would be ignored: evals.{name} comes after the last step only; give it "
-            "every_steps below those of the run"
+            f"early_stop would be ignored: evals.{name} runs after the last step only; give it "
+            "every_steps below the steps of the run"
         )

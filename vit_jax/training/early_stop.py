@@ -1,26 +1,30 @@
-"""Which step of a run was the best on held-out data, and when to take no more."""
+"""Early stopping: the best step so far by one score, and when patience runs out."""
 
+import dataclasses
 import math
-from dataclasses import dataclass, field
-from typing import Literal
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, Self
 
 from vit_jax.errors import UserError
 
 
 @dataclass(frozen=True)
 class EarlyStopConfig:
-    """The best step, by one of the run's evaluations, gives its final weights.
+    """The final weights are those of the best step, by a score of one of the run's evaluations.
 
-    So the paper trains on subsets of JFT-300M (section 4.3): without more regularisation, but with
-    early stopping, and with the best validation accuracy that training achieves as its result.
+    The paper trains on subsets of JFT-300M like this (section 4.3): with early stopping in place of
+    more regularisation, and with the best validation accuracy during training as the result.
     """
 
-    # The evaluation's name in `evals`.
     eval: str
-    # The loss is best when lowest, the others when highest.
-    metric: Literal["top1", "top5", "loss"] = "top1"
-    # After so many evaluations without a new best the run ends; None takes all its steps.
+    """Name of the evaluation in `evals`. It needs `every_steps`."""
+    metric: str = "top1"
+    """Name of one of its scores."""
+    mode: Literal["min", "max"] | None = None
+    """Whether the lowest or the highest value is best. None: as the evaluation says."""
     patience: int | None = None
+    """The run ends after this many evaluations without a new best one. None takes all steps."""
 
     def __post_init__(self) -> None:
         if self.patience is not None and self.patience < 1:
@@ -28,50 +32,45 @@ class EarlyStopConfig:
 
     @property
     def name(self) -> str:
-        """As metrics have it, such as `val/top1`."""
+        """The name of the score in the metrics, such as `val/top1`."""
         return f"{self.eval}/{self.metric}"
 
 
 @dataclass
 class BestStep:
-    """The best step so far, which follows from the evaluation's values alone.
+    """The best step so far.
 
     Attributes:
-      values: of every evaluated step.
-      improvements: each step that was the best when it came, and its value; the last is the best.
-      since: evaluations after that one.
+      step: None until a score was a number.
+      value: the score of that step.
+      evals_since: evaluations after that step.
     """
 
-    config: EarlyStopConfig
-    values: dict[int, float] = field(default_factory=dict)
-    improvements: dict[int, float] = field(default_factory=dict)
-    since: int = 0
+    lower_is_better: bool
+    patience: int | None = None
+    step: int | None = None
+    value: float | None = None
+    evals_since: int = 0
 
     def add(self, step: int, value: float) -> None:
-        """Takes the next value; one that only equals the best, or is NaN, is no improvement."""
-        self.values[step] = value
-        if self._score(step) > max(map(self._score, self.improvements), default=-math.inf):
-            self.improvements[step] = value
-            self.since = 0
+        """Takes the next score. One that equals the best one, or is NaN, is no improvement."""
+        if not math.isnan(value) and (self.value is None or self._is_better(value, self.value)):
+            self.step, self.value, self.evals_since = step, value, 0
         else:
-            self.since += 1
+            self.evals_since += 1
 
-    def ranked(self, last: int) -> list[int]:
-        """The steps whose weights may be the final ones, the best first; of equals the earlier.
-
-        Args:
-          last: the step that is one of them in any case.
-        """
-        return sorted({*self.improvements, last}, key=lambda step: (-self._score(step), step))
-
-    def _score(self, step: int) -> float:
-        """The higher, the better; a step that gave no number is the worst."""
-        value = self.values.get(step, math.nan)
-        if math.isnan(value):
-            return -math.inf
-        return -value if self.config.metric == "loss" else value
+    def _is_better(self, value: float, than: float) -> bool:
+        return value < than if self.lower_is_better else value > than
 
     @property
     def is_over(self) -> bool:
-        """Whether patience has come to its end."""
-        return self.config.patience is not None and self.since >= self.config.patience
+        """Whether patience has run out."""
+        return self.patience is not None and self.evals_since >= self.patience
+
+    def notes(self) -> dict[str, Any]:
+        """What a resumed run must know, as JSON can hold it; `noted` inverts it."""
+        return {"step": self.step, "value": self.value, "evals_since": self.evals_since}
+
+    def noted(self, notes: Mapping[str, Any]) -> Self:
+        """The same with the best step that notes hold."""
+        return dataclasses.replace(self, **notes)

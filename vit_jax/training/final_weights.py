@@ -1,7 +1,7 @@
-"""Which weights a run with early stopping ends with, where its best checkpoint is and where not."""
+"""The weights that a run ends with: which step's they are, and the file they are written to."""
 
-import logging
-from collections.abc import Callable
+import json
+from dataclasses import dataclass
 from pathlib import Path
 
 import jax
@@ -9,66 +9,90 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 from vit_jax.errors import UserError
-from vit_jax.models.families import parameter_table
 from vit_jax.models.functional import Params
-from vit_jax.parallel.agreement import together
 from vit_jax.runs.checkpoints import Checkpoints
+from vit_jax.runs.directory import RunDirectory
 from vit_jax.training.early_stop import BestStep
-from vit_jax.training.setup import Setup, place
+from vit_jax.training.setup import Setup
 from vit_jax.training.step import TrainState, final_params
-from vit_jax.weights.files import open_weights
-from vit_jax.weights.load import params_for
-
-_log = logging.getLogger(__name__)
+from vit_jax.version import __version__
+from vit_jax.weights.files import write_weights
 
 
-def best_params(
-    best: BestStep,
-    last: int,
-    state: TrainState,
-    checkpoints: Checkpoints,
-    written: Callable[[int], Params | None],
+@dataclass(frozen=True)
+class RunResult:
+    """What a run that has ended gives.
+
+    Attributes:
+      weights: the file of final weights.
+      step: the step whose weights they are.
+      scores: their scores by name, such as `test/top1`.
+    """
+
+    weights: Path
+    step: int
+    scores: dict[str, float]
+
+
+def read_result(directory: RunDirectory) -> RunResult | None:
+    """The result of a run that has ended; None if it has not, or if its weights are missing."""
+    result = None
+    try:
+        facts = json.loads(directory.weights.with_suffix(".json").read_bytes())
+        result = RunResult(directory.weights, int(facts["step"]), dict(facts["scores"]))
+    except (OSError, ValueError, KeyError, TypeError):
+        pass  # Nothing is written yet, or version 0.1.0 wrote it.
+    has_ended = np.array(result is not None and directory.weights.exists())
+    return result if multihost_utils.broadcast_one_to_all(has_ended) else None
+
+
+def best_weights(
+    best: BestStep, last: int, state: TrainState, checkpoints: Checkpoints
 ) -> tuple[int, Params]:
-    """The best step of which there still are weights, and these.
+    """The step whose weights are the final ones, and these weights.
+
+    Without a best step, or if its checkpoint cannot be read, they are those of the last step.
 
     Args:
-      state: of the step `last`; of its arrays, those of the optimizer are given up.
-      written: the final weights of a run that had ended, if they are of this step.
+      state: of the step `last`. Frees its `opt_state`.
     """
+    if best.step is None or best.step == last:
+        return last, final_params(state)
     like = jax.tree.map(
         lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), state
     )
-    # So that another state has room, where gradients and activations had it.
+    # Makes room for another state, where gradients and activations were.
     jax.tree.map(lambda x: x.delete(), state.opt_state)
-    for step in best.ranked(last):
-        if step == last:
-            break
-        restored = checkpoints.restore_step(step, like)
-        params = written(step) if restored is None else final_params(restored)
-        if params is not None:
-            return step, params
-    return last, final_params(state)
+    restored = checkpoints.restore_step(best.step, like)
+    if restored is None:
+        return last, final_params(state)
+    return best.step, final_params(restored)
 
 
-def written_params(setup: Setup, file: Path, step: int) -> Params | None:
-    """The final weights in a file, on the mesh; None if it is not there, broken or of other ones.
-
-    Args:
-      step: that they must be of.
-    """
-
-    def read() -> Params:
-        weights = open_weights(file)
-        if weights.extra.get("step") != step:
-            raise UserError(f"{file} is not of step {step}")
-        return place(params_for(weights, setup.model)[0], parameter_table(setup.model), setup.mesh)
-
-    if not multihost_utils.broadcast_one_to_all(np.array(file.exists())):
-        return None
+def write_final_weights(setup: Setup, result: RunResult, params: Params) -> None:
+    """Writes the weights of all processes into one file, on process 0."""
+    # Leaf by leaf, so that a device holds one whole array at a time.
+    arrays = jax.tree.map(
+        lambda x: np.asarray(multihost_utils.process_allgather(x, tiled=True)), params
+    )
+    if jax.process_index() != 0:
+        return
     try:
-        params = together(read)
-    except UserError as error:
-        _log.warning("the weights that are there cannot be used either: %s", error)
-        return None
-    _log.warning("the weights of step %d are those of %s, which stay", step, file)
-    return params
+        write_weights(
+            result.weights,
+            arrays,
+            setup.model,
+            class_names=setup.source.class_names,
+            extra={
+                "step": result.step,
+                "scores": result.scores,
+                "averaged": setup.config.optimizer.average is not None,
+                "loss": setup.config.loss,
+                "vit_jax": __version__,
+            },
+        )
+    except OSError as error:
+        raise UserError(
+            f"cannot write {result.weights} ({error.strerror}); the last state is saved: free "
+            "space, then start again"
+        ) from error

@@ -55,6 +55,11 @@ class Program:
         """Shapes, types and shardings of the state, as `jax.ShapeDtypeStruct`."""
         return self._placed(jax.eval_shape(lambda: self._init(None)), self.table)
 
+    @property
+    def model_params(self) -> Params:
+        """Shapes, types and shardings of the model's parameters."""
+        return {name: value for name, value in self.state.params.items() if name != OWN}
+
     @cached_property
     def fixed(self) -> Any:
         """Shapes, types and shardings of the objective's fixed arrays."""

@@ -1,64 +1,89 @@
-"""Where a run's scalars go: metrics files and progress line, checked to be finite."""
+"""Where a run's scalars go: checked to be finite, to the metrics, the callbacks and a person."""
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Self
 
 import jax
-import numpy as np
 from jax import Array
-from jax.experimental import multihost_utils
 
 from vit_jax.analysis.peaks import images_at_peak, unknown_chip
 from vit_jax.errors import UserError
 from vit_jax.evaluation.evaluator import Scores
-from vit_jax.runs.directory import RunDirectory
-from vit_jax.runs.metrics import MetricsWriter, read_scalar
-from vit_jax.training.early_stop import BestStep
-from vit_jax.training.progress import Clock, Progress
+from vit_jax.runs.metrics import MetricsWriter
+from vit_jax.training.callbacks import Callbacks
+from vit_jax.training.progress import Progress
 from vit_jax.training.setup import Setup
 
 
 def is_due(step: int, every_steps: int | None, total_steps: int) -> bool:
-    """Whether it is the turn of something at a step; at the last one it always is."""
+    """Whether something that comes every so many steps comes at this one; the last is always due.
+
+    Args:
+      every_steps: None is the last step only.
+    """
     return step == total_steps or (every_steps is not None and step % every_steps == 0)
 
 
 class Reporter:
-    """Where a run's scalars go: checked, to the metrics files and to the progress line.
+    """Writes and shows the scalars of a run, on process 0; checks them on all processes.
 
-    Attributes:
-      recorded: names of the evaluations that the metrics hold of the step `start`.
+    Args:
+      start: the step after which this start takes steps.
+      writer, callbacks: None on the other processes.
     """
 
-    def __init__(self, setup: Setup, run: RunDirectory, start: int, *, shown: bool):
+    def __init__(
+        self,
+        setup: Setup,
+        start: int,
+        writer: MetricsWriter | None,
+        callbacks: Callbacks | None,
+    ):
         self._schedule, self._total = setup.program.schedule, setup.total_steps
-        self._schedule(start)  # Its operations are compiled here, not in the time of a step.
-        self._log_every, self._directory = setup.config.log_every, run.path
-        self._writer = MetricsWriter(run.path, start) if shown else None
-        self.recorded = _agree(self._writer.recorded if self._writer else set(), setup)
-        self._progress = Progress(start, setup.total_steps, shown=shown)
+        self._schedule(start)  # Compiles its operations now, not in the time of a step.
+        self._log_every = setup.config.log_every
+        self._writer, self._callbacks = writer, callbacks
+        self._progress = Progress(start, setup.total_steps, shown=writer is not None)
         self._clock = Clock(setup.config.data.batch_size, _images_at_peak(setup))
+        self._pending: tuple[int, Mapping[str, Array], float] | None = None
         if start:
-            self.message(f"going on after step {start} of {self._total}")
+            self.message(f"resuming after step {start} of {self._total}")
         chip = unknown_chip(setup.mesh.devices.flat)
         if chip is not None:
-            self.message(f"no MFU: the peak of {chip} is not known")
+            self.message(f"no MFU: the peak speed of {chip} is unknown")
 
-    def finish(self, step: int, metrics: dict[str, Array], *, waited: float) -> None:
-        """Waits for a step's scalars; writes and shows them where it is their turn.
+    def log_step(self, step: int, metrics: Mapping[str, Array], *, waited: float) -> None:
+        """Takes the scalars of a step that was dispatched, and logs those of the step before.
+
+        Only those are waited for, so that the devices always have a step to compute.
+
+        Args:
+          waited: seconds that the loader has kept the loop waiting since the run's start.
 
         Raises:
           UserError: the loss or the gradient is not finite.
         """
+        self.settle()
+        self._pending = step, metrics, waited
+
+    def settle(self) -> None:
+        """Waits for the step that was dispatched last, and logs its scalars.
+
+        Raises:
+          UserError: as `log_step`.
+        """
+        if self._pending is None:
+            return
+        (step, metrics, waited), self._pending = self._pending, None
         values = {name: float(value) for name, value in jax.device_get(metrics).items()}
         for name in ("loss", "grad_norm"):
             if not math.isfinite(values[name]):
                 raise UserError(
-                    f"step {step}: {name} is {values[name]}; train again "
-                    "in a new --workdir with a lower optimizer.lr, a longer warm-up or a clip_norm"
+                    f"step {step}: {name} is {values[name]}; train again in a new --workdir with a "
+                    "lower optimizer.lr, a longer optimizer.warmup_steps or an optimizer.clip_norm"
                 )
         self._clock.tick(waited)
         if not is_due(step, self._log_every, self._total):
@@ -69,35 +94,25 @@ class Reporter:
         self._progress.step(step, scalars)
         self._write(step, scalars)
 
-    def evaluated(self, step: int, name: str, scores: Scores) -> None:
+    def log_evaluation(self, step: int, name: str, scores: Scores) -> None:
         """Writes and shows what an evaluation gave."""
         self._write(step, {f"{name}/{key}": value for key, value in scores.values.items()})
         self.message(f"step {step}: {name} {scores.line}")
 
-    def chosen(self, step: int, best: BestStep, chosen: int) -> None:
-        """Writes and shows after the last step which one gives the final weights."""
-        scalars = {"best/step": float(chosen)}
-        if chosen in best.values:
-            scalars[f"best/{best.config.name}"] = best.values[chosen]
-        # A run that has ended and is started again says so already.
-        if self._writer is not None and "best/step" not in self._writer.recorded:
-            self._write(step, scalars)
-        shown = ", ".join(f"{name} {value:g}" for name, value in scalars.items())
-        wanted = best.ranked(step)[0]
-        are = "the best ones" if chosen == wanted else "the best that can be read"
-        gone = "" if chosen == wanted else f"; those of step {wanted}, {best.values[wanted]:g}, not"
-        self.message(f"step {step}: the final weights are {are} ({shown}{gone})")
+    def log_final_weights(self, last: int, chosen: int, name: str, value: float | None) -> None:
+        """Writes and shows which step's weights are the final ones.
 
-    def past(self, name: str) -> list[tuple[int, float]]:
-        """The steps and values that earlier starts wrote of a scalar, on every process."""
-        found = read_scalar(self._directory, name) if self._writer is not None else []
-        count = int(multihost_utils.broadcast_one_to_all(np.array(len(found))))
-        if not count:
-            return []
-        # As words, for JAX would round float64.
-        pairs = np.array(found, np.float64) if found else np.zeros((count, 2))
-        words = np.asarray(multihost_utils.broadcast_one_to_all(pairs.view(np.uint32)))
-        return [(int(step), float(value)) for step, value in words.view(np.float64)]
+        Args:
+          last: the step after which the run ended.
+          name: of the score that chose, such as `val/top1`.
+          value: its value at the chosen step; None if the step was not chosen by it.
+        """
+        scalars = {"best/step": float(chosen)}
+        if value is not None:
+            scalars[f"best/{name}"] = value
+        self._write(last, scalars)
+        score = "" if value is None else f", {name} {value:g}"
+        self.message(f"final weights: step {chosen}{score}")
 
     def message(self, text: str) -> None:
         """Shows a line of its own."""
@@ -116,28 +131,78 @@ class Reporter:
         self._clock.pause(time.perf_counter() - began)
 
     def _write(self, step: int, scalars: dict[str, float]) -> None:
-        if self._writer is not None:
-            self._writer.write(step, scalars)
+        if self._writer is not None and self._callbacks is not None:
+            new = self._writer.write(step, scalars)
+            self._callbacks.scalars(step, new)
 
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *_) -> None:
+    def __exit__(self, *_: object) -> None:
         self._progress.close()
-        if self._writer is not None:
-            self._writer.close()
+
+
+class Clock:
+    """Measures speed between reports, without pauses such as evaluations.
+
+    The first step of all does not count: it waits for the compiler and for the workers to start.
+
+    Args:
+      images_at_peak: see `analysis.peaks.images_at_peak`; None if it is unknown.
+    """
+
+    def __init__(self, batch_size: int, images_at_peak: float | None = None):
+        self._batch_size, self._images_at_peak = batch_size, images_at_peak
+        self._is_started = False
+        self._restart(0.0)
+
+    def tick(self, waited: float) -> None:
+        """One more step is done.
+
+        Args:
+          waited: seconds that the loader has kept the loop waiting since the run's start.
+        """
+        if self._is_started:
+            self._steps += 1
+        else:
+            self._is_started = True
+            self._restart(waited)
+
+    def _restart(self, waited: float) -> None:
+        self._began, self._waited_before = time.perf_counter(), waited
+        self._paused, self._steps = 0.0, 0
+
+    def pause(self, seconds: float) -> None:
+        """Leaves these seconds out."""
+        self._paused += seconds
+
+    def report(self, waited: float, steps_left: int) -> dict[str, float]:
+        """Scalars under `time/` since the last report, and a new start.
+
+        Args:
+          waited: as for `tick`.
+
+        Returns:
+          `images_per_second`; `data_wait`, the share of the time spent waiting for data, in [0, 1];
+          `seconds_left`, for the steps left; and `mfu`, the share of the peak speed, if the peak is
+          known. Empty after the first step.
+        """
+        if not self._steps:
+            return {}
+        seconds = max(time.perf_counter() - self._began - self._paused, 1e-9)
+        speed = self._steps * self._batch_size / seconds
+        scalars = {
+            "time/images_per_second": speed,
+            "time/data_wait": min(1.0, (waited - self._waited_before) / seconds),
+            "time/seconds_left": seconds / self._steps * steps_left,
+        }
+        if self._images_at_peak is not None:
+            scalars["time/mfu"] = speed / self._images_at_peak
+        self._restart(waited)
+        return scalars
 
 
 def _images_at_peak(setup: Setup) -> float | None:
     if setup.config.optimizer.freeze:
-        return None  # What is frozen needs no gradient, so that the count would be too high.
+        return None  # Frozen parameters need no gradient, so the count would be too high.
     return images_at_peak(setup.model, setup.mesh.devices.flat)
-
-
-def _agree(recorded: set[str], setup: Setup) -> set[str]:
-    """The evaluations of which the writing process has metrics, on every process."""
-    names = list(setup.config.evals)
-    has = np.array([any(key.startswith(f"{name}/") for key in recorded) for name in names], bool)
-    if names:
-        has = multihost_utils.broadcast_one_to_all(has)
-    return {name for name, there in zip(names, has, strict=True) if there}

@@ -1,16 +1,19 @@
-"""From a config to everything that a run is made of, and every mistake found before it starts."""
+"""From a config to everything that a run is made of; finds mistakes before the run starts."""
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import jax
 import numpy as np
 from jax import Array
-from jax.sharding import Mesh, NamedSharding
+from jax.sharding import Mesh
 
+from vit_jax.data.batches import Chunks
 from vit_jax.data.config import DataConfig
+from vit_jax.data.images.transforms import make_transform
+from vit_jax.data.loader import Loader, local_rows
 from vit_jax.data.sources.open import open_source
 from vit_jax.data.sources.records import Source
 from vit_jax.data.sources.subset import Subset
@@ -19,11 +22,9 @@ from vit_jax.evaluation.config import EvalConfig
 from vit_jax.evaluation.context import EvalContext, Opener
 from vit_jax.evaluation.opening import Evaluations, open_evaluations
 from vit_jax.models.config import ModelConfig
-from vit_jax.models.families import parameter_table
 from vit_jax.models.functional import Params
 from vit_jax.parallel.mesh import make_mesh
-from vit_jax.parallel.sharding import state_shardings
-from vit_jax.parameters import Table
+from vit_jax.parallel.sharding import batch_sharding
 from vit_jax.preprocessing import PreprocessingConfig
 from vit_jax.schema import build
 from vit_jax.training.config import TrainConfig
@@ -41,47 +42,52 @@ class Setup:
 
     Attributes:
       config: with nothing of the model left open.
-      preprocessing: the model's.
-      initial: gives the parameters to start from, to be read yet; None for fresh ones.
+      initial: the parameters to start from, which are still in their file. None for random ones,
+        and for a run that resumes: then their file may be missing.
     """
 
     config: TrainConfig
-    preprocessing: PreprocessingConfig
     mesh: Mesh
     source: Source
     total_steps: int
     program: Program
-    initial: Callable[[], Params] | None
+    initial: Params | None
 
     @property
     def model(self) -> ModelConfig:
-        """With nothing left open."""
+        """The model's config, with nothing left open."""
         return self.config.model
+
+    @property
+    def preprocessing(self) -> PreprocessingConfig:
+        """The model's preprocessing."""
+        assert self.model.preprocessing is not None
+        return self.model.preprocessing
 
 
 def prepare(
     config: TrainConfig, *, started: Mapping[str, Any] | None = None, keep_head: bool = False
 ) -> Setup:
-    """Opens the data and the weights to start from, and makes mesh and optimizer.
+    """Opens the data and the weights to start from, and makes the mesh and the program.
 
     Args:
-      started: the saved config of this run, if it has a state to go on from: then the weights that
-          it started from may be gone.
-      keep_head: whether weights with another head are an error, as in evaluation.
+      started: the saved config of this run, if it has a checkpoint to resume from.
+      keep_head: whether weights with another head are an error.
 
     Raises:
-      UserError: anything in the config that does not fit the data, the weights or the devices.
+      UserError: something in the config does not fit the data, the weights or the devices.
     """
     mesh = make_mesh(config.mesh)
     check_devices(config, mesh)
-    return assemble(config, mesh, open_training(config.data), started=started, keep_head=keep_head)
+    source = open_training(config.data)
+    return assemble(config, mesh, source, started=started, keep_head=keep_head)
 
 
 def open_training(data: DataConfig) -> Source:
     """The training data, or the subset of it that the config asks for.
 
     Raises:
-      NoDataError: it is not there.
+      NoDataError: the data set is missing.
       UserError: it is not as the config says.
     """
     source = open_source(
@@ -96,7 +102,7 @@ def open_training(data: DataConfig) -> Source:
 
 
 def part_for_training(data: DataConfig, source: Source) -> Source:
-    """The subset that the config asks for, if it does.
+    """The subset that the config asks for, otherwise the whole source.
 
     Raises:
       UserError: there are fewer records, or `max_labels` would be ignored.
@@ -117,46 +123,75 @@ def assemble(
     started: Mapping[str, Any] | None = None,
     keep_head: bool = False,
 ) -> Setup:
-    """As `prepare`, with devices and data that are given."""
+    """As `prepare`, on a mesh and data that are given."""
     total_steps = config.steps(len(source))
     _check_early_stop(config, total_steps)
-    model = _with_classes(config.model, source)
-    initial = None
+    model, initial = _with_classes(config.model, source), None
     if config.init_from is not None and started is None:
-        params, model = _open_initial(config, model, keep_head=keep_head)
-        initial = lambda: params  # noqa: E731 (the other one opens the file)
+        initial, model = _open_initial(config, model, keep_head=keep_head)
     elif config.init_from is not None:
         assert started is not None
         model = model.following(build(ModelConfig, started["model"], "model"))
-        initial = lambda: _open_initial(config, model)[0]  # noqa: E731
-    model = model.following()
-    assert model.preprocessing is not None
-    config = dataclasses.replace(config, model=model)
-    return Setup(
-        config=config,
-        preprocessing=model.preprocessing,
-        mesh=mesh,
-        source=source,
-        total_steps=total_steps,
-        program=make_program(config, total_steps, mesh, source.max_labels),
-        initial=initial,
+    config = dataclasses.replace(config, model=model.following())
+    program = make_program(config, total_steps, mesh, source.max_labels)
+    return Setup(config, mesh, source, total_steps, program, initial)
+
+
+def initial_params(setup: Setup) -> Params | None:
+    """Reads the parameters to start from onto the mesh; None for random ones.
+
+    Raises:
+      UserError: the weights in `init_from` are missing, damaged or of another model.
+    """
+    config, stored = setup.config, setup.initial
+    if config.init_from is None:
+        return None
+    if stored is None:
+        stored, _ = _open_initial(config, config.model)
+    return place(stored, setup.program.model_params)
+
+
+def place(stored: Any, like: Any) -> Any:
+    """Reads a tree of arrays onto the mesh; each process gives its devices' parts.
+
+    Args:
+      like: their shapes with shardings.
+    """
+
+    def read(array: AnyArray, spec: jax.ShapeDtypeStruct) -> Array:
+        values = np.asarray(array)
+        return jax.make_array_from_callback(
+            values.shape, spec.sharding, lambda index: values[index]
+        )
+
+    return jax.tree.map(read, stored, like)
+
+
+def make_loader(setup: Setup, start: int) -> Loader:
+    """Batches of the steps after `start`, to the last one of the run.
+
+    Raises:
+      UserError: there is too little shared memory for the workers.
+    """
+    config, size = setup.config.data, setup.model.input_size
+    sharding = batch_sharding(setup.mesh)
+    chunks = Chunks(
+        setup.source,
+        make_transform(size, setup.preprocessing, config),
+        size=size,
+        rows=local_rows(config.batch_size, sharding),
+        batch_size=config.batch_size,
+        seed=setup.config.seed,
+        shuffle=True,
     )
-
-
-def place_initial(setup: Setup) -> Params:
-    """Reads the parameters to start from onto the mesh."""
-    assert setup.initial is not None
-    return place(setup.initial(), parameter_table(setup.model), setup.mesh)
-
-
-def place(params: Params, table: Table, mesh: Mesh) -> Params:
-    """Reads stored parameters onto a mesh; each process gives its devices' parts."""
-
-    def read(stored: AnyArray, sharding: NamedSharding) -> Array:
-        array = np.asarray(stored)
-        return jax.make_array_from_callback(array.shape, sharding, lambda index: array[index])
-
-    return jax.tree.map(read, params, state_shardings(params, table, mesh))
+    return Loader(
+        chunks,
+        sharding,
+        start=start,
+        stop=setup.total_steps,
+        workers=config.workers,
+        on_error=config.on_error,
+    )
 
 
 def open_evaluation(data: DataConfig, config: EvalConfig) -> Source:
@@ -171,10 +206,10 @@ def open_evaluation(data: DataConfig, config: EvalConfig) -> Source:
 
 
 def make_evaluations(setup: Setup) -> Evaluations:
-    """Opens the config's evaluations.
+    """Opens the config's evaluations; their batches are no larger than a training micro-batch.
 
     Raises:
-      UserError: a data set is missing, or its classes are not the training data's.
+      UserError: a data set is missing, or does not fit its evaluation.
     """
     data = setup.config.data
     return open_evaluations(
@@ -205,8 +240,8 @@ def _check_early_stop(config: TrainConfig, total_steps: int) -> None:
     every_steps = config.evals[name].every_steps
     if every_steps is not None and every_steps >= total_steps:
         raise UserError(
-            f"config.early_stop would be ignored: evals.{name} comes every {every_steps} steps, so "
-            f"after the last of {total_steps} only; lower its every_steps"
+            f"config.early_stop would be ignored: evals.{name}.every_steps={every_steps} is not "
+            f"below the {total_steps} steps of the run; lower it"
         )
 
 

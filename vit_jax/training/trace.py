@@ -1,37 +1,47 @@
-"""What the devices and the host do during some steps, for TensorBoard's profiler."""
+"""A trace of what devices and host do during some steps, for TensorBoard's profiler."""
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import jax
 
 
 class Trace:
-    """Traces a range of steps into a directory; it ends with the run where that ends earlier.
+    """Traces a range of steps into a directory; it ends with the run if that ends earlier.
 
-    Steps that an earlier start has taken are not traced again.
+    Steps that an earlier start took are not traced again.
     """
 
     def __init__(self, steps: range, directory: Path):
         self._steps, self._directory = steps, directory
         self._is_running = False
+        self._last: Any = ()
 
-    def turns_after(self, step: int) -> bool:
-        """Whether the trace starts or ends after this step, which must then have ended."""
-        return (step + 1 in self._steps) != self._is_running
+    @contextmanager
+    def step(self, step: int) -> Iterator[Callable[[Any], None]]:
+        """Around the dispatch of one step; starts or ends the trace if its turn has come.
 
-    def start_before(self, step: int) -> None:
-        """Starts the trace if this step is in it."""
+        Yields:
+          A function that takes an output of the step, so that a trace starts after the step before
+          it has ended, and ends after its own last step.
+        """
         if step in self._steps and not self._is_running:
+            jax.block_until_ready(self._last)
             jax.profiler.start_trace(self._directory)
             self._is_running = True
+        with jax.profiler.StepTraceAnnotation("train", step_num=step):
+            yield self._remember
+        if self._is_running and step + 1 not in self._steps:
+            jax.block_until_ready(self._last)
+            self.close()
 
-    def stop_after(self, step: int) -> None:
-        """Ends the trace and writes it if the next step is not in it."""
-        if step + 1 not in self._steps:
-            self._stop()
+    def _remember(self, output: Any) -> None:
+        self._last = output
 
-    def _stop(self) -> None:
+    def close(self) -> None:
+        """Ends the trace and writes it, if one is running."""
         if self._is_running:
             jax.profiler.stop_trace()
             self._is_running = False
@@ -39,5 +49,5 @@ class Trace:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *_) -> None:
-        self._stop()
+    def __exit__(self, *_: object) -> None:
+        self.close()

@@ -6,8 +6,10 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
+from jax.experimental import multihost_utils
 from PIL import Image
 
 from tests.real_processes import by_flags, finish, start_on
@@ -17,8 +19,9 @@ from vit_jax.config import load_config
 from vit_jax.data.sources.folder import FolderSource
 from vit_jax.data.sources.open import open_source
 from vit_jax.data.sources.subset import Subset
+from vit_jax.parallel import agreement
 from vit_jax.schema import build
-from vit_jax.training import one_run
+from vit_jax.training import process_checks
 from vit_jax.training.config import TrainConfig
 
 RUN = [*COMMAND, "--config.data.workers=0", "--config.total_steps=4"]
@@ -86,10 +89,10 @@ def gathered(monkeypatch: pytest.MonkeyPatch, other: TrainConfig, config: TrainC
         texts.append(text)
         return texts
 
-    monkeypatch.setattr(one_run.jax, "process_count", lambda: 2)
-    monkeypatch.setattr(one_run, "gather_texts", gather)
-    one_run.check_same_config(other)
-    return refusal(one_run.check_same_config, config)
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
+    monkeypatch.setattr(agreement, "gather_texts", gather)
+    process_checks.check_same_config(other)
+    return refusal(process_checks.check_same_config, config)
 
 
 def test_what_a_run_may_change_all_processes_change(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -118,15 +121,15 @@ def test_evaluations_in_another_order_are_another_config(monkeypatch: pytest.Mon
 def test_checkpoints_that_some_processes_see(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    assert one_run.read_started(tmp_path) is None
+    assert process_checks.read_started(tmp_path) is None
     (tmp_path / "checkpoints/7").mkdir(parents=True)
     (tmp_path / "lock").touch()
     (tmp_path / "config.json").write_text(json.dumps({"seed": 3}))
-    assert one_run.read_started(tmp_path) == {"seed": 3}
+    assert process_checks.read_started(tmp_path) == {"seed": 3}
     monkeypatch.setattr(
-        one_run.multihost_utils, "process_allgather", lambda here: np.array([False, here, False])
+        multihost_utils, "process_allgather", lambda here: np.array([False, here, False])
     )
-    told = refusal(one_run.read_started, tmp_path)
+    told = refusal(process_checks.read_started, tmp_path)
     assert f"--workdir={tmp_path} has checkpoints on process 1 and none on process 0, 2" in told
 
 

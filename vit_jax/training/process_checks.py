@@ -1,10 +1,9 @@
-"""That several processes are one run: what they were started with, and what they find, is the same.
+"""Checks that all processes of a run share config, data and directory.
 
-Otherwise each would compute with others' arrays as if they were its own, or wait for ever.
+Otherwise each would compute with arrays of the others as if they were its own, or wait for ever.
 """
 
 import hashlib
-import json
 import os
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -16,17 +15,18 @@ from jax.experimental import multihost_utils
 from vit_jax.data.sources.open import is_folder
 from vit_jax.data.sources.records import Source
 from vit_jax.errors import UserError
-from vit_jax.parallel.agreement import gather_texts, together
+from vit_jax.parallel.agreement import check_same, on_all_processes
 from vit_jax.runs.directory import has_checkpoint, read_config
-from vit_jax.schema import difference, to_dict
+from vit_jax.schema import to_dict
 from vit_jax.training.config import TrainConfig
 
 
 def read_started(workdir: str | os.PathLike[str]) -> dict[str, Any] | None:
-    """The saved config of the run in a directory, if it has a state to go on from.
+    """The saved config of the run in a directory, if there is a checkpoint to resume from.
 
     Raises:
-      UserError: on all processes: it has one on some of them only, or its config cannot be read.
+      UserError: on all processes, if only some of them see checkpoints, or if the config cannot be
+        read.
     """
     started = has_checkpoint(workdir)
     on = multihost_utils.process_allgather(np.array(started)).reshape(-1)
@@ -36,33 +36,32 @@ def read_started(workdir: str | os.PathLike[str]) -> dict[str, Any] | None:
             f"none on process {_numbers(np.flatnonzero(~on))}; choose a directory that all of them "
             "see, such as one on a shared disk"
         )
-    return together(lambda: read_config(workdir) if started else None)
+    with on_all_processes():
+        return read_config(workdir) if started else None
 
 
 def check_same_config(config: TrainConfig) -> None:
-    """Checks that all processes have one config, but for what each host may have of its own.
+    """Checks that all processes have the same config, except for what each host may choose.
 
     Raises:
-      UserError: on all of them: which have another one than the first, and in what.
+      UserError: on all processes, with the processes that differ from process 0 and the keys.
     """
-    if jax.process_count() == 1:
-        return
     values = to_dict(config)
-    # Where data lies, and who decodes it, is each host's affair.
+    # Each host decides where its data lies and who decodes it.
     del values["data"]["data_dir"], values["data"]["workers"]
     for section in (values["data"], *values["evals"].values()):
         if section["dataset"] is not None and is_folder(section["dataset"]):
             section["dataset"] = "(a folder)"
-    _check_same(values, "another config", "start all of them with the same command and files")
+    check_same(values, "another config", "start all of them with the same command and files")
 
 
 def check_same_data(sources: Mapping[str, Source]) -> None:
-    """Checks that all processes have the same records in the same order; images are not read.
+    """Checks that all processes have the same records in the same order; reads no image.
 
     Raises:
-      UserError: on all of them: which have others than the first, and in what.
+      UserError: on all processes, with the processes that differ from process 0 and how.
     """
-    if jax.process_count() == 1:  # Millions of paths take a while to hash.
+    if jax.process_count() == 1:  # Hashing millions of paths takes a while.
         return
     values = {
         name: {
@@ -72,18 +71,7 @@ def check_same_data(sources: Mapping[str, Source]) -> None:
         }
         for name, source in sources.items()
     }
-    _check_same(values, "other data", "give all hosts the same files")
-
-
-def _check_same(values: Mapping[str, Any], what: str, advice: str) -> None:
-    texts = gather_texts(json.dumps(values))
-    others = [index for index, text in enumerate(texts) if text != texts[0]]
-    if others:
-        changes = difference(json.loads(texts[0]), json.loads(texts[others[0]]))
-        raise UserError(
-            f"process {_numbers(others)} has {what} than process 0 "
-            f"({'; '.join(changes) or 'in its order'}); {advice}"
-        )
+    check_same(values, "other data", "give all hosts the same files")
 
 
 def _digest(texts: Iterable[str]) -> str:

@@ -1,0 +1,20 @@
+"""Configs of runs that an earlier version wrote, in today's words."""
+
+import copy
+from collections.abc import Mapping
+from typing import Any
+
+
+def upgrade_config(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The config of a run, as this version would have written it.
+
+    Keys that are new since then stay missing: their defaults are what the earlier version did.
+
+    Args:
+      values: the object in `config.json`.
+    """
+    upgraded: dict[str, Any] = copy.deepcopy(dict(values))
+    # Version 0.1.0 could train on after a save that failed. It always ends the run now.
+    if isinstance(checkpoint := upgraded.get("checkpoint"), dict):
+        checkpoint.pop("on_failure", None)
+    return upgraded

@@ -1,0 +1,228 @@
+"""Who hears of a run's scalars besides `metrics.jsonl`: TensorBoard, W&B, MLflow and your own.
+
+A callback of your own is a class with two methods, given to `vit_jax.train`:
+
+    class Printer:
+        def scalars(self, step, values):
+            print(step, values)
+
+        def close(self):
+            pass
+
+    vit_jax.train(config, workdir, callbacks=[Printer()])
+
+In a config file, register how it is opened, and name it in `config.callbacks`:
+
+    register_callback("printer", lambda context: Printer())
+    config.callbacks = ("tensorboard", "printer")
+"""
+
+import importlib
+import json
+import logging
+import os
+import secrets
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any, Protocol
+
+from tensorboardX import SummaryWriter
+
+from vit_jax import atomic
+from vit_jax.errors import UserError
+from vit_jax.spelling import nearest
+
+_log = logging.getLogger(__name__)
+
+
+class Callback(Protocol):
+    """Hears the scalars of a run, on process 0."""
+
+    def scalars(self, step: int, values: Mapping[str, float]) -> None:
+        """Takes the scalars of one step, by names such as `train/loss` and `val/top1`.
+
+        Steps come in ascending order. One step may come several times, with other names. A resumed
+        run repeats the steps after its checkpoint, with equal values.
+        """
+
+    def close(self) -> None:
+        """The run has ended or was interrupted."""
+
+
+@dataclass(frozen=True)
+class CallbackContext:
+    """What a callback is opened for.
+
+    Attributes:
+      workdir: the run's directory.
+      config: the run's config, as nested dicts.
+      start: the step after which this start takes steps; 0 for a new run.
+    """
+
+    workdir: Path
+    config: dict[str, Any]
+    start: int
+
+
+Opener = Callable[[CallbackContext], Callback]
+_openers: dict[str, Opener] = {}
+
+
+def register_callback(name: str, opener: Opener) -> None:
+    """Makes a callback known under a name that `config.callbacks` may hold."""
+    _openers[name] = opener
+
+
+def check_callbacks(names: Sequence[str]) -> None:
+    """Checks that callbacks are known.
+
+    Raises:
+      UserError: one is not.
+    """
+    for name in names:
+        if name not in _openers:
+            raise UserError(f"callbacks: no callback {name!r}{nearest(name, _openers)}")
+
+
+class Callbacks:
+    """Several callbacks as one. A failure of one is logged and ends that callback, not the run."""
+
+    def __init__(self, names: Sequence[str], given: Sequence[Callback], context: CallbackContext):
+        opened = [(name, _openers[name](context)) for name in names]
+        self._callbacks = [*opened, *((type(each).__name__, each) for each in given)]
+
+    def scalars(self, step: int, values: Mapping[str, float]) -> None:
+        """Passes the scalars on, if there are any."""
+        if not values:
+            return
+        for name, callback in list(self._callbacks):
+            try:
+                callback.scalars(step, dict(values))
+            except Exception:  # It is someone else's code, and the run is worth more than its log.
+                _log.exception("callback %s failed at step %d and is ended", name, step)
+                self._callbacks.remove((name, callback))
+
+    def close(self) -> None:
+        """Closes all callbacks."""
+        for name, callback in self._callbacks:
+            try:
+                callback.close()
+            except Exception:
+                _log.exception("callback %s could not be closed", name)
+        self._callbacks = []
+
+
+class TensorBoard:
+    """Writes TensorBoard events into `WORKDIR/tensorboard`."""
+
+    def __init__(self, context: CallbackContext):
+        self._writer = SummaryWriter(
+            str(context.workdir / "tensorboard"), purge_step=context.start + 1
+        )
+
+    def scalars(self, step: int, values: Mapping[str, float]) -> None:
+        """Adds one event for each value."""
+        for name, value in values.items():
+            self._writer.add_scalar(name, value, step)
+
+    def close(self) -> None:
+        """Flushes and closes the events file."""
+        self._writer.close()
+
+
+class WandB:
+    """Logs to Weights & Biases; a resumed run continues the same W&B run.
+
+    W&B reads its own settings from the environment: WANDB_PROJECT, WANDB_ENTITY, WANDB_MODE.
+    """
+
+    def __init__(self, context: CallbackContext):
+        wandb = _require("wandb", "wandb")
+        identity = _kept_id(context.workdir / "wandb.json", lambda: secrets.token_hex(8))
+        self._run = wandb.init(
+            id=identity, resume="allow", dir=str(context.workdir), config=context.config
+        )
+        # W&B drops values of a step below one it has seen, and a resumed run repeats some.
+        self._run.define_metric("*", step_metric="step")
+
+    def scalars(self, step: int, values: Mapping[str, float]) -> None:
+        """Logs the values, with `step` as their axis."""
+        self._run.log({"step": step, **values})
+
+    def close(self) -> None:
+        """Waits until everything is sent or, offline, written."""
+        self._run.finish()
+
+
+class MLflow:
+    """Logs to MLflow; a resumed run continues the same MLflow run.
+
+    MLflow reads its own settings from the environment: MLFLOW_TRACKING_URI, without which it writes
+    files in `WORKDIR/mlruns`, and MLFLOW_EXPERIMENT_NAME.
+    """
+
+    def __init__(self, context: CallbackContext):
+        mlflow = _require("mlflow", "mlflow")
+        uri = os.environ.get("MLFLOW_TRACKING_URI")
+        if not uri:
+            # MLflow 3 writes plain files only if it is told that this is meant.
+            os.environ.setdefault("MLFLOW_ALLOW_FILE_STORE", "true")
+            uri = (context.workdir / "mlruns").as_uri()
+        self._client = mlflow.MlflowClient(tracking_uri=uri)
+        name = os.environ.get("MLFLOW_EXPERIMENT_NAME", "vit_jax")
+        self._id = _kept_id(context.workdir / "mlflow.json", lambda: self._create(name, context))
+
+    def _create(self, name: str, context: CallbackContext) -> str:
+        experiment = self._client.get_experiment_by_name(name)
+        number = (
+            self._client.create_experiment(name) if experiment is None else experiment.experiment_id
+        )
+        run_id: str = self._client.create_run(number, run_name=context.workdir.name).info.run_id
+        for key, value in _flat(context.config):
+            self._client.log_param(run_id, key, value)
+        return run_id
+
+    def scalars(self, step: int, values: Mapping[str, float]) -> None:
+        """Logs the values at their step."""
+        for name, value in values.items():
+            self._client.log_metric(self._id, name, value, step=step)
+
+    def close(self) -> None:
+        """Marks the run as finished; a resumed run logs to it again."""
+        self._client.set_terminated(self._id)
+
+
+def _require(module: str, extra: str) -> ModuleType:
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        raise UserError(
+            f"callbacks: {extra!r} needs the package {module} ({error}): pip install "
+            f"'vit_jax[{extra}]'"
+        ) from error
+
+
+def _kept_id(file: Path, make: Callable[[], str]) -> str:
+    """The id that the run's directory holds for a service; the first start makes and stores it."""
+    if file.exists():
+        return str(json.loads(file.read_bytes())["id"])
+    identity = make()
+    atomic.write_bytes(file, json.dumps({"id": identity}).encode())
+    return identity
+
+
+def _flat(config: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
+    items = []
+    for key, value in config.items():
+        if isinstance(value, Mapping):
+            items += _flat(value, f"{prefix}{key}.")
+        else:
+            items.append((f"{prefix}{key}", str(value)))
+    return items
+
+
+register_callback("tensorboard", TensorBoard)
+register_callback("wandb", WandB)
+register_callback("mlflow", MLflow)

@@ -1,0 +1,175 @@
+"""Opens a run: checks first, then the directory, then what its loop works with."""
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+
+import jax
+
+from vit_jax.errors import UserError
+from vit_jax.evaluation.opening import Evaluations
+from vit_jax.models.functional import Params
+from vit_jax.parallel.agreement import check_shared, on_all_processes
+from vit_jax.parallel.processes import Preemption
+from vit_jax.runs.checkpoints import Checkpoints
+from vit_jax.runs.directory import RunDirectory
+from vit_jax.runs.metrics import MetricsWriter
+from vit_jax.schema import build, to_dict
+from vit_jax.spelling import nearest
+from vit_jax.training.callbacks import Callback, CallbackContext, Callbacks
+from vit_jax.training.config import TrainConfig
+from vit_jax.training.early_stop import BestStep
+from vit_jax.training.final_weights import RunResult, read_result
+from vit_jax.training.notes import Notes, notes_of_0_1_0
+from vit_jax.training.process_checks import check_same_config, check_same_data, read_started
+from vit_jax.training.reporter import Reporter
+from vit_jax.training.run import Run
+from vit_jax.training.setup import (
+    Setup,
+    initial_params,
+    make_evaluations,
+    make_loader,
+    place,
+    prepare,
+)
+from vit_jax.training.step import TrainState, final_params
+from vit_jax.training.trace import Trace
+
+
+@contextmanager
+def open_run(
+    config: TrainConfig,
+    workdir: str | os.PathLike[str],
+    callbacks: Sequence[Callback],
+    profile: range | None,
+) -> Iterator[Run | RunResult]:
+    """Opens a run, and closes it in the end; if it has ended already, gives its result.
+
+    Raises:
+      UserError: as `train`.
+    """
+    started = read_started(workdir)
+    with on_all_processes():
+        setup = prepare(config, started=started)
+        _check_profile(profile, setup.total_steps)
+    check_same_config(setup.config)
+    check_same_data({"train": setup.source})
+    with ExitStack() as stack:
+        with on_all_processes():
+            # Before the directory is made, so that a damaged file leaves nothing behind.
+            initial = initial_params(setup) if started is None else None
+            evaluations = stack.enter_context(make_evaluations(setup))
+            best = _make_best(setup, evaluations)
+        check_same_data(evaluations.sources())
+        with on_all_processes():
+            directory = stack.enter_context(_claim(workdir, setup))
+        check_shared(directory.path, "--workdir")
+        result = read_result(directory)
+        if result is not None:
+            if jax.process_index() == 0:
+                print(f"the run has ended: weights are in {result.weights}", flush=True)
+            yield result
+            return
+        # The largest program, so that a lack of memory shows now and not hours later.
+        evaluations.compile(final_params(setup.program.state))
+        checkpoints = stack.enter_context(Checkpoints(directory.checkpoints, config.checkpoint))
+        start, state, notes = _restore_or_start(setup, directory, checkpoints, initial, best)
+        del initial  # Its arrays have become the state's.
+        reporter = stack.enter_context(_open_reporter(stack, setup, directory, start, callbacks))
+        steps = profile if profile is not None and jax.process_index() == 0 else range(0)
+        if profile is not None and start >= profile[-1]:
+            reporter.message(f"step {profile[-1]} is past: nothing is traced")
+        with on_all_processes():
+            loader = stack.enter_context(make_loader(setup, start))
+            fixed = place(setup.program.objective.fixed, setup.program.fixed)
+        yield Run(
+            setup=setup,
+            directory=directory,
+            start=start,
+            saved=start,
+            fixed=fixed,
+            notes=notes,
+            evaluations=evaluations,
+            checkpoints=checkpoints,
+            reporter=reporter,
+            loader=loader,
+            trace=stack.enter_context(Trace(steps, directory.profile)),
+            preemption=stack.enter_context(Preemption()),
+            _state=state,
+        )
+
+
+def _check_profile(profile: range | None, total_steps: int) -> None:
+    if profile is not None and profile[-1] > total_steps:
+        raise UserError(
+            f"--profile={profile[0]}:{profile[-1]}: the run ends with step {total_steps}"
+        )
+
+
+def _restore_or_start(
+    setup: Setup,
+    directory: RunDirectory,
+    checkpoints: Checkpoints,
+    initial: Params | None,
+    best: BestStep | None,
+) -> tuple[int, list[TrainState], Notes]:
+    """The step, the state and the notes to continue from; the state in a list, to be popped."""
+    config, notes = setup.config, Notes(best)
+    restored = checkpoints.restore(setup.program.state)
+    if restored is None:
+        if initial is None:  # A new run of random parameters, or no checkpoint can be read.
+            with on_all_processes():
+                initial = initial_params(setup)
+        return 0, [setup.program.start(initial)], notes
+    if restored.notes is not None:
+        notes = notes.noted(restored.notes)
+    else:
+        judged_by = None if config.early_stop is None else config.early_stop.name
+        names = list(config.evals)
+        notes = notes_of_0_1_0(restored.step, directory.path, names, notes, judged_by)
+    return restored.step, [restored.state], notes
+
+
+def _claim(workdir: str | os.PathLike[str], setup: Setup) -> RunDirectory:
+    return RunDirectory(
+        workdir,
+        to_dict(setup.config),
+        writer=jax.process_index() == 0,
+        digest=setup.program.objective.fixed_digest,
+        upgrade=lambda config: to_dict(build(TrainConfig, config)),
+    )
+
+
+def _make_best(setup: Setup, evaluations: Evaluations) -> BestStep | None:
+    early_stop = setup.config.early_stop
+    if early_stop is None:
+        return None
+    known = evaluations.score_names(early_stop.eval)
+    if early_stop.metric not in known:
+        raise UserError(
+            f"config.early_stop.metric: evals.{early_stop.eval} has no score "
+            f"{early_stop.metric!r}{nearest(early_stop.metric, known)}"
+        )
+    lower = evaluations.lower_is_better(early_stop.eval, early_stop.metric)
+    if early_stop.mode is not None:
+        lower = early_stop.mode == "min"
+    return BestStep(lower_is_better=lower, patience=early_stop.patience)
+
+
+def _open_reporter(
+    stack: ExitStack,
+    setup: Setup,
+    directory: RunDirectory,
+    start: int,
+    given: Sequence[Callback],
+) -> Reporter:
+    """The reporter, with metrics and callbacks on process 0."""
+    writer = callbacks = None
+    with on_all_processes():
+        if jax.process_index() == 0:
+            context = CallbackContext(directory.path, to_dict(setup.config), start)
+            callbacks = Callbacks(setup.config.callbacks, given, context)
+            stack.callback(callbacks.close)
+            writer = MetricsWriter(directory.path, start)
+            stack.callback(writer.close)
+    return Reporter(setup, start, writer, callbacks)

@@ -1,0 +1,148 @@
+"""A run while it is open: what its loop does at each step."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from vit_jax.data.loader import Loader
+from vit_jax.evaluation.opening import Evaluations
+from vit_jax.parallel.processes import Preemption
+from vit_jax.runs.checkpoints import Checkpoints
+from vit_jax.runs.directory import RunDirectory
+from vit_jax.training.final_weights import RunResult, best_weights, write_final_weights
+from vit_jax.training.notes import Notes
+from vit_jax.training.reporter import Reporter, is_due
+from vit_jax.training.setup import Setup
+from vit_jax.training.step import TrainState, final_params
+from vit_jax.training.trace import Trace
+
+
+@dataclass
+class Run:
+    """What the loop works with; all of it is open.
+
+    Attributes:
+      start: the step of the checkpoint that it resumes from, otherwise 0.
+      saved: the step of the newest checkpoint.
+      fixed: the objective's fixed arrays, on the mesh.
+      notes: what a resumed run must know besides its arrays.
+    """
+
+    setup: Setup
+    directory: RunDirectory
+    start: int
+    saved: int
+    fixed: Any
+    notes: Notes
+    evaluations: Evaluations
+    checkpoints: Checkpoints
+    reporter: Reporter
+    loader: Loader
+    trace: Trace
+    preemption: Preemption
+    _state: list[TrainState]
+
+    def __post_init__(self) -> None:
+        self._step = self.setup.program.step()
+
+    def begin(self) -> tuple[int, TrainState]:
+        """The step and state to continue from; call it once, since it keeps no reference."""
+        return self.start, self._state.pop()
+
+    def take(self, step: int, state: TrainState) -> TrainState:
+        """Dispatches a step on its batch; uses up the state."""
+        with self.trace.step(step) as dispatched:
+            state, metrics = self._step(state, next(self.loader), self.fixed)
+            dispatched(metrics)
+        self.reporter.log_step(step, metrics, waited=self.loader.waited)
+        return state
+
+    def evaluate(self, step: int, state: TrainState) -> None:
+        """Runs the evaluations whose turn it is after a step, unless they are done.
+
+        Raises:
+          Interrupted: the run was asked to end. Evaluations that were complete are noted.
+        """
+        names = [name for name in self.evaluations.names if self._is_due(name, step)]
+        if step and names:
+            self.reporter.settle()
+            with self.reporter.paused():
+                self._run_evaluations(step, names, state)
+
+    def is_over(self, step: int) -> bool:
+        """Whether the run ends after this step: it is the last one, or patience has run out."""
+        best = self.notes.best
+        return step == self.setup.total_steps or (best is not None and best.is_over)
+
+    def saves(self, step: int) -> bool:
+        """Whether a checkpoint is due after this step."""
+        is_best = self.notes.best is not None and self.notes.best.step == step
+        every_steps = self.setup.config.checkpoint.every_steps
+        return is_best or self.is_over(step) or is_due(step, every_steps, self.setup.total_steps)
+
+    def save(self, step: int, state: TrainState) -> None:
+        """Starts to save the state, unless it was restored from a checkpoint of this step."""
+        if step == self.saved:
+            return
+        self.reporter.settle()
+        with self.reporter.paused():
+            self.reporter.flush()  # A checkpoint promises that all metrics before it are on disk.
+            best = None if self.notes.best is None else self.notes.best.step
+            self.checkpoints.save(step, state, self.notes.to_json(), best=best)
+        self.saved = step
+
+    def finish(self, step: int, state: TrainState) -> RunResult:
+        """Chooses the final weights after the last step, evaluates what is left, and writes them.
+
+        Raises:
+          Interrupted: the run was asked to end in the last evaluations.
+        """
+        self.reporter.settle()
+        self.checkpoints.wait()
+        early_stop, best = self.setup.config.early_stop, self.notes.best
+        chosen, params, scores = step, final_params(state), self.notes.scores
+        if early_stop is not None and best is not None:
+            if step < self.setup.total_steps:
+                self.reporter.message(
+                    f"step {step}: no better {early_stop.name} in {best.evals_since} evaluations, "
+                    "so the run ends"
+                )
+            chosen, params = best_weights(best, step, state, self.checkpoints)
+            if chosen == best.step:
+                scores = self.notes.best_scores
+            scores |= self._evaluate_final_weights(step, params)
+            value = best.value if chosen == best.step else None
+            self.reporter.log_final_weights(step, chosen, early_stop.name, value)
+        self.reporter.flush()
+        result = RunResult(self.directory.weights, chosen, dict(scores))
+        write_final_weights(self.setup, result, params)
+        self.reporter.message(f"weights are in {result.weights}")
+        return result
+
+    def _is_due(self, name: str, step: int) -> bool:
+        every_steps = self.setup.config.evals[name].every_steps
+        if self.notes.best is not None and every_steps is None:
+            return False  # It scores the best weights, at the end.
+        due = is_due(step, every_steps, self.setup.total_steps)
+        return due and not self.notes.is_done(step, name)
+
+    def _run_evaluations(self, step: int, names: Sequence[str], state: TrainState) -> None:
+        early_stop = self.setup.config.early_stop
+        judged_by = None if early_stop is None else early_stop.name
+        for name, scores in self.evaluations.run(
+            names, final_params(state), should_stop=self.preemption.reached
+        ):
+            self.reporter.log_evaluation(step, name, scores)
+            self.notes.add(step, name, scores.values, judged_by)
+
+    def _evaluate_final_weights(self, step: int, params: Any) -> dict[str, float]:
+        """Scores of the evaluations that come at the end; their step is the last one."""
+        evals = self.setup.config.evals
+        names = [name for name in self.evaluations.names if evals[name].every_steps is None]
+        found: dict[str, float] = {}
+        for name, scores in self.evaluations.run(
+            names, params, should_stop=self.preemption.reached
+        ):
+            self.reporter.log_evaluation(step, name, scores)
+            found |= {f"{name}/{key}": value for key, value in scores.values.items()}
+        return found
