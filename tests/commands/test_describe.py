@@ -59,7 +59,8 @@ def test_a_recipe_of_table_3_without_data_or_devices(capsys) -> None:
     assert rows["rates"].endswith("step 1,035,645: 1e-05")
     assert rows["mesh"].startswith("not on this machine: config.mesh: data=-1, fsdp=16")
     assert rows["no batch"] == (
-        "no batch: unknown TFDS data set 'jft_300m'; examples and classes are the published ones"
+        "no batch: unknown TFDS data set 'jft_300m'; the numbers of examples and classes are the published "
+        "ones"
     )
 
 

@@ -355,7 +355,7 @@ def test_a_save_that_was_killed_is_as_if_it_never_began(tmp_path):
     (name,) = set(os.listdir(directory)) - {"1"}
     assert name != "2" and name.startswith("2"), "not killed half-way"
     with _open(tmp_path) as checkpoints:
-        step, state = checkpoints.restore({"w": jax.ShapeDtypeStruct((8, 2**20), jnp.float32)})
+        step, state, _ = checkpoints.restore({"w": jax.ShapeDtypeStruct((8, 2**20), jnp.float32)})
         assert step == 1
         expected = np.random.default_rng(0).random((8, 2**20), np.float32)
         np.testing.assert_array_equal(state["w"], expected)
@@ -453,7 +453,7 @@ with Checkpoints(pathlib.Path(sys.argv[1]), CheckpointConfig()) as checkpoints:
             k: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=shardings[name][k])
             for k, x in state.items()
         }
-        step, restored = checkpoints.restore(like)
+        step, restored, _ = checkpoints.restore(like)
         assert step == 7
         for k, x in state.items():
             assert restored[k].sharding == shardings[name][k], (name, k)

@@ -11,10 +11,8 @@ from vit_jax.training.setup import prepare
 
 def test_a_crop_fits_into_the_resized_image():
     overrides = ("--config.data.crop=resize", "--config.data.crop_side=7")
-    assert refusal(build, TrainConfig, load_config("configs/quickstart.py", overrides)) == (
-        "config: data.crop_side 7 is below the 8 pixels of model.image_size, so that no crop "
-        "fits; raise it"
-    )
+    message = refusal(build, TrainConfig, load_config("configs/quickstart.py", overrides))
+    assert "data.crop_side 7 is below the 8 pixels of model.image_size" in message
     overrides = ("--config.data.crop=resize", "--config.data.crop_side=8")
     assert build(TrainConfig, load_config("configs/quickstart.py", overrides)).data.crop_side == 8
 
@@ -27,10 +25,9 @@ def test_an_early_stop_with_one_evaluation_would_be_ignored(tmp_path):
         return prepare(build(TrainConfig, load_config("configs/quickstart.py", overrides)))
 
     assert evaluated_every(199).config.early_stop is not None
-    assert refusal(evaluated_every, 200) == (
-        "config.early_stop would be ignored: evals.test comes every 200 steps, so after the last "
-        "of 200 only; lower its every_steps"
-    )
+    message = refusal(evaluated_every, 200)
+    assert message.startswith("config.early_stop would be ignored: evals.test.every_steps=200 ")
+    assert message.endswith("lower it")
 
 
 @pytest.mark.parametrize(("smoothing", "is_refused"), [(0.49, False), (0.5, True), (0.9, True)])
