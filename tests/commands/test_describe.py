@@ -58,10 +58,7 @@ def test_a_recipe_of_table_3_without_data_or_devices(capsys) -> None:
     assert rows["rates"].startswith("step 1: 3e-08, step 10,001: 0.0003, ")
     assert rows["rates"].endswith("step 1,035,645: 1e-05")
     assert rows["mesh"].startswith("not on this machine: config.mesh: data=-1, fsdp=16")
-    assert rows["no batch"] == (
-        "no batch: unknown TFDS data set 'jft_300m'; the numbers of examples and classes are the published "
-        "ones"
-    )
+    assert rows["no batch"].startswith("no batch: unknown TFDS data set 'jft_300m'; ")
 
 
 def test_the_plain_baseline_without_its_data(capsys, tmp_path: Path) -> None:
