@@ -1,15 +1,16 @@
-"""What a model's parameters show of the model by their names and shapes."""
+"""The model that parameters belong to, inferred from their names and shapes."""
 
 from __future__ import annotations
 
 import math
 import re
 from collections.abc import Mapping
-from typing import Any
+from typing import TypeVar
 
 from flax import traverse_util
 
 from vit_jax.errors import UserError
+from vit_jax.models.functional import Params
 from vit_jax.models.sizes import (
     MIXER_SIZES,
     RESNET_STAGES,
@@ -19,27 +20,29 @@ from vit_jax.models.sizes import (
     Size,
     parse_name,
 )
+from vit_jax.weights.layouts.layout import ImageSize, Values
 
-ImageSize = int | tuple[int, int]
 _Shapes = Mapping[str, tuple[int, ...]]
+S = TypeVar("S", Size, MixerSize)
 
 _UNIT = re.compile(r"backbone/stage(\d+)/unit(\d+)/", re.ASCII)
 
 
-def infer_model(params: Mapping[str, Any], image_size: ImageSize | None = None) -> dict[str, Any]:
-    """Values of a `ModelConfig`: name, shape, pooling, positions, layers of the head, image size.
+def infer_model(params: Params, image_size: ImageSize | None = None) -> Values:
+    """Infers fields of `ModelConfig`: name, shape, pooling, positions, head and image size.
 
-    A mean over patch tokens is taken for Google's, and missing positions for big_vision's fixed
-    ones. Without a head, `num_classes` is 0.
+    Mean pooling is taken for the form of Google's files, and missing positions for the fixed ones
+    of big_vision. Without a head, `num_classes` is 0.
 
     Args:
-      params: nested, of arrays or anything with shapes.
-      image_size: pixels, of the images that the positions belong to; asked for only where these
-        are not a square grid. Of ResNets, which show none, 224 if it is None.
+      params: nested by our names; arrays, or anything else with shapes.
+      image_size: pixels, a side or (height, width), of the images that the positions belong to.
+        It is used only if the positions are not a square grid, or if the model has none: then
+        None means 224.
 
     Raises:
-      UserError: the parameters are not those of a model that this package has, or their positions
-        are no square and `image_size` does not fit them.
+      UserError: the parameters are not those of a known model, or their positions are not a square
+        and `image_size` does not fit them.
     """
     flat = {k: tuple(v.shape) for k, v in traverse_util.flatten_dict(params, sep="/").items()}
     classes = _shape(flat, "head/kernel", 2)[1] if "head/kernel" in flat else 0
@@ -53,14 +56,14 @@ def infer_model(params: Mapping[str, Any], image_size: ImageSize | None = None) 
     return values | {"num_classes": classes}
 
 
-def _resnet(flat: _Shapes) -> dict[str, Any]:
+def _resnet(flat: _Shapes) -> Values:
     size = _backbone(flat)
     prefix = "BiT-" if "backbone/norm/scale" in flat else ""
     layers, changes = _named_stages(size.stages)
     return {"name": f"{prefix}R{layers}x{size.width_factor:g}", **changes}
 
 
-def _mixer(flat: _Shapes, image_size: ImageSize | None) -> dict[str, Any]:
+def _mixer(flat: _Shapes, image_size: ImageSize | None) -> Values:
     patch, width = _embedding(flat, 3)
     depth, tokens, token_mlp_dim = _shape(flat, "blocks/token_mixing/dense1/kernel", 3)
     mlp_dim = _shape(flat, "blocks/channel_mixing/dense1/kernel", 3)[2]
@@ -72,8 +75,8 @@ def _mixer(flat: _Shapes, image_size: ImageSize | None) -> dict[str, Any]:
     }
 
 
-def _encoder(flat: _Shapes, image_size: ImageSize | None) -> dict[str, Any]:
-    """Of a ViT or hybrid."""
+def _encoder(flat: _Shapes, image_size: ImageSize | None) -> Values:
+    """A ViT or hybrid."""
     backbone = _backbone(flat) if "backbone/root/kernel" in flat else None
     patch, width = _embedding(flat, backbone.channels if backbone else 3)
     patch *= backbone.stride if backbone else 1
@@ -82,7 +85,7 @@ def _encoder(flat: _Shapes, image_size: ImageSize | None) -> dict[str, Any]:
         Size(depth, width, _shape(flat, "blocks/mlp/dense1/kernel", 3)[2], heads), SIZES
     )
     pooling = "token" if "cls" in flat else "gap"
-    values: dict[str, Any] = {
+    values: Values = {
         **(_named_hybrid(backbone, size, patch) if backbone else {"name": f"ViT-{size}/{patch}"}),
         **changes,
         "pooling": "attention" if "pooling/probe" in flat else pooling,
@@ -100,8 +103,8 @@ def _encoder(flat: _Shapes, image_size: ImageSize | None) -> dict[str, Any]:
     return values
 
 
-def _named(size: Size | MixerSize, sizes: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
-    """The name of a size, or the nearest one and what differs from it."""
+def _named(size: S, sizes: Mapping[str, S]) -> tuple[str, Values]:
+    """The name of a size; for an unknown size, the name of the nearest one and the differences."""
     for name, known in sizes.items():
         if known == size:
             return name, {}
@@ -110,17 +113,17 @@ def _named(size: Size | MixerSize, sizes: Mapping[str, Any]) -> tuple[str, dict[
     return name, {k: v for k, v in size._asdict().items() if v != getattr(known, k)}
 
 
-def _named_stages(stages: tuple[int, ...]) -> tuple[int, dict[str, Any]]:
-    """The number of layers in the name, and the stages if they are not those of this number."""
+def _named_stages(stages: tuple[int, ...]) -> tuple[int, Values]:
+    """The number of layers in the name, and the stages if the number does not imply them."""
     for layers, known in RESNET_STAGES.items():
         if known == stages:
             return layers, {}
     return 50, {"stages": stages}
 
 
-def _named_hybrid(backbone: ResNetSize, size: str, patch: int) -> dict[str, Any]:
+def _named_hybrid(backbone: ResNetSize, size: str, patch: int) -> Values:
     factor = "" if backbone.width_factor == 1 else f"x{backbone.width_factor:g}"
-    # The form without layers has no factor in its name.
+    # A backbone without stages has no factor in its name.
     if not backbone.stages:
         changes = {"width_factor": backbone.width_factor} if factor else {}
         return {"name": f"R+ViT-{size}/{patch // 2}", **changes}
@@ -147,7 +150,7 @@ def _backbone(flat: _Shapes) -> ResNetSize:
 
 
 def _embedding(flat: _Shapes, inputs: int) -> tuple[int, int]:
-    """Side of a patch and width; of a hybrid in positions of the backbone."""
+    """Side of a patch, in a hybrid counted in positions of the backbone; and the width."""
     patch, _, channels, width = _shape(flat, "embedding/kernel", 4)
     if flat["embedding/kernel"][1] != patch or channels != inputs:
         of = "RGB images" if inputs == 3 else f"{inputs} channels"
@@ -161,13 +164,15 @@ def _embedding(flat: _Shapes, inputs: int) -> tuple[int, int]:
 def _shape(flat: _Shapes, name: str, ndim: int) -> tuple[int, ...]:
     shape = flat.get(name)
     if shape is None or len(shape) != ndim:
-        there = "is missing" if shape is None else f"has the shape {shape}"
-        raise UserError(f"{name} {there}: not the file of a model that this package has")
+        problem = "is missing" if shape is None else f"has the shape {shape}"
+        raise UserError(
+            f"{name} {problem}; give the whole file of a ViT, a hybrid, a ResNet or a Mixer"
+        )
     return shape
 
 
 def _image_size(positions: int, patch: int, wanted: ImageSize | None, stride: int = 1) -> ImageSize:
-    """Pixels; a ResNet of this stride before the patches pads, so that it rounds up."""
+    """Pixels of the images. A ResNet of this stride before the patches pads, so it rounds up."""
     side = math.isqrt(positions)
     if side * side == positions:
         return side * patch
@@ -178,5 +183,5 @@ def _image_size(positions: int, patch: int, wanted: ImageSize | None, stride: in
             return wanted
     raise UserError(
         f"the weights hold {positions} positions, which is not a square grid; "
-        "give the height and width, in pixels, of the images they were trained on"
+        "give the image size that they were trained on, as in image_size=384x512"
     )

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, get_args
+from typing import get_args
 
 from vit_jax.errors import UserError
 from vit_jax.losses import Loss
@@ -25,8 +24,8 @@ def make_description(
     layout: str,
     model: ModelConfig,
     class_names: tuple[str, ...] | None,
-    extra: Mapping[str, Any],
-) -> dict[str, Any]:
+    extra: Json,
+) -> Json:
     """The description as JSON holds it.
 
     Args:

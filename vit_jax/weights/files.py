@@ -11,7 +11,6 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -30,7 +29,7 @@ from vit_jax.weights.description import (
     read_description,
     read_json,
 )
-from vit_jax.weights.layouts.layout import Configs, Described, ImageSize, Json
+from vit_jax.weights.layouts.layout import Configs, Described, ImageSize, Json, Values
 from vit_jax.weights.layouts.registry import hub_configs, layout_named, layout_of
 from vit_jax.weights.stored import AnyArray
 
@@ -94,7 +93,7 @@ def write_weights(
     *,
     layout: str = "google",
     class_names: tuple[str, ...] | None = None,
-    extra: Mapping[str, Any] | None = None,
+    extra: Json | None = None,
 ) -> None:
     """Writes a weight file, and the model's description into `NAME.json` beside it.
 
@@ -194,7 +193,7 @@ def _read_hub_configs(path: Path) -> Configs:
     return {name: config for name, config in found.items() if config is not None}
 
 
-def _require_agreement(described: Described, inferred: Mapping[str, Any]) -> None:
+def _require_agreement(described: Described, inferred: Values) -> None:
     for key in ("num_classes", "representation_size"):
         stated = described.values.get(key)
         if key in described.values and stated != inferred.get(key):

@@ -1,13 +1,13 @@
-"""Arrays of a file that are read when they are needed, so that a model is never there twice."""
+"""Arrays that are read from a file when they are needed, so that no model is in memory twice."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
+from numpy.typing import DTypeLike
 
 from vit_jax.errors import UserError
 
@@ -17,23 +17,24 @@ _STRIP = 128  # columns
 
 @dataclass(frozen=True)
 class StoredArray:
-    """An array that `np.asarray` reads; shape and type are known before.
+    """An array that `np.asarray` reads; its shape and type are known before.
 
     Attributes:
-      read: gives the array; called anew each time.
+      shape: of the array.
+      dtype: of the array.
+      read: returns the array; called again for each use.
     """
 
     shape: tuple[int, ...]
     dtype: np.dtype
     read: Callable[[], np.ndarray]
 
-    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+    def __array__(self, dtype: DTypeLike | None = None, copy: bool | None = None) -> np.ndarray:
         """The values."""
         array = self.read()
         return array if dtype is None else array.astype(dtype, copy=False)
 
 
-# What has a shape, a dtype and values.
 AnyArray = np.ndarray | StoredArray
 
 
@@ -42,9 +43,16 @@ def lazily(
     change: Callable[[np.ndarray], np.ndarray],
     *,
     shape: tuple[int, ...] | None = None,
-    dtype: Any = None,
+    dtype: DTypeLike | None = None,
 ) -> StoredArray:
-    """The array after `change`, which is applied when it is read; `shape` is that of the result."""
+    """Returns the array after a change, which is applied when the array is read.
+
+    Args:
+      array: read or still stored.
+      change: array -> array.
+      shape: of the result; None if it is the array's.
+      dtype: of the result; None if it is the array's.
+    """
     return StoredArray(
         tuple(array.shape) if shape is None else shape,
         np.dtype(array.dtype if dtype is None else dtype),
@@ -53,7 +61,10 @@ def lazily(
 
 
 def stack_blocks(blocks: Mapping[str, Mapping[int, AnyArray]]) -> dict[str, StoredArray]:
-    """Each parameter of all blocks, by its path and the block's number, as one, in their order.
+    """Stacks each parameter of all blocks along a new first axis, in the order of the blocks.
+
+    Args:
+      blocks: arrays by path and by block number.
 
     Raises:
       UserError: a parameter has different shapes in different blocks.
@@ -71,9 +82,9 @@ def stack_blocks(blocks: Mapping[str, Mapping[int, AnyArray]]) -> dict[str, Stor
 
 
 def stacked(arrays: Sequence[AnyArray]) -> StoredArray:
-    """Arrays of one shape along a new first axis; each is read into its place.
+    """Stacks arrays of one shape along a new first axis; each is read into its place.
 
-    Arrays of different types meet in float32.
+    Arrays of different types become float32.
     """
     dtypes = {np.dtype(array.dtype) for array in arrays}
     dtype = dtypes.pop() if len(dtypes) == 1 else np.dtype(np.float32)
@@ -92,14 +103,14 @@ def _fill(place: np.ndarray, array: np.ndarray) -> None:
     if array.ndim != 2 or array.flags.c_contiguous:
         place[...] = array
         return
-    # A transposed matrix, in strips that fit into the cache: four times as fast as at once.
+    # A transposed matrix. Strips that fit into the cache are four times as fast as one copy.
     for start in range(0, array.shape[1], _STRIP):
         strip = slice(start, start + _STRIP)
         place[:, strip] = array[:, strip]
 
 
 def _aligned_empty(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
-    """An array that starts where JAX on a CPU takes it over without a copy."""
+    """An array whose address is aligned, so that JAX on a CPU uses it without a copy."""
     size = math.prod(shape) * dtype.itemsize
     buffer = np.empty(size + _ALIGNMENT, np.uint8)
     start = -buffer.ctypes.data % _ALIGNMENT

@@ -1,61 +1,63 @@
-"""Fitting read parameters to a model of another resolution or with other classes."""
+"""Fits parameters to a model of another resolution, patch or number of classes."""
 
 from __future__ import annotations
 
 import functools
 import math
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Literal
 
 import jax
 import numpy as np
 from flax import traverse_util
 
 from vit_jax.errors import UserError
-from vit_jax.weights.stored import lazily
+from vit_jax.models.functional import Params
+from vit_jax.weights.stored import AnyArray, lazily
 
 Grid = tuple[int, int]
-# How positions go to another grid: see `resize_positions`.
+# How positions are resized to another grid: see `resize_positions`.
 PositionResize = Literal[
     "aligned", "bilinear", "bilinear_antialiased", "bicubic", "bicubic_antialiased"
 ]
 
 
 def adapt_params(
-    params: Mapping[str, Any],
-    target: Mapping[str, Any],
+    params: Params,
+    target: Params,
     *,
     old_grid: Grid,
     new_grid: Grid,
     has_class_token: bool,
     position_resize: PositionResize = "aligned",
-) -> tuple[dict[str, Any], list[str]]:
-    """Makes read parameters fit a model, as for fine-tuning (paper sections 3.2 and B.1.1).
+) -> tuple[Params, list[str]]:
+    """Makes parameters fit a model, as for fine-tuning (paper sections 3.2 and B.1.1).
 
-    Positions are resized when the grid differs, and the patch embedding when the patch does. The
-    head is zero-initialised when the number of classes differs, and when the file has a
-    representation layer (`pre_logits`) that the model has not: then the whole two-layer head goes.
-    A model without a head takes none. Everything else must fit.
+    Positions are resized if the grid differs, and the patch embedding if the patch differs. The
+    head is zero-initialised if the number of classes differs, or if the file has a representation
+    layer (`pre_logits`) that the model lacks: that drops the whole two-layer head. For a model
+    without a head it is dropped. Everything else must fit.
 
     Args:
-      params: nested parameters of the file, arrays or stored ones.
-      target: nested arrays or `jax.ShapeDtypeStruct`s of the model; gives shapes and dtypes.
-      old_grid: height and width, in patches, of the file's positions.
-      new_grid: the model's height and width in patches.
+      params: nested parameters of the file, arrays or `StoredArray`s.
+      target: nested parameters of the model, for their shapes and types only.
+      old_grid: height and width of the file's positions in patches.
+      new_grid: height and width of the model's input in patches.
       has_class_token: whether the first position is the class token's.
       position_resize: see `resize_positions`.
 
     Returns:
       The nested parameters as `StoredArray`s, which are changed when they are read, and a short
-      note for each change.
+      note on each change.
 
     Raises:
-      UserError: names missing, extra or of another shape, all listed with both shapes.
+      UserError: names that are missing, superfluous or of another shape; all are listed with both
+        shapes.
     """
     flat = traverse_util.flatten_dict(params, sep="/")
     wanted = traverse_util.flatten_dict(target, sep="/")
     flat, notes = _with_head(flat, wanted)
-    # Before anything is resized: a class token on one side only shows here by its name.
+    # Before anything is resized, because a class token on one side only shows here by its name.
     _check_fit(flat, wanted)
     if "pos_embedding" in flat:
         _require_grid(flat["pos_embedding"].shape[1] - has_class_token, old_grid)
@@ -67,7 +69,7 @@ def adapt_params(
             dtype=np.float32,
         )
         notes.append(f"positions {old_grid[0]}x{old_grid[1]} -> {new_grid[0]}x{new_grid[1]}")
-    # A ResNet has no patches.
+    # A ResNet has no patch embedding.
     embeddings = [p["embedding/kernel"] for p in (flat, wanted) if "embedding/kernel" in p]
     old_patch, new_patch = [embedding.shape[0] for embedding in embeddings] or [0, 0]
     if old_patch != new_patch:
@@ -87,9 +89,9 @@ def adapt_params(
 
 
 def _with_head(
-    flat: Mapping[str, Any], wanted: Mapping[str, Any]
-) -> tuple[dict[str, Any], list[str]]:
-    """The parameters with the head that the model wants, and notes of what became of theirs."""
+    flat: Mapping[str, AnyArray], wanted: Mapping[str, jax.ShapeDtypeStruct]
+) -> tuple[dict[str, AnyArray], list[str]]:
+    """The parameters with the head that the model wants, and notes on what happened to theirs."""
     notes = []
     drops_pre_logits = "pre_logits/kernel" in flat and "pre_logits/kernel" not in wanted
     old, new = (p["head/kernel"].shape[-1] if "head/kernel" in p else 0 for p in (flat, wanted))
@@ -113,21 +115,24 @@ def resize_positions(
     has_class_token: bool,
     method: PositionResize = "aligned",
 ) -> np.ndarray:
-    """Position embeddings (1, T, D) at another grid, (1, T', D) in float32 (paper section 3.2).
+    """Resizes position embeddings (1, T, D) to another grid (paper section 3.2).
 
-    The class token's position, the first one if there is one, is kept as it is.
+    The position of the class token, which is the first if there is one, stays as it is.
 
     Args:
-      pos_embedding: (1, T, D), rows of the grid one after the other.
+      pos_embedding: (1, T, D), the grid row by row.
       old_grid: height and width in patches.
       new_grid: the wanted height and width in patches.
       has_class_token: whether the first position is the class token's.
       method: `aligned` is bilinear with aligned corners, as `scipy.ndimage.zoom(order=1)` in the
-          official code; the others have half-pixel centres, as `jax.image.resize`; antialiasing
-          matters where the grid shrinks.
+        official code. The others have half-pixel centres, as `jax.image.resize`; antialiasing
+        matters if the grid shrinks.
+
+    Returns:
+      (1, T', D) in float32.
 
     Raises:
-      UserError: the number of positions is not that of `old_grid`.
+      UserError: the number of positions does not fit `old_grid`.
     """
     positions = np.asarray(pos_embedding, np.float32)[0]
     prefix, flat_grid = np.split(positions, [int(has_class_token)])
@@ -143,17 +148,24 @@ def resize_positions(
 
 
 def resize_patch_embedding(kernel: np.ndarray, new_patch: int) -> np.ndarray:
-    """The kernel (P, P, 3, D) of patches of another side, (P', P', 3, D) in float32.
+    """Resizes a patch embedding's kernel (P, P, 3, D) to patches of another side.
 
-    By the pseudo-inverse of FlexiViT (arXiv 2212.08013, section 3.4, eq. 3): of all kernels the
-    one whose answers to bilinearly resized patches are nearest to those of the old kernel to the
-    patches themselves; exactly the same if patches grow. Without antialiasing, as in its authors'
-    code, which matters if they shrink.
+    This is the pseudo-inverse of FlexiViT (arXiv 2212.08013, section 3.4, eq. 3). The new kernel
+    embeds bilinearly resized patches as the old kernel embeds the original ones: exactly if patches
+    grow, and as closely as possible if they shrink. The resize has no antialiasing, as in the
+    authors' code.
+
+    Args:
+      kernel: (P, P, 3, D).
+      new_patch: P', the wanted side.
+
+    Returns:
+      (P', P', 3, D) in float32.
     """
     old_patch = kernel.shape[0]
     basis = np.eye(old_patch**2, dtype=np.float32).reshape(old_patch, old_patch, -1)
     resize = _resize(basis, (new_patch, new_patch, old_patch**2), "bilinear", antialias=False)
-    # Of a flat patch: (new pixels, old pixels).
+    # It resizes a flat patch: (new pixels, old pixels).
     matrix = resize.reshape(new_patch**2, old_patch**2).astype(np.float64)
     flat = np.asarray(kernel, np.float64).reshape(old_patch**2, -1)
     resized = np.linalg.pinv(matrix.T) @ flat
@@ -163,7 +175,7 @@ def resize_patch_embedding(kernel: np.ndarray, new_patch: int) -> np.ndarray:
 def _resize(
     array: np.ndarray, shape: tuple[int, ...], method: str, *, antialias: bool
 ) -> np.ndarray:
-    # On the host, whatever accelerators there are, and in full precision.
+    # On the host, even if there are accelerators, and in full precision.
     with jax.default_device(jax.local_devices(backend="cpu")[0]):
         return np.asarray(
             jax.image.resize(
@@ -173,7 +185,7 @@ def _resize(
 
 
 def _interpolation(old: int, new: int) -> np.ndarray:
-    """The matrix (new, old) that interpolates linearly with the first and last points aligned."""
+    """The matrix (new, old) of linear interpolation with the first and last points aligned."""
     places = np.linspace(0, old - 1, new)[:, None]
     return np.maximum(0, 1 - np.abs(places - np.arange(old))).astype(np.float32)
 
@@ -182,11 +194,11 @@ def _require_grid(positions: int, grid: Grid) -> None:
     if positions != math.prod(grid):
         raise UserError(
             f"the weights hold {positions} positions, which is not a grid of {grid[0]}x{grid[1]}; "
-            "give the size of the images they were trained on"
+            "give the image size that they were trained on"
         )
 
 
-def _check_fit(flat: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
+def _check_fit(flat: Mapping[str, AnyArray], wanted: Mapping[str, jax.ShapeDtypeStruct]) -> None:
     problems = []
     for name in sorted(flat.keys() | wanted.keys()):
         old, new = (

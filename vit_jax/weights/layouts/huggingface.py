@@ -89,7 +89,7 @@ def read_config(config: Json, preprocessor: Json | None) -> Described:
     if config.get("pooler_act", "tanh") != "tanh" and not is_classifier:  # which has no pooler
         raise UserError(f"its config.json has pooler_act={config['pooler_act']!r}; known: tanh")
     size = config.get("image_size", 224)
-    values: dict[str, Any] = {
+    values: Values = {
         "image_size": size if isinstance(size, int) else tuple(size),
         "num_heads": config.get("num_attention_heads", 12),
         "gelu": _GELUS[activation],
@@ -103,7 +103,7 @@ def read_config(config: Json, preprocessor: Json | None) -> Described:
     return Described(values, tuple(names[key] for key in sorted(names, key=int)))
 
 
-def write_config(model: ModelConfig, class_names: tuple[str, ...] | None) -> dict[str, Any]:
+def write_config(model: ModelConfig, class_names: tuple[str, ...] | None) -> Json:
     """The `config.json` with which `from_pretrained` builds the model."""
     size, (height, width) = model.size, model.input_size
     names = class_names or tuple(f"LABEL_{i}" for i in range(model.num_classes or 0))
@@ -130,7 +130,7 @@ def write_config(model: ModelConfig, class_names: tuple[str, ...] | None) -> dic
     return config
 
 
-def write_preprocessor(model: ModelConfig) -> dict[str, Any]:
+def write_preprocessor(model: ModelConfig) -> Json:
     """The `preprocessor_config.json`, which always resizes with antialiasing.
 
     Raises:

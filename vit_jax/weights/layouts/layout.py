@@ -21,7 +21,7 @@ ImageSize = int | tuple[int, int]
 Json = Mapping[str, Any]
 Configs = Mapping[str, Json]
 # Fields of `ModelConfig` by name; those that nothing states are missing.
-Values = Mapping[str, Any]
+Values = dict[str, Any]
 
 
 @dataclass(frozen=True)

@@ -58,7 +58,7 @@ def read_config(config: Json) -> Described:
     _require_known_form(config.get("global_pool", "token"), arguments)
     size = arguments.get("img_size") or data.get("input_size", (3, 224, 224))[1:]
     height, width = (size, size) if isinstance(size, int) else size
-    values: dict[str, Any] = {"image_size": height if height == width else (height, width)}
+    values: Values = {"image_size": height if height == width else (height, width)}
     if heads := arguments.get("num_heads", _HEADS.get(architecture)):
         values["num_heads"] = heads
     activation = "gelu_tanh" if architecture in _WITH_TANH_GELU else "gelu"
@@ -81,7 +81,7 @@ def write_configs(model: ModelConfig, class_names: tuple[str, ...] | None) -> di
     return {CONFIG_NAME: write_config(model, class_names)}
 
 
-def write_config(model: ModelConfig, class_names: tuple[str, ...] | None) -> dict[str, Any]:
+def write_config(model: ModelConfig, class_names: tuple[str, ...] | None) -> Json:
     """What timm needs to build the model."""
     size, preprocessing = model.size, model.preprocessing
     assert preprocessing is not None
