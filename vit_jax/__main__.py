@@ -56,7 +56,8 @@ def _run(argv: list[str]) -> int:
     command = importlib.import_module(f"vit_jax.commands.{name}")
     command.add_arguments(parser)
     parsed, rest = parser.parse_known_args(arguments)
-    overrides = [argument for argument in rest if argument.startswith("--config.")]
+    prefixes = getattr(command, "OVERRIDES", ("--config.",))
+    overrides = [argument for argument in rest if argument.startswith(prefixes)]
     unknown = [argument for argument in rest if argument not in overrides]
     flags = [option for action in parser._actions for option in action.option_strings]
     if unknown:

@@ -242,7 +242,7 @@ def _read(file: Path) -> dict[str, str | int | None]:
         pairs = _READERS[file.suffix.lower()](text)
     except KeyError:
         raise UserError(f"{file}: a class map is a .txt, .csv or .json file") from None
-    except (OSError, ValueError, csv.Error) as error:
+    except (OSError, ValueError, RecursionError, csv.Error) as error:
         reason = error.strerror if isinstance(error, OSError) else str(error)
         raise UserError(f"{file}: cannot be read as a class map ({reason})") from error
     found: dict[str, str | int | None] = {}

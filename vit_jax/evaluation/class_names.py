@@ -20,8 +20,8 @@ class ClassNames:
     """Finds classes by name.
 
     A name means the class that has exactly this name. Otherwise it means the class with the same
-    WordNet id, the one that has it as a synonym, or the one whose name or synonym differs only in
-    upper case, underscores, hyphens or spaces.
+    WordNet id; otherwise the one that has it as its first synonym, then as any synonym, then the
+    one whose name or synonym differs only in upper case, underscores, hyphens or spaces.
 
     Args:
       names: of all classes, in their order.
@@ -29,30 +29,34 @@ class ClassNames:
 
     def __init__(self, names: Sequence[str]):
         self.names = tuple(names)
-        ids = _ids_of_list(self.names)
-        self._steps: tuple[dict[str, set[int]], ...] = tuple(defaultdict(set) for _ in range(4))
-        exact, by_id, synonyms, similar = self._steps
-        for label, (name, synset) in enumerate(zip(self.names, ids, strict=True)):
-            exact[name].add(label)
-            words = {name, *_words(name)}
+        self._exact, self._by_id, self._first, self._any, self._similar = (
+            defaultdict[str, set[int]](set) for _ in range(5)
+        )
+        for label, (name, synset) in enumerate(zip(names, _ids_of_list(self.names), strict=True)):
+            full_names = {name}
             if synset is not None:
-                by_id[synset].add(label)
-                words.update(_words(_known_names().get(synset, "")))
-            for word in words:
-                synonyms[word].add(label)
-                similar[_plain(word)].add(label)
+                self._by_id[synset].add(label)
+                full_names.add(_known_names().get(synset, name))
+            for full_name in full_names:
+                words = full_name.split(", ")
+                self._exact[full_name].add(label)
+                self._first[words[0]].add(label)
+                for word in (full_name, *words):
+                    self._any[word].add(label)
+                    self._similar[_plain(word)].add(label)
 
     def find(self, name: str) -> tuple[int, ...]:
         """The classes that a name may mean, of which there should be one."""
-        exact, by_id, synonyms, similar = self._steps
-        synset = _id_of(name)
+        plain = _plain(name)
+        # Other words of the same synset, such as `puma` where the model has `cougar`.
+        related = (self._by_id.get(each, set()) for each in _ids_by_word().get(plain, ()))
         for found in (
-            exact.get(name),
-            by_id.get(synset) if synset is not None else None,
-            synonyms.get(name),
-            similar.get(_plain(name)),
-            # All words of a synset, such as `puma` where the model has `cougar`.
-            set().union(*(by_id.get(each, ()) for each in _ids_by_word().get(_plain(name), ()))),
+            self._exact.get(name),
+            self._by_id.get(_id_of(name) or ""),
+            self._first.get(name),
+            self._any.get(name),
+            self._similar.get(plain),
+            set().union(*related),
         ):
             if found:
                 return tuple(sorted(found))
@@ -79,10 +83,6 @@ def _only(ids: Iterable[str]) -> str | None:
     return first if len(others) == 1 else None
 
 
-def _words(name: str) -> list[str]:
-    return name.split(", ") if name else []
-
-
 def _plain(name: str) -> str:
     return " ".join(re.sub(r"[_\-\s]+", " ", name.casefold()).split())
 
@@ -92,7 +92,7 @@ def _ids_by_word() -> dict[str, tuple[str, ...]]:
     """ImageNet's WordNet ids by each of their names and synonyms, as `_plain` writes them."""
     ids: dict[str, list[str]] = defaultdict(list)
     for synset, name in zip(imagenet_synsets(), imagenet_names(), strict=True):
-        for word in {_plain(word) for word in (name, *_words(name))}:
+        for word in {_plain(word) for word in (name, *name.split(", "))}:
             ids[word].append(synset)
     return {word: tuple(found) for word, found in ids.items()}
 

@@ -1,5 +1,6 @@
 """Top-1, top-5 and loss over every labelled example of a data set."""
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,8 @@ from vit_jax.evaluation.context import Opener
 from vit_jax.evaluation.evaluator import Scores
 from vit_jax.inference.passes import Answer, Arrays, Request
 from vit_jax.losses import Loss, cross_entropy, weighted_sum
+
+_log = logging.getLogger(__name__)
 
 
 @EvalConfig.kinds.register("classification")
@@ -48,6 +51,8 @@ class ClassificationConfig(EvalConfig):
         )
         if classes is not None and self.classes == "subset":
             classes = classes.subset()
+        if classes is not None and classes.how and jax.process_index() == 0:
+            _log.info("%s: %s%s", source.name, classes.how, classes.scope)
         return Classification(source, classes, opener.context.loss)
 
 

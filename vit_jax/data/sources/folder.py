@@ -83,6 +83,16 @@ def list_images(folder: str) -> list[str]:
     return sorted(os.path.join(folder, os.fsdecode(p)) for p in _images(folder, "", Counter()))
 
 
+def split_folders(dataset: str) -> tuple[str, ...]:
+    """Names of the folders that are splits; none if the root holds the classes themselves.
+
+    Raises:
+      UserError: the folder cannot be listed.
+    """
+    folders = _subfolders(os.path.abspath(os.path.expanduser(dataset)), Counter())
+    return tuple(folders) if "train" in folders else ()
+
+
 class _File(NamedTuple):
     path: bytes  # below the data set's root
     label: int

@@ -42,22 +42,37 @@ def open_tfds(
         images, or the split does not exist or hides its labels.
     """
     with quiet():
-        builder = find_builder(dataset, data_dir)
-        if isinstance(builder, BuiltIn):
-            prepare_built_in(builder)
-        if not builder.is_prepared():
-            with contextlib.suppress(TypeError):  # The class names may be in the data alone.
-                labelled_images(dataset, builder.info, label)
-            raise NoDataError(
-                f"data set {dataset!r} is not prepared in {builder.data_dir_root}",
-                f"run: {prepare_command(dataset, str(builder.data_dir_root))}",
-                is_registered=True,
-            )
+        builder = _prepared_builder(dataset, data_dir, label)
         directory = array_record_directory(dataset, builder)
         source = TfdsSource(dataset, split, directory, label, max_labels)
         # If a split hides its labels, the first record shows it before anything is trained.
         source[0]
         return source
+
+
+def tfds_splits(dataset: str, data_dir: str | None) -> tuple[str, ...]:
+    """Names of a prepared data set's splits.
+
+    Raises:
+      NoDataError: the name is unknown, or the data set is not prepared.
+    """
+    with quiet():
+        return tuple(_prepared_builder(dataset, data_dir).info.splits)
+
+
+def _prepared_builder(dataset: str, data_dir: str | None, label: str | None = None) -> Any:
+    builder = find_builder(dataset, data_dir)
+    if isinstance(builder, BuiltIn):
+        prepare_built_in(builder)
+    if not builder.is_prepared():
+        with contextlib.suppress(TypeError):  # The class names may be in the data alone.
+            labelled_images(dataset, builder.info, label)
+        raise NoDataError(
+            f"data set {dataset!r} is not prepared in {builder.data_dir_root}",
+            f"run: {prepare_command(dataset, str(builder.data_dir_root))}",
+            is_registered=True,
+        )
+    return builder
 
 
 class TfdsSource:

@@ -1,0 +1,289 @@
+"""`evaluate` as a user types it: classes that other names, orders and parts of them have."""
+
+import csv
+import dataclasses
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.small_models import SMALL, random_params
+from vit_jax.__main__ import main
+from vit_jax.models.config import ModelConfig
+from vit_jax.weights.classes import imagenet_names, imagenet_synsets
+from vit_jax.weights.files import write_weights
+
+SHARED = Path(os.environ.get("VIT_JAX_SHARED", Path(__file__).parents[3] / "shared"))
+DEIT, CATS = (SHARED / "data" / n for n in ("deit_tiny_patch16_224.safetensors", "cats.png"))
+needs_shared = pytest.mark.skipif(
+    not (DEIT.exists() and CATS.exists()),
+    reason=f"needs {DEIT.name} and {CATS.name} in VIT_JAX_SHARED/data, not part of the package",
+)
+
+NAMES = ("cat", "dog", "emu", "fox", "gnu")
+PHOTOS = 6
+
+
+def write_model(path: Path, model: ModelConfig = SMALL, names=NAMES, seed: int = 0) -> Path:
+    params = random_params(model, seed)
+    if model.num_classes:
+        params["head"]["kernel"] *= 0.2
+    write_weights(path, params, model, class_names=names)
+    return path
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_model(tmp_path_factory.mktemp("weights") / "w.npz")
+
+
+def write_photos(folder: Path, classes: dict[str, list[int]]) -> Path:
+    """A folder for each class, with images that its numbers draw."""
+    for name, seeds in classes.items():
+        (folder / name).mkdir(parents=True)
+        for seed in seeds:
+            pixels = np.random.default_rng(seed).integers(0, 256, (16, 16, 3), np.uint8)
+            Image.fromarray(pixels).save(folder / name / f"{seed}.png")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory: pytest.TempPathFactory, weights: Path) -> dict[str, list[int]]:
+    """By class, the numbers of images: most where `predict` sees them, some elsewhere."""
+    folder = tmp_path_factory.mktemp("photos")
+    seen = predicted(weights, write_photos(folder, {"x": list(range(40))}))
+    classes: dict[str, list[int]] = {name: [] for name in NAMES}
+    for seed, names in seen.items():
+        right = seed % 4 != 0
+        classes[names[0] if right else NAMES[(NAMES.index(names[0]) + 1) % 5]].append(seed)
+    assert all(classes.values())
+    return classes
+
+
+def predicted(weights: Path, folder: Path, *flags: str) -> dict[int, list[str]]:
+    """Of each image, by its number, the names of the classes, the most probable first."""
+    output = folder.parent / f"{folder.name}.csv"
+    command = ["predict", f"--weights={weights}", f"--images={folder}", f"--output={output}"]
+    assert main([*command, *flags]) == 0
+    answers: dict[int, list[str]] = {}
+    with open(output, encoding="utf-8", newline="") as file:
+        for row in csv.DictReader(file):
+            answers.setdefault(int(Path(row["image"]).stem), []).append(row["name"])
+    return answers
+
+
+def accuracy(weights: Path, folder: Path, names: dict[str, str], own_only: bool = False) -> float:
+    """As `predict` sees it.
+
+    Args:
+      names: the model's name of each folder's.
+      own_only: whether the names that no folder has are left out.
+    """
+    hits = []
+    for seed, best in predicted(weights, folder).items():
+        (path,) = folder.glob(f"*/{seed}.png")
+        kept = [name for name in best if not own_only or name in names.values()]
+        hits.append(kept[0] == names[path.parent.name])
+    return float(np.mean(hits))
+
+
+def evaluate(output: Path, *flags: str) -> list[dict]:
+    assert main(["evaluate", *flags, f"--output={output}"]) == 0
+    return json.loads(output.read_text())
+
+
+def score(output: Path, weights: Path, folder: Path, *flags: str) -> dict[str, float]:
+    (row,) = evaluate(output, f"--weights={weights}", f"--dataset={folder}", *flags)
+    assert row["weights"] == str(weights) and row["evaluation"] == "classification"
+    return row["scores"]
+
+
+# Which class is which.
+
+
+@pytest.mark.parametrize("subset", [False, True])
+@pytest.mark.parametrize(
+    "folders",
+    [
+        {name: name for name in NAMES},
+        {"fox": "fox", "dog": "dog"},
+        {"Dog": "dog", "GNU": "gnu", "cat": "cat"},
+    ],
+)
+def test_it_agrees_with_predict(folders, subset, weights, photos, tmp_path) -> None:
+    folder = write_photos(tmp_path / "photos", {f: photos[name] for f, name in folders.items()})
+    flags = ["--classes=subset"] if subset else []
+    found = score(tmp_path / "a.json", weights, folder, *flags)
+    assert found["examples"] == sum(len(photos[name]) for name in folders.values())
+    assert found["top1"] == accuracy(weights, folder, folders, own_only=subset)
+    assert 0 < found["top1"] < 1
+    if len(folders) <= 5 and subset:
+        assert found["top5"] == 1
+
+
+def test_renamed_classes_need_a_map(weights, photos, tmp_path, capsys) -> None:
+    renamed = {"dog": "dog", "a_fox": "fox", "kitten": "cat"}
+    folder = write_photos(tmp_path / "photos", {f: photos[name] for f, name in renamed.items()})
+    command = ["evaluate", f"--weights={weights}", f"--dataset={folder}"]
+    assert main(command) == 2
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert "'a_fox', 'kitten'" in error and "'cat', 'dog', 'emu', 'fox', 'gnu'" in error
+    assert "--class_map=FILE" in error
+    (tmp_path / "map.txt").write_text("a_fox -> fox\nkitten -> cat\n")
+    found = score(tmp_path / "a.json", weights, folder, f"--class_map={tmp_path / 'map.txt'}")
+    assert found["top1"] == accuracy(weights, folder, renamed)
+    # Nothing behind the arrow leaves a class out.
+    (tmp_path / "map.txt").write_text("a_fox -> fox\nkitten ->\n")
+    found = score(tmp_path / "a.json", weights, folder, f"--class_map={tmp_path / 'map.txt'}")
+    assert found["examples"] == len(photos["dog"]) + len(photos["fox"])
+
+
+def test_a_head_whose_rows_are_permuted_with_its_names(weights, photos, tmp_path) -> None:
+    folder = write_photos(tmp_path / "photos", photos)
+    params = random_params(SMALL)
+    params["head"]["kernel"] *= 0.2
+    order = [3, 1, 4, 0, 2]
+    params["head"] = {k: v[..., order] for k, v in params["head"].items()}
+    write_weights(tmp_path / "p.npz", params, SMALL, class_names=tuple(NAMES[i] for i in order))
+    expected, found = (
+        score(tmp_path / "a.json", path, folder) for path in (weights, tmp_path / "p.npz")
+    )
+    assert found == pytest.approx(expected, rel=1e-5)
+
+
+def test_a_head_without_names(photos, tmp_path, capsys) -> None:
+    path = write_model(tmp_path / "w.npz", names=None)
+    folder = write_photos(tmp_path / "all", photos)
+    numbers = {name: str(i) for i, name in enumerate(NAMES)}
+    assert score(tmp_path / "a.json", path, folder)["top1"] == accuracy(path, folder, numbers)
+    part = write_photos(tmp_path / "part", {"cat": photos["cat"], "emu": photos["emu"]})
+    assert main(["evaluate", f"--weights={path}", f"--dataset={part}"]) == 2
+    assert "2 classes ('cat', 'emu')" in capsys.readouterr().err
+    # Folders may be called by the models' numbers.
+    named = write_photos(tmp_path / "numbers", {"4": photos["gnu"], "2": photos["emu"]})
+    found = score(tmp_path / "a.json", path, named)
+    assert found["top1"] == accuracy(path, named, {"4": "4", "2": "2"})
+
+
+@needs_shared
+@pytest.mark.parametrize(
+    ("folders", "top1"),
+    [
+        # Ids in another order than the model's, and names: the photograph is a tabby to it.
+        (("n02124075", "n02123045"), 0.5),
+        (("Egyptian cat", "tabby", "lynx, catamount"), 1 / 3),
+        (("tiger_cat",), 0.0),
+        (("n02123045-tabby_cat",), 1.0),
+    ],
+)
+def test_real_weights_on_folders_of_imagenets_classes(folders, top1, tmp_path) -> None:
+    for name in folders:
+        (tmp_path / "photos" / name).mkdir(parents=True)
+        (tmp_path / "photos" / name / "cats.png").symlink_to(CATS)
+    found = score(tmp_path / "a.json", DEIT, tmp_path / "photos")
+    assert (found["top1"], found["examples"]) == (pytest.approx(top1), len(folders))
+    # What `predict` says of the same image.
+    output = tmp_path / "p.csv"
+    command = ["predict", f"--weights={DEIT}", f"--images={CATS}", f"--output={output}"]
+    assert main([*command, "--top_k=1"]) == 0
+    (row,) = csv.DictReader(output.read_text().splitlines())
+    label = int(row["class"])
+    same = {imagenet_synsets()[label], *imagenet_names()[label].split(", ")}
+    hits = [name in same or name.split("-")[0] in same for name in folders]
+    assert np.mean(hits) == pytest.approx(top1)
+
+
+# Which examples, and where the scores go.
+
+
+def test_several_weights_and_evaluators_in_one_call(weights, photos, tmp_path, capsys) -> None:
+    folder = write_photos(tmp_path / "photos", photos)
+    other = write_model(tmp_path / "other.npz", seed=1)
+    flags = [f"--weights={weights}", f"--weights={other}", f"--dataset={folder}"]
+    rows = evaluate(tmp_path / "a.json", *flags)
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].split() == ["weights", "evaluation", "data", *rows[0]["scores"]]
+    assert [line.split()[0] for line in lines[1:]] == [str(weights), str(other)]
+    assert [row["weights"] for row in rows] == [str(weights), str(other)]
+    assert rows[0]["scores"] != rows[1]["scores"]
+    for row, path in zip(rows, (weights, other), strict=True):
+        assert row["scores"] == score(tmp_path / "b.json", path, folder)
+    assert main(["evaluate", *flags, f"--output={tmp_path / 'a.csv'}"]) == 0
+    with open(tmp_path / "a.csv", newline="") as file:
+        for read, row in zip(csv.DictReader(file), rows, strict=True):
+            assert read["weights"] == row["weights"]
+            assert {k: float(read[k]) for k in row["scores"]} == row["scores"]
+
+
+def test_which_split_is_scored(weights, photos, tmp_path, capsys) -> None:
+    root = tmp_path / "photos"
+    whole = write_photos(root, photos)
+    assert score(tmp_path / "a.json", weights, whole)["examples"] == 40
+    splits = tmp_path / "splits"
+    write_photos(splits / "train", photos)
+    write_photos(splits / "valid", {"cat": photos["cat"]})
+    assert score(tmp_path / "a.json", weights, splits)["examples"] == len(photos["cat"])
+    write_photos(splits / "val", {"dog": photos["dog"]})
+    assert score(tmp_path / "a.json", weights, splits)["examples"] == len(photos["dog"])
+    write_photos(splits / "test", {"emu": photos["emu"]})
+    assert score(tmp_path / "a.json", weights, splits)["examples"] == len(photos["emu"])
+    found = score(tmp_path / "a.json", weights, splits, "--split=train+val")
+    assert found["examples"] == 40 + len(photos["dog"])
+
+
+def test_batch_and_image_size(weights, photos, tmp_path) -> None:
+    folder = write_photos(tmp_path / "photos", photos)
+    expected = score(tmp_path / "a.json", weights, folder)
+    found = score(tmp_path / "a.json", weights, folder, "--batch_size=3")
+    assert found == pytest.approx(expected, rel=1e-5)
+    larger = score(tmp_path / "a.json", weights, folder, "--image_size=24x32")
+    assert larger["examples"] == 40 and larger["loss"] != expected["loss"]
+
+
+def test_an_unreadable_image_ends_it_or_is_left_out(weights, photos, tmp_path, capsys) -> None:
+    folder = write_photos(tmp_path / "photos", photos)
+    (folder / "cat" / "junk.png").write_bytes(b"junk")
+    command = ["evaluate", f"--weights={weights}", f"--dataset={folder}"]
+    assert main(command) == 2
+    assert "junk.png" in capsys.readouterr().err
+    assert score(tmp_path / "a.json", weights, folder, "--on_error=skip")["examples"] == 40
+
+
+# What is refused.
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        ([], "give --dataset, or --config"),
+        (["--split=test"], "--split=test would be ignored: it needs --dataset"),
+        (["--classes=subset"], "would be ignored: it needs --dataset"),
+        (["--evaluator.classes=subset"], "would be ignored: it needs --dataset"),
+        (["--dataset={photos}", "--evaluator=clasification"], "did you mean 'classification'?"),
+        (["--dataset={photos}", "--evaluator.clases=all"], "did you mean 'classes'?"),
+        (["--dataset={photos}", "--evaluator.every_steps=2"], "no key 'every_steps'"),
+        (["--dataset={photos}", "--evaluator.classes=any"], "evaluator.classes: "),
+        (["--dataset={photos}", "--config.seed=1"], "would be ignored: it needs --config"),
+        (["--dataset={photos}", "--batch_size=0"], "--batch_size=0 must be at least 1"),
+        (["--dataset={photos}", "--output=a.txt"], "--output=a.txt: name a .json or a .csv file"),
+        (["--dataset={photos}", "--split=none"], "none"),
+        (["--dataset={photos}/nowhere"], "does not exist"),
+        (["--dataset=no_such_data_set"], "no_such_data_set"),
+        (["--dataset={photos}", "--weights={headless}"], "no head"),
+        (["--dataset={photos}", "--class_map={photos}/no.txt"], "no.txt"),
+    ],
+)
+def test_mistakes_end_in_one_line(flags, message, weights, photos, tmp_path, capsys) -> None:
+    headless = dataclasses.replace(SMALL, num_classes=0)
+    places = {
+        "photos": write_photos(tmp_path / "photos", {"cat": photos["cat"]}),
+        "headless": write_model(tmp_path / "headless.npz", headless, names=None),
+    }
+    command = ["evaluate", f"--weights={weights}", *(flag.format(**places) for flag in flags)]
+    assert main(command) == 2
+    output, error = capsys.readouterr()
+    assert error.splitlines()[-1].startswith("error: ") and output == ""
+    assert message in error.splitlines()[-1]

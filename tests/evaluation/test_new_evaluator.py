@@ -1,0 +1,168 @@
+"""A new kind of evaluation in one file: the nearest class mean over features, from two sources.
+
+It knows nothing of processes, batches or devices. Training, `evaluate` and a mesh of eight devices
+give what NumPy gives.
+"""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+import jax
+import numpy as np
+import pytest
+
+import vit_jax
+from vit_jax.__main__ import main
+from vit_jax.data.images.transforms import decode
+from vit_jax.data.sources.open import open_source
+from vit_jax.data.sources.records import Source
+from vit_jax.evaluation.config import EvalConfig
+from vit_jax.evaluation.context import EvalContext, Opener
+from vit_jax.evaluation.evaluator import Scores
+from vit_jax.evaluation.opening import open_evaluations
+from vit_jax.inference.passes import Answer, Arrays, Request
+from vit_jax.models.functional import model_params
+from vit_jax.parallel.mesh import MeshConfig, make_mesh
+
+
+@EvalConfig.kinds.register("nearest_mean")
+@dataclass(frozen=True)
+class NearestMeanConfig(EvalConfig):
+    """The share of examples whose features are nearest to the mean of their class."""
+
+    train_split: str = "train"
+    """The examples whose features are averaged."""
+
+    def make(self, opener: Opener) -> "NearestMean":
+        train, test = (opener.source(s, self.dataset) for s in (self.train_split, self.split))
+        return NearestMean(train, test)
+
+
+class NearestMean:
+    score_names = ("top1", "mean_distance")
+    lower_is_better: ClassVar[frozenset[str]] = frozenset({"mean_distance"})
+
+    def __init__(self, train: Source, test: Source):
+        self.requests = {
+            role: Request(source, outputs=("features",), rows=features)
+            for role, source in {"train": train, "test": test}.items()
+        }
+
+    def scores(self, answers: Mapping[str, Answer]) -> Scores:
+        train, test = answers["train"].rows, answers["test"].rows
+        values = nearest_mean(train["x"], train["y"], test["x"], test["y"])
+        return Scores(values, f"nearest mean {values['top1']:.2%}")
+
+
+def features(batch: Arrays) -> Arrays:
+    return {"x": batch["features"], "y": batch["labels"]}
+
+
+def nearest_mean(x: np.ndarray, y: np.ndarray, test_x: np.ndarray, test_y: np.ndarray):
+    means = np.stack([x[y == label].mean(axis=0, dtype=np.float64) for label in np.unique(y)])
+    distances = np.linalg.norm(test_x[:, None] - means, axis=-1)
+    found = distances.argmin(axis=1)
+    return {
+        "top1": float((found == test_y).mean()),
+        "mean_distance": float(distances.min(1).mean()),
+    }
+
+
+TRAIN, TEST = "train[:150]", "test[:70]"
+
+
+def oracle(weights: Path, data_dir: Path) -> dict[str, float]:
+    """The same from the model's own forward pass, one image at a time through `preprocess`."""
+    model = vit_jax.load_model(weights=weights)
+    found = []
+    for split in (TRAIN, TEST):
+        source = open_source("digits", split, data_dir=str(data_dir))
+        records = [source[i] for i in range(len(source))]
+        images = vit_jax.preprocess([decode(record.image) for record in records], model)
+        found += [np.asarray(model(images, capture=("features",))[1]["features"])]
+        found += [np.array([record.label for record in records])]
+    return nearest_mean(*found)
+
+
+@pytest.fixture(scope="module")
+def data_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("data")
+
+
+@pytest.fixture(scope="module")
+def finished(data_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run that evaluates in this way and stops at its best distance."""
+    workdir = tmp_path_factory.mktemp("runs") / "run"
+    changes = {
+        "data.data_dir": data_dir,
+        "data.batch_size": 64,
+        "total_steps": 4,
+        "optimizer.warmup_steps": 1,
+        "model.depth": 1,
+        "evals.means.kind": "nearest_mean",
+        "evals.means.train_split": TRAIN,
+        "evals.means.split": TEST,
+        "evals.means.every_steps": 2,
+        "evals.means.batch_size": 48,
+        "early_stop": {"eval": "means", "metric": "mean_distance"},
+    }
+    flags = [f"--config.{key}={value}" for key, value in changes.items()]
+    config = "--config=configs/quickstart.py"
+    assert main(["train", config, *flags, f"--workdir={workdir}"]) == 0
+    return workdir
+
+
+def test_a_run_scores_what_numpy_scores(finished: Path, data_dir: Path) -> None:
+    expected = oracle(finished / "weights.npz", data_dir)
+    assert 0 < expected["top1"] < 1
+    best = json.loads((finished / "weights.json").read_text())["step"]
+    lines = map(json.loads, (finished / "metrics.jsonl").read_text().splitlines())
+    (found,) = [x for x in lines if x["step"] == best and "means/top1" in x]
+    assert found["means/top1"] == expected["top1"]
+    assert found["means/mean_distance"] == pytest.approx(expected["mean_distance"], rel=1e-5)
+
+
+def test_evaluate_scores_the_same(finished: Path, data_dir: Path, tmp_path: Path) -> None:
+    """Beside another evaluator, which shares the pass over the test images."""
+    output = tmp_path / "scores.json"
+    flags = [f"--split={TEST}", f"--evaluator.train_split={TRAIN}", f"--data_dir={data_dir}"]
+    command = ["evaluate", f"--weights={finished}", "--dataset=digits", f"--output={output}"]
+    assert main([*command, "--evaluator=nearest_mean,classification", *flags]) == 0
+    means, classification = json.loads(output.read_text())
+    assert means["evaluation"] == "nearest_mean"
+    assert means["scores"] == pytest.approx(oracle(finished, data_dir), rel=1e-5)
+    assert classification["scores"]["examples"] == 70
+
+
+def test_eight_devices_score_the_same(finished: Path, data_dir: Path) -> None:
+    """This file's own main: eight simulated devices, batches that are not full."""
+    environment = os.environ | {
+        "XLA_FLAGS": "--xla_force_host_platform_device_count=8",
+        "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
+    }
+    command = [sys.executable, __file__, str(finished), str(data_dir)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout.splitlines()[-1])
+    assert found == pytest.approx(oracle(finished, data_dir), rel=1e-5)
+
+
+def score_on_all_devices(weights: str, data_dir: str) -> dict[str, float]:
+    model = vit_jax.load_model(weights=weights)
+    context = EvalContext(None, dataset="digits", data_dir=data_dir, batch_size=16)
+    evals = {"means": NearestMeanConfig(TEST, train_split=TRAIN)}
+    mesh = make_mesh(MeshConfig())
+    with open_evaluations(evals, model=model.config, mesh=mesh, context=context) as evaluations:
+        ((_, scores),) = evaluations.run(["means"], model_params(model))
+    return scores.values
+
+
+if __name__ == "__main__":
+    assert len(jax.devices()) == 8
+    print(json.dumps(score_on_all_devices(*sys.argv[1:])))

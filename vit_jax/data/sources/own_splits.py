@@ -1,0 +1,48 @@
+"""The splits that a data set has of its own, and which of them is for scoring."""
+
+from vit_jax.data.sources.open import is_folder
+from vit_jax.errors import UserError
+
+# What the examples for scoring are called, the first choice first.
+_FOR_SCORING = ("test", "val", "validation", "valid")
+
+
+def split_to_score(dataset: str, data_dir: str | None = None) -> str:
+    """The split to score a model on where none is named.
+
+    Args:
+      dataset, data_dir: as in `open_source`.
+
+    Returns:
+      `test`; if there is none, `val`, `validation` or `valid`; `all` for a folder without splits.
+
+    Raises:
+      NoDataError: there is no such TFDS data set, or it is not prepared.
+      UserError: the folder does not exist, or has splits but none of these.
+    """
+    splits = own_splits(dataset, data_dir)
+    if not splits:
+        return "all"
+    for name in _FOR_SCORING:
+        if name in splits:
+            return name
+    raise UserError(
+        f"data set {dataset!r} has no split test or val; name one of its splits with --split: "
+        f"{', '.join(splits)}"
+    )
+
+
+def own_splits(dataset: str, data_dir: str | None = None) -> tuple[str, ...]:
+    """The splits of a data set; none for a folder that holds classes only.
+
+    Raises:
+      NoDataError: there is no such TFDS data set, or it is not prepared.
+      UserError: the folder does not exist.
+    """
+    if is_folder(dataset):
+        from vit_jax.data.sources.folder import split_folders
+
+        return split_folders(dataset)
+    from vit_jax.data.sources.tfds import tfds_splits
+
+    return tfds_splits(dataset, data_dir)
