@@ -6,6 +6,7 @@ import json
 import os
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 from PIL import Image
@@ -13,6 +14,8 @@ from PIL import Image
 from tests.small_models import SMALL, random_params
 from vit_jax.__main__ import main
 from vit_jax.models.config import ModelConfig
+from vit_jax.models.functional import apply_model
+from vit_jax.preprocessing import normalize
 from vit_jax.weights.classes import imagenet_names, imagenet_synsets
 from vit_jax.weights.files import write_weights
 
@@ -24,15 +27,28 @@ needs_shared = pytest.mark.skipif(
 )
 
 NAMES = ("cat", "dog", "emu", "fox", "gnu")
-PHOTOS = 6
+COUNT = 40
+
+
+def make_params(model: ModelConfig = SMALL, seed: int = 0):
+    """Random ones, whose head gives each class about as many images as the others."""
+    params = random_params(model, seed)
+    if model.num_classes:
+        images = normalize(np.stack([draw(i) for i in range(COUNT)]), model.preprocessing)
+        kernel = params["head"]["kernel"]
+        logits = np.asarray(jax.jit(apply_model(model))(params, images)) - params["head"]["bias"]
+        spread = logits.std(axis=0)
+        params["head"] = {"kernel": kernel / spread, "bias": -logits.mean(axis=0) / spread}
+    return params
 
 
 def write_model(path: Path, model: ModelConfig = SMALL, names=NAMES, seed: int = 0) -> Path:
-    params = random_params(model, seed)
-    if model.num_classes:
-        params["head"]["kernel"] *= 0.2
-    write_weights(path, params, model, class_names=names)
+    write_weights(path, make_params(model, seed), model, class_names=names)
     return path
+
+
+def draw(seed: int) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 256, (16, 16, 3), np.uint8)
 
 
 @pytest.fixture(scope="module")
@@ -45,8 +61,7 @@ def write_photos(folder: Path, classes: dict[str, list[int]]) -> Path:
     for name, seeds in classes.items():
         (folder / name).mkdir(parents=True)
         for seed in seeds:
-            pixels = np.random.default_rng(seed).integers(0, 256, (16, 16, 3), np.uint8)
-            Image.fromarray(pixels).save(folder / name / f"{seed}.png")
+            Image.fromarray(draw(seed)).save(folder / name / f"{seed}.png")
     return folder
 
 
@@ -54,7 +69,7 @@ def write_photos(folder: Path, classes: dict[str, list[int]]) -> Path:
 def photos(tmp_path_factory: pytest.TempPathFactory, weights: Path) -> dict[str, list[int]]:
     """By class, the numbers of images: most where `predict` sees them, some elsewhere."""
     folder = tmp_path_factory.mktemp("photos")
-    seen = predicted(weights, write_photos(folder, {"x": list(range(40))}))
+    seen = predicted(weights, write_photos(folder, {"x": list(range(COUNT))}))
     classes: dict[str, list[int]] = {name: [] for name in NAMES}
     for seed, names in seen.items():
         right = seed % 4 != 0
@@ -143,8 +158,7 @@ def test_renamed_classes_need_a_map(weights, photos, tmp_path, capsys) -> None:
 
 def test_a_head_whose_rows_are_permuted_with_its_names(weights, photos, tmp_path) -> None:
     folder = write_photos(tmp_path / "photos", photos)
-    params = random_params(SMALL)
-    params["head"]["kernel"] *= 0.2
+    params = make_params()
     order = [3, 1, 4, 0, 2]
     params["head"] = {k: v[..., order] for k, v in params["head"].items()}
     write_weights(tmp_path / "p.npz", params, SMALL, class_names=tuple(NAMES[i] for i in order))
@@ -222,16 +236,25 @@ def test_which_split_is_scored(weights, photos, tmp_path, capsys) -> None:
     root = tmp_path / "photos"
     whole = write_photos(root, photos)
     assert score(tmp_path / "a.json", weights, whole)["examples"] == 40
-    splits = tmp_path / "splits"
-    write_photos(splits / "train", photos)
-    write_photos(splits / "valid", {"cat": photos["cat"]})
-    assert score(tmp_path / "a.json", weights, splits)["examples"] == len(photos["cat"])
-    write_photos(splits / "val", {"dog": photos["dog"]})
-    assert score(tmp_path / "a.json", weights, splits)["examples"] == len(photos["dog"])
-    write_photos(splits / "test", {"emu": photos["emu"]})
-    assert score(tmp_path / "a.json", weights, splits)["examples"] == len(photos["emu"])
-    found = score(tmp_path / "a.json", weights, splits, "--split=train+val")
-    assert found["examples"] == 40 + len(photos["dog"])
+    for scored, others in {
+        "test": ["val", "valid"],
+        "val": ["other"],
+        "valid": [],
+        "": ["x"],
+    }.items():
+        splits = tmp_path / f"splits_{scored}"
+        write_photos(splits / "train", photos)
+        for split in others:
+            write_photos(splits / split, {"cat": photos["cat"]})
+        if scored:
+            write_photos(splits / scored, {"dog": photos["dog"]})
+            found = score(tmp_path / "a.json", weights, splits)
+            assert found["examples"] == len(photos["dog"])
+        else:
+            assert main(["evaluate", f"--weights={weights}", f"--dataset={splits}"]) == 2
+            assert "--split: train, x" in capsys.readouterr().err
+    found = score(tmp_path / "a.json", weights, tmp_path / "splits_val", "--split=train+val")
+    assert found["examples"] == COUNT + len(photos["dog"])
 
 
 def test_batch_and_image_size(weights, photos, tmp_path) -> None:

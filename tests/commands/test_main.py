@@ -113,11 +113,10 @@ def test_a_run_stopped_in_its_evaluations_still_owes_them(
     assert (tmp_path / "run/weights.npz").read_bytes() == (finished / "weights.npz").read_bytes()
 
 
-def test_evaluate_repeats_the_last_evaluation(
-    finished: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert main(["evaluate", f"--weights={finished}"]) == 0
-    scores = json.loads(capsys.readouterr().out.splitlines()[-1])
+def test_evaluate_repeats_the_last_evaluation(finished: Path, tmp_path: Path) -> None:
+    output = tmp_path / "scores.json"
+    assert main(["evaluate", f"--weights={finished}", f"--output={output}"]) == 0
+    scores = json.loads(output.read_text())[-1]["scores"]
     last = [line for line in metrics(finished) if "test/top1" in line][-1]
     assert scores["top1"] == last["test/top1"]
     assert scores["loss"] == pytest.approx(last["test/loss"], rel=1e-6)

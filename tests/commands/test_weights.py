@@ -172,43 +172,47 @@ def test_damaged_weights_leave_no_directory(
 
 
 def test_a_finished_run_is_evaluated_in_any_layout(
-    tuned: Path, data_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tuned: Path, data_dir: Path, tmp_path: Path
 ) -> None:
     target = tmp_path / "w.safetensors"
     assert main(["convert", f"--source={tuned}", f"--target={target}", "--layout=timm"]) == 0
-    capsys.readouterr()
-    assert main(["evaluate", f"--weights={tuned}"]) == 0
-    assert main(["evaluate", f"--weights={target}", *config(data_dir)]) == 0
-    run, file = map(json.loads, capsys.readouterr().out.splitlines())
+    outputs = [tmp_path / "run.json", tmp_path / "file.json"]
+    assert main(["evaluate", f"--weights={tuned}", f"--output={outputs[0]}"]) == 0
+    command = ["evaluate", f"--weights={target}", *config(data_dir), f"--output={outputs[1]}"]
+    assert main(command) == 0
+    (run,), (file,) = (json.loads(output.read_text()) for output in outputs)
     assert (run.pop("weights"), file.pop("weights")) == (str(tuned), str(target))
     assert file == run
-    assert (run["evaluation"], run["examples"]) == ("test", 360)
+    assert (run["evaluation"], run["scores"]["examples"]) == ("test", 360)
     (last,) = [line for line in lines(tuned) if "test/loss" in line]
-    assert run["loss"] == pytest.approx(last["test/loss"], rel=1e-6)
+    assert run["scores"]["loss"] == pytest.approx(last["test/loss"], rel=1e-6)
 
 
 @pytest.mark.parametrize(
-    ("changes", "message"),
+    ("classes", "message"),
     [
-        ({"num_classes": 5}, "head has num_classes=5, the model's 10"),
-        ({"num_classes": 0}, "head has num_classes=0, the model's 10"),
-        ({"representation_size": 4}, "head has representation_size=4, the model's None"),
+        (5, "the model has 5 without names"),
+        (0, "the model has no head"),
     ],
 )
 def test_weights_with_another_head_are_not_evaluated(
-    changes: dict[str, int],
+    classes: int,
     message: str,
     data_dir: Path,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    model = dataclasses.replace(MODEL, **changes)
+    model = dataclasses.replace(MODEL, num_classes=classes)
     path = tmp_path / "w.npz"
     write_weights(path, random_params(model), model)
     assert main(["evaluate", f"--weights={path}", *config(data_dir)]) == 2
     output, error = capsys.readouterr()
-    assert error.startswith(f"error: {path}: ") and message in error
+    assert error.startswith("error: ") and message in error
     assert error.count("\n") == 1 and output == ""
+    # A config may say which head the weights must have.
+    changed = "--config.model.num_classes=10"
+    assert main(["evaluate", f"--weights={path}", *config(data_dir), changed]) == 2
+    assert f"error: {path}: the weights' head has num_classes={classes}" in capsys.readouterr().err
 
 
 def test_a_finished_run_predicts(

@@ -249,7 +249,7 @@ def _evals(
         key = option.removeprefix("--evaluator.").partition("=")[0]
         having = [kind for kind in kinds if key in keys[kind] and key not in _NOT_OPTIONS]
         if not having:
-            known = sorted({*sum(keys.values(), [])} - {*_NOT_OPTIONS})
+            known = sorted({key for kind in kinds for key in keys[kind]} - {*_NOT_OPTIONS})
             raise UserError(
                 f"{option!r}: --evaluator={','.join(kinds)} has no key {key!r}{nearest(key, known)}"
             )

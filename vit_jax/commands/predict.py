@@ -35,6 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--top_k", type=int, default=5, help="classes an image (5)")
     parser.add_argument("--batch_size", type=int, default=32, help="images at a time (32)")
+    parser.add_argument("--workers", type=int, default=0, help="processes that decode (0: threads)")
     parser.add_argument(
         "--image_size", type=image_size, help="pixels, or HEIGHTxWIDTH (that of the weights)"
     )
@@ -62,7 +63,13 @@ def run(arguments: argparse.Namespace, overrides: list[str]) -> None:
     names = model.class_names
     if arguments.class_names is not None:
         names = read_class_names(arguments.class_names, model.config.num_classes or 0)
-    predictions = predict(model, files, top_k=arguments.top_k, batch_size=arguments.batch_size)
+    predictions = predict(
+        model,
+        files,
+        top_k=arguments.top_k,
+        batch_size=arguments.batch_size,
+        workers=arguments.workers,
+    )
     unreadable = 0
     with _writer(arguments.output) as file:
         write = _FORMATS[arguments.output.suffix if arguments.output else None](file, names)

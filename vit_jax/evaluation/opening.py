@@ -19,7 +19,7 @@ from vit_jax.inference.memory import OutOfMemory, ProgramMemory
 from vit_jax.inference.passes import Answer, Pass, Request
 from vit_jax.models.config import ModelConfig
 from vit_jax.models.functional import Params
-from vit_jax.parallel.agreement import gather_texts, together
+from vit_jax.parallel.agreement import gather_texts, on_all_processes
 
 _log = logging.getLogger(__name__)
 
@@ -190,8 +190,10 @@ class Evaluations:
 
 def _score(evaluator: Evaluator, answers: Mapping[str, Answer]) -> Scores:
     """Scores on process 0, told to the others: features are not sent, scores are."""
-    is_first = jax.process_index() == 0
-    scores = together(lambda: evaluator.scores(answers) if is_first else None)
-    texts = gather_texts(json.dumps(scores or ()))
+    scores = None
+    with on_all_processes():
+        if jax.process_index() == 0:
+            scores = evaluator.scores(answers)
+    texts = gather_texts(json.dumps(scores))
     values, line = json.loads(texts[0])
     return Scores(values, line)

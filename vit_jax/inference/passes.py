@@ -76,7 +76,7 @@ class Answer(NamedTuple):
     Attributes:
       sums: totals over all batches, in float64; the same on every process.
       rows: by name, an array with one row for each image that can be read, in record order; on
-        process 0 only, elsewhere empty.
+        process 0 (the first of the mesh's) only, elsewhere empty.
       unreadable: number of images that cannot be read.
     """
 
@@ -135,6 +135,8 @@ class Pass(Generic[K]):
         self._model, self._mesh, self._preprocessing = model, mesh, preprocessing
         self._workers, self._on_error = workers, on_error
         self._may_halve = batch_size is None
+        processes = {device.process_index for device in mesh.devices.flat}
+        self._is_shared, self._is_first = len(processes) > 1, jax.process_index() == min(processes)
         self._splits = math.prod(mesh.shape[axis] for axis in BATCH_AXES)
         wanted = batch_size or IMAGES_PER_DEVICE * self._splits
         # Few examples need no larger batch.
@@ -200,7 +202,7 @@ class Pass(Generic[K]):
                     outputs = self._next(params, names, wait=step == 0)
                 except OutOfMemory:
                     # Other processes may have had room, and are a batch ahead.
-                    if step or jax.process_count() > 1 or not self._halve():
+                    if step or self._is_shared or not self._halve():
                         raise
                     continue
                 if pending is not None:
@@ -293,7 +295,11 @@ class Pass(Generic[K]):
             except OutOfMemory as error:
                 lack = error
             # On all processes or on none: they must take the same batches.
-            if multihost_utils.process_allgather(np.array(lack is not None)).any():
+            if self._is_shared:
+                others = multihost_utils.process_allgather(np.array(lack is not None)).any()
+            else:
+                others = False
+            if lack is not None or others:
                 raise lack or OutOfMemory("another process has too little memory")
         return self._programs[key]
 
@@ -336,7 +342,7 @@ class Pass(Generic[K]):
         weights, sums, rows = outputs
         start = step * self.batch_size
         count = min(self.batch_size, len(self.source) - start)
-        if jax.process_index():
+        if not self._is_first:
             rows = {name: {} for name in rows}
         weights, sums, rows = jax.device_get((weights, sums, rows))
         cut = {name: {k: v[:count] for k, v in arrays.items()} for name, arrays in rows.items()}

@@ -89,7 +89,9 @@ def split_folders(dataset: str) -> tuple[str, ...]:
     Raises:
       UserError: the folder cannot be listed.
     """
-    folders = _subfolders(os.path.abspath(os.path.expanduser(dataset)), Counter())
+    root = os.path.abspath(os.path.expanduser(dataset))
+    _require_folder(root)
+    folders = _subfolders(root, Counter())
     return tuple(folders) if "train" in folders else ()
 
 
@@ -106,11 +108,7 @@ class _Folder(NamedTuple):
 # Listing ImageNet takes seconds on a disk and minutes over a network: do it once for all splits.
 @functools.lru_cache(maxsize=8)
 def _scan(root: str, test_fraction: float | None) -> _Folder:
-    if not os.path.isdir(root):
-        reason = "is a file, not a folder" if os.path.exists(root) else "does not exist"
-        raise UserError(
-            f"data set folder {root} {reason}; name a folder that has one folder for each class"
-        )
+    _require_folder(root)
     ignored: Counter[str] = Counter()
     folders = _subfolders(root, ignored)
     if "train" in folders:
@@ -126,6 +124,14 @@ def _scan(root: str, test_fraction: float | None) -> _Folder:
         counts = ", ".join(f"{count} {what}" for what, count in sorted(ignored.items()))
         _log.warning("%s: ignored %s", root, counts)
     return folder
+
+
+def _require_folder(root: str) -> None:
+    if not os.path.isdir(root):
+        reason = "is a file, not a folder" if os.path.exists(root) else "does not exist"
+        raise UserError(
+            f"data set folder {root} {reason}; name a folder that has one folder for each class"
+        )
 
 
 def _with_splits(root: str, splits: list[str], ignored: Counter[str]) -> _Folder:
@@ -177,7 +183,10 @@ def _without_splits(
         count = _test_count(len(paths), test_fraction)
         splits["test"] += [_File(path, label) for path in drawn[:count]]
         splits["train"] += [_File(path, label) for path in drawn[count:]]
-    return _Folder(tuple(class_names), {split: _shuffled(drawn) for split, drawn in splits.items()})
+    # Without the split that nothing fell into: `all` is what is there.
+    return _Folder(
+        tuple(class_names), {s: _shuffled(drawn) for s, drawn in splits.items() if drawn}
+    )
 
 
 def _test_count(images: int, test_fraction: float) -> int:
