@@ -190,24 +190,28 @@ def _config_job(weights: str, arguments: argparse.Namespace, changes: Sequence[s
     if not config.evals:
         raise UserError("config.evals is empty: give --dataset, or --config.evals.test.split=test")
     model = open_scored(weights, like=config.model, image_size=arguments.image_size)
+    names = model.class_names
+    if names is None and arguments.config is None:
+        names = _names_of_training_data(config, model.config.num_classes or 0)
     rows = config.data.batch_size // config.optimizer.micro_batches
     context = EvalContext.of_run(
         config.data,
-        class_names=model.class_names or _names_of_training_data(config),
+        class_names=names,
         loss=config.loss,
         batch_size=arguments.batch_size or rows,
     )
     return _Job(model, config.evals, context, config.mesh)
 
 
-def _names_of_training_data(config: "TrainConfig") -> tuple[str, ...] | None:
-    """For a head with more outputs than classes, whose names are not beside the weights."""
+def _names_of_training_data(config: "TrainConfig", num_classes: int) -> tuple[str, ...] | None:
+    """The names of a run's classes if its head has more outputs: its weights then have none."""
     from vit_jax.training.setup import open_training
 
     try:
-        return open_training(config.data).class_names
+        names = open_training(config.data).class_names
     except NoDataError:
         return None
+    return names if len(names) < num_classes else None
 
 
 def _flags_job(weights: str, arguments: argparse.Namespace, options: Sequence[str]) -> "_Job":

@@ -6,9 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple, Self
 
 import jax
-import numpy as np
-from jax import Array
-from jax.sharding import Mesh, NamedSharding
+from jax.sharding import Mesh
 
 from vit_jax.evaluation.config import EvalConfig
 from vit_jax.evaluation.context import EvalContext
@@ -16,12 +14,13 @@ from vit_jax.evaluation.evaluator import Scores
 from vit_jax.evaluation.opening import Evaluations, open_evaluations
 from vit_jax.losses import Loss
 from vit_jax.models.config import FOLLOWED, ModelConfig
-from vit_jax.models.functional import Params
+from vit_jax.models.families import parameter_table
+from vit_jax.models.functional import Params, abstract_params
 from vit_jax.parallel.sharding import state_shardings
 from vit_jax.weights.catalogue.names import resolve
 from vit_jax.weights.files import open_weights
 from vit_jax.weights.load import params_for
-from vit_jax.weights.stored import AnyArray
+from vit_jax.weights.placing import place
 
 
 class ScoredModel(NamedTuple):
@@ -113,7 +112,12 @@ class Scorer:
             )
             self._key = key
             check(self._evaluations)
-        params = _place(model.params, mesh)
+        shapes = abstract_params(model.config)
+        shardings = state_shardings(shapes, parameter_table(model.config), mesh)
+        like = jax.tree.map(
+            lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), shapes, shardings
+        )
+        params = place(model.params, like)
         sources = self._evaluations.sources()
         for name, scores in self._evaluations.run(list(evals), params, progress=progress):
             own = [s.name for key, s in sources.items() if key.partition("/")[0] == name]
@@ -130,13 +134,3 @@ class Scorer:
 
     def __exit__(self, *_: object) -> None:
         self.close()
-
-
-def _place(params: Params, mesh: Mesh) -> Params:
-    """Reads stored parameters onto a mesh; each process gives its devices' parts."""
-
-    def read(stored: AnyArray, sharding: NamedSharding) -> Array:
-        array = np.asarray(stored)
-        return jax.make_array_from_callback(array.shape, sharding, lambda index: array[index])
-
-    return jax.tree.map(read, params, state_shardings(params, mesh))

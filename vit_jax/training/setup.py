@@ -5,9 +5,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import jax
-import numpy as np
-from jax import Array
 from jax.sharding import Mesh
 
 from vit_jax.data.batches import Chunks
@@ -33,7 +30,7 @@ from vit_jax.training.program import Program, make_program
 from vit_jax.weights.catalogue.names import resolve
 from vit_jax.weights.files import open_weights
 from vit_jax.weights.load import params_for
-from vit_jax.weights.stored import AnyArray
+from vit_jax.weights.placing import place
 
 
 @dataclass(frozen=True)
@@ -149,22 +146,6 @@ def initial_params(setup: Setup) -> Params | None:
     if stored is None:
         stored, _ = _open_initial(config, config.model)
     return place(stored, setup.program.model_params)
-
-
-def place(stored: Any, like: Any) -> Any:
-    """Reads a tree of arrays onto the mesh; each process gives its devices' parts.
-
-    Args:
-      like: their shapes with shardings.
-    """
-
-    def read(array: AnyArray, spec: jax.ShapeDtypeStruct) -> Array:
-        values = np.asarray(array)
-        return jax.make_array_from_callback(
-            values.shape, spec.sharding, lambda index: values[index]
-        )
-
-    return jax.tree.map(read, stored, like)
 
 
 def make_loader(setup: Setup, start: int) -> Loader:

@@ -128,6 +128,12 @@ def open_source(
     return open_tfds(dataset, split, data_dir, label=label, max_labels=max_labels)
 
 
+def is_registered(dataset: str) -> bool:
+    """Whether `dataset` names a source of a registered kind."""
+    kind, colon, _ = dataset.partition(":")
+    return bool(colon) and kind in _openers
+
+
 def is_folder(dataset: str) -> bool:
     """Whether `dataset` names a folder: it starts with "/", "./", "../" or "~"."""
     return dataset.startswith(("/", "./", "../", "~"))

@@ -1,6 +1,6 @@
 """The splits that a data set has of its own, and which of them is for scoring."""
 
-from vit_jax.data.sources.open import is_folder
+from vit_jax.data.sources.open import is_folder, is_registered
 from vit_jax.errors import UserError
 
 # What the examples for scoring are called, the first choice first.
@@ -15,11 +15,14 @@ def split_to_score(dataset: str, data_dir: str | None = None) -> str:
 
     Returns:
       `test`; if there is none, `val`, `validation` or `valid`; `all` for a folder without splits.
+      `test` for a source of a registered kind, whose splits are not known.
 
     Raises:
       NoDataError: there is no such TFDS data set, or it is not prepared.
       UserError: the folder does not exist, or has splits but none of these.
     """
+    if is_registered(dataset):
+        return _FOR_SCORING[0]
     splits = own_splits(dataset, data_dir)
     if not splits:
         return "all"
