@@ -1,8 +1,30 @@
 """A source of given records, for tests."""
 
 from collections.abc import Iterable, Mapping
+from multiprocessing import shared_memory
+from typing import Any
 
-from vit_jax.data.sources.records import Record
+import numpy as np
+
+from vit_jax.data.batches import Transform
+from vit_jax.data.sources.records import Record, Source
+
+
+def records_of(source: Source) -> list[Record]:
+    """All records of a source in order."""
+    return [source[i] for i in range(len(source))]
+
+
+def label_of(record: Record) -> int:
+    """The label of a record of a source whose records have one label."""
+    assert isinstance(record.label, int)
+    return record.label
+
+
+def labels_of(record: Record) -> tuple[int, ...]:
+    """The labels of a record of a source whose records have any number of labels."""
+    assert isinstance(record.label, tuple)
+    return record.label
 
 
 class Listed:
@@ -28,3 +50,25 @@ class Listed:
 
     def fingerprint(self) -> str:
         return str([(record.name, record.label) for record in self.records.values()])
+
+
+class InNamedMemory:
+    """A transform that travels: where it arrives, names of new shared memory start with `prefix`.
+
+    A test then finds the memory that its own data workers leave behind, whatever else runs. Names are
+    short: `prefix` may have 9 characters.
+    """
+
+    def __init__(self, transform: Transform, prefix: str) -> None:
+        self.transform, self.prefix = transform, prefix
+
+    def __call__(self, data: bytes, rng: np.random.Generator) -> np.ndarray:
+        return self.transform(data, rng)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _arrive, (self.transform, self.prefix)
+
+
+def _arrive(transform: Transform, prefix: str) -> InNamedMemory:
+    shared_memory._SHM_NAME_PREFIX = f"/{prefix}"  # type: ignore[attr-defined]
+    return InNamedMemory(transform, prefix)

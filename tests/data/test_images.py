@@ -4,10 +4,13 @@ import time
 import tracemalloc
 import warnings
 import zlib
+from collections.abc import Callable
 from types import SimpleNamespace
+from typing import Any, Literal
 
 import jax
 import numpy as np
+import numpy.typing as npt
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -16,12 +19,14 @@ from scipy import ndimage
 
 from vit_jax.data.config import AffineConfig, DataConfig
 from vit_jax.data.images.decoding import ImageError, decode
-from vit_jax.data.images.geometry import random_affine, resize, sample_crop
+from vit_jax.data.images.geometry import Box, random_affine, resize, sample_crop
 from vit_jax.data.images.transforms import EvalTransform, make_transform
 from vit_jax.errors import UserError
 from vit_jax.preprocessing import PreprocessingConfig
 
 ORIENTATION = 0x0112
+
+Picture = Image.Image | npt.ArrayLike | None
 
 
 def pixels(height: int, width: int) -> np.ndarray:
@@ -35,7 +40,7 @@ def noise(height: int, width: int) -> np.ndarray:
     return np.random.default_rng(0).integers(0, 256, (height, width, 3), np.uint8)
 
 
-def encode(image: Image.Image | np.ndarray, form: str = "PNG", **options) -> bytes:
+def encode(image: Image.Image | np.ndarray, form: str = "PNG", **options: Any) -> bytes:
     if isinstance(image, np.ndarray):
         image = Image.fromarray(image)
     buffer = io.BytesIO()
@@ -47,10 +52,11 @@ def pillow(data: bytes) -> np.ndarray:
     return np.asarray(Image.open(io.BytesIO(data)).convert("RGB"))
 
 
-def distance(a, b) -> float:
+def distance(a: Picture, b: Picture) -> float:
     """The largest difference of two images, in levels of 0 to 255."""
-    assert np.shape(a) == np.shape(b)
-    return np.abs(np.asarray(a, np.float64) - np.asarray(b, np.float64)).max()
+    one, other = np.asarray(a, np.float64), np.asarray(b, np.float64)
+    assert one.shape == other.shape
+    return float(np.abs(one - other).max())
 
 
 def outcome(data: bytes) -> np.ndarray | None:
@@ -68,19 +74,19 @@ def outcome(data: bytes) -> np.ndarray | None:
 
 
 @pytest.mark.parametrize("form", ["PNG", "BMP", "TIFF", "PPM"])
-def test_lossless_formats_come_back_exact(form):
+def test_lossless_formats_come_back_exact(form: str) -> None:
     for image in (pixels(13, 29), noise(1, 1), noise(1, 40), noise(40, 1)):
         assert distance(decode(encode(image, form)), image) == 0
 
 
 @pytest.mark.parametrize("options", [{}, {"keep_rgb": True}, {"progressive": True}])
-def test_a_fine_jpeg_is_nearly_the_image(options):
+def test_a_fine_jpeg_is_nearly_the_image(options: dict[str, bool]) -> None:
     image = pixels(75, 131)
     found = decode(encode(image, "JPEG", quality=98, subsampling=0, **options))
     assert distance(found, image) <= 5
 
 
-def test_grey_and_cmyk_jpeg():
+def test_grey_and_cmyk_jpeg() -> None:
     image = pixels(40, 50)
     grey = decode(encode(image[..., 0], "JPEG", quality=95))
     assert grey.mode == "RGB"
@@ -90,13 +96,13 @@ def test_grey_and_cmyk_jpeg():
     assert np.abs(np.asarray(decode(cmyk), np.float64) - image).mean() < 3
 
 
-def test_a_jpeg_of_which_libjpeg_only_warns_is_read():
+def test_a_jpeg_of_which_libjpeg_only_warns_is_read() -> None:
     data = encode(pixels(40, 50), "JPEG")
     junk = bytes(range(1, 200))  # As in many of the files of Cats vs. Dogs.
     assert distance(decode(data[:-2] + junk + data[-2:]), decode(data)) == 0
 
 
-def test_png_modes():
+def test_png_modes() -> None:
     image = pixels(20, 30)
     grey = image[..., 0]
     assert distance(decode(encode(grey)), np.stack([grey] * 3, axis=-1)) == 0
@@ -109,7 +115,7 @@ def test_png_modes():
     assert distance(decode(encode(np.dstack([grey, grey]))), np.stack([grey] * 3, axis=-1)) == 0
 
 
-def test_transparent_palettes_are_read_without_a_warning():
+def test_transparent_palettes_are_read_without_a_warning() -> None:
     palette = Image.fromarray(pixels(20, 30)).quantize(256)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -118,22 +124,22 @@ def test_transparent_palettes_are_read_without_a_warning():
 
 
 @pytest.mark.parametrize("form", ["PNG", "TIFF"])
-def test_16_bit_grey_is_scaled(form):
+def test_16_bit_grey_is_scaled(form: str) -> None:
     values = np.array([[0, 257, 32768, 65535, 128, 129]], np.uint16)
     assert np.asarray(decode(encode(values, form)))[0, :, 0].tolist() == [0, 1, 128, 255, 0, 1]
 
 
-def test_32_bit_values_out_of_range_do_not_wrap():
+def test_32_bit_values_out_of_range_do_not_wrap() -> None:
     values = np.array([[-70000, 0, 65535, 65535 * 2]], np.int32)
     assert np.asarray(decode(encode(values, "TIFF")))[0, :, 0].tolist() == [0, 0, 255, 255]
 
 
-def test_the_first_frame_of_an_animation():
+def test_the_first_frame_of_an_animation() -> None:
     frames = [Image.new("RGB", (5, 4), colour) for colour in ("red", "green", "blue")]
     for form in ("GIF", "WEBP", "PNG"):
         options = {"lossless": True} if form == "WEBP" else {}
         data = encode(frames[0], form, save_all=True, append_images=frames[1:], **options)
-        assert Image.open(io.BytesIO(data)).n_frames == 3
+        assert getattr(Image.open(io.BytesIO(data)), "n_frames", None) == 3
         assert distance(decode(data), frames[0]) == 0
 
 
@@ -151,7 +157,7 @@ UPRIGHT = {
 
 
 @pytest.mark.parametrize("orientation", UPRIGHT)
-def test_exif_orientation_is_applied(orientation):
+def test_exif_orientation_is_applied(orientation: int) -> None:
     exif = Image.Exif()
     exif[ORIENTATION] = orientation
     image = pixels(24, 40)
@@ -166,12 +172,12 @@ def test_exif_orientation_is_applied(orientation):
 @pytest.mark.parametrize(
     "exif", [b"", b"garbage", b"II*\0\xff\xff\xff\xff", b"II*\0\x08\0\0\0\xff"]
 )
-def test_broken_exif_does_no_harm(exif):
+def test_broken_exif_does_no_harm(exif: bytes) -> None:
     data = encode(pixels(24, 40), "JPEG", exif=b"Exif\0\0" + exif)
     assert distance(outcome(data), pillow(encode(pixels(24, 40), "JPEG"))) == 0
 
 
-def test_what_is_no_image():
+def test_what_is_no_image() -> None:
     random = np.random.default_rng(0)
     for data in (b"", b"\0", b"not an image", b"\xff\xd8\xff", b"GIF89a", random.bytes(5000)):
         assert outcome(data) is None
@@ -181,7 +187,7 @@ def test_what_is_no_image():
 
 @pytest.mark.parametrize("form", ["JPEG", "PNG"])
 @pytest.mark.parametrize("grey", [False, True])
-def test_truncated_images_are_refused(form, grey):
+def test_truncated_images_are_refused(form: str, grey: bool) -> None:
     image = pixels(24, 40)[..., 0] if grey else pixels(24, 40)
     data = encode(image, form)
     # The last bytes of a PNG are check sums and an end mark: without them no pixel is lost.
@@ -212,7 +218,7 @@ def jpeg_header(width: int, height: int) -> bytes:
 
 
 @pytest.mark.parametrize("header", [png_header, jpeg_header])
-def test_decompression_bombs_are_refused_at_once(header):
+def test_decompression_bombs_are_refused_at_once(header: Callable[[int, int], bytes]) -> None:
     data = header(50_000, 50_000)
     tracemalloc.start()
     began = time.perf_counter()
@@ -241,22 +247,24 @@ EDIT = st.tuples(
 
 @settings(deadline=None, max_examples=300)
 @given(st.sampled_from(VALID), st.lists(EDIT, min_size=1, max_size=6))
-def test_mutated_images_are_read_or_refused(data, edits):
-    data = bytearray(data)
+def test_mutated_images_are_read_or_refused(
+    data: bytes, edits: list[tuple[str, int, bytes]]
+) -> None:
+    mutated = bytearray(data)
     for kind, place, new in edits:
-        place %= len(data)
+        place %= len(mutated)
         if kind == "flip":
-            data[place : place + len(new)] = new[: len(data) - place]
+            mutated[place : place + len(new)] = new[: len(mutated) - place]
         elif kind == "cut":
-            del data[max(place, 1) : place + len(new)]
+            del mutated[max(place, 1) : place + len(new)]
         else:
-            data[place:place] = new
-    outcome(bytes(data))
+            mutated[place:place] = new
+    outcome(bytes(mutated))
 
 
 @settings(deadline=None, max_examples=300)
 @given(st.integers(1, 3000), st.integers(1, 3000), st.integers(0, 2**32 - 1))
-def test_crops_have_the_given_area_and_aspect(height, width, seed):
+def test_crops_have_the_given_area_and_aspect(height: int, width: int, seed: int) -> None:
     left, top, right, bottom = sample_crop(height, width, (0.05, 1.0), np.random.default_rng(seed))
     assert 0 <= left < right <= width and 0 <= top < bottom <= height
     box_height, box_width = bottom - top, right - left
@@ -267,15 +275,15 @@ def test_crops_have_the_given_area_and_aspect(height, width, seed):
     assert 3 / 4 * box_height - 0.5 <= box_width <= 4 / 3 * box_height + 0.5
 
 
-def test_a_crop_is_a_function_of_the_generator():
-    def boxes(seed):
+def test_a_crop_is_a_function_of_the_generator() -> None:
+    def boxes(seed: int) -> list[Box]:
         rng = np.random.default_rng(seed)
         return [sample_crop(480, 640, (0.05, 1.0), rng) for _ in range(5)]
 
     assert boxes(7) == boxes(7) != boxes(8)
 
 
-def test_the_distribution_of_crops():
+def test_the_distribution_of_crops() -> None:
     side, draws = 400, 4000
     rng = np.random.default_rng(0)
     boxes = np.array([sample_crop(side, side, (0.05, 1.0), rng) for _ in range(draws)])
@@ -298,13 +306,13 @@ def test_the_distribution_of_crops():
 
 
 @pytest.mark.parametrize(("height", "width"), [(1, 1), (1, 50), (50, 1), (10, 2000), (2000, 10)])
-def test_of_a_very_long_image_the_crop_is_the_whole(height, width):
+def test_of_a_very_long_image_the_crop_is_the_whole(height: int, width: int) -> None:
     for seed in range(20):
         box = sample_crop(height, width, (0.05, 1.0), np.random.default_rng(seed))
         assert box == (0, 0, width, height)
 
 
-def test_a_narrow_range_of_areas_is_kept():
+def test_a_narrow_range_of_areas_is_kept() -> None:
     rng = np.random.default_rng(0)
     for _ in range(200):
         left, top, right, bottom = sample_crop(300, 300, (0.2, 0.25), rng)
@@ -323,11 +331,14 @@ SIZES = [(40, 60, 24, 24), (40, 60, 91, 77), (33, 20, 48, 17), (7, 9, 64, 5), (5
         ("cubic", PreprocessingConfig(antialias=True, interpolation="bicubic")),
     ],
 )
-def test_resize_is_jax_image_resize(shapes, method, preprocessing):
-    height, width, *size = shapes
+def test_resize_is_jax_image_resize(
+    shapes: tuple[int, int, int, int], method: str, preprocessing: PreprocessingConfig
+) -> None:
+    height, width, *_ = shapes
+    size = shapes[2:]
     # Noise of half the range: Pillow clips what cubic weights overshoot after each axis.
     for image in (pixels(height, width), noise(height, width) // 2 + 64):
-        found = resize(Image.fromarray(image), tuple(size), preprocessing)
+        found = resize(Image.fromarray(image), size, preprocessing)
         exact = jax.image.resize(
             image.astype(np.float32), (*size, 3), method, antialias=preprocessing.antialias
         )
@@ -335,15 +346,17 @@ def test_resize_is_jax_image_resize(shapes, method, preprocessing):
         assert distance(found, np.clip(exact, 0, 255)) <= (2 if method == "cubic" else 1.01)
 
 
-def test_resize_to_its_own_size_is_exact():
+def test_resize_to_its_own_size_is_exact() -> None:
     image = Image.fromarray(noise(9, 14))
     assert distance(resize(image, (9, 14), PreprocessingConfig()), image) == 0
 
 
-def test_squash_is_the_whole_image_resized():
+def test_squash_is_the_whole_image_resized() -> None:
     image = Image.fromarray(pixels(40, 90))
     transform = EvalTransform((32, 48), PreprocessingConfig(antialias=True))
-    assert distance(transform(encode(image)), image.resize((48, 32), Image.BILINEAR)) == 0
+    assert (
+        distance(transform(encode(image)), image.resize((48, 32), Image.Resampling.BILINEAR)) == 0
+    )
 
 
 def torchvision_resize(image: Image.Image, short_side: int) -> np.ndarray:
@@ -353,7 +366,7 @@ def torchvision_resize(image: Image.Image, short_side: int) -> np.ndarray:
         width, height = short_side, int(short_side * height / width)
     else:
         width, height = int(short_side * width / height), short_side
-    return np.asarray(image.resize((width, height), Image.BICUBIC))
+    return np.asarray(image.resize((width, height), Image.Resampling.BICUBIC))
 
 
 def torchvision_crop(image: Image.Image, short_side: int, size: int) -> np.ndarray:
@@ -366,7 +379,9 @@ def torchvision_crop(image: Image.Image, short_side: int, size: int) -> np.ndarr
 
 @pytest.mark.parametrize("shape", [(40, 90), (91, 40), (64, 64), (37, 38), (300, 17), (28, 28)])
 @pytest.mark.parametrize("short_side", [28, 32, 33])
-def test_short_side_is_torchvisions_resize_and_centre_crop(shape, short_side):
+def test_short_side_is_torchvisions_resize_and_centre_crop(
+    shape: tuple[int, int], short_side: int
+) -> None:
     image = Image.fromarray(pixels(*shape))
     preprocessing = PreprocessingConfig(
         resize="short_side", short_side=short_side, interpolation="bicubic", antialias=True
@@ -377,7 +392,9 @@ def test_short_side_is_torchvisions_resize_and_centre_crop(shape, short_side):
 
 @pytest.mark.parametrize("shape", [(40, 90), (91, 40), (200, 30), (48, 72)])
 @pytest.mark.parametrize("size", [(32, 48), (48, 32)])
-def test_short_side_of_an_input_that_is_not_square(shape, size):
+def test_short_side_of_an_input_that_is_not_square(
+    shape: tuple[int, int], size: tuple[int, int]
+) -> None:
     """The centre of the image, enlarged alike in both directions until it covers the input."""
     y, x = np.mgrid[: shape[0], : shape[1]]
     # Values are positions, so that the crop can be read off its own pixels.
@@ -392,22 +409,22 @@ def test_short_side_of_an_input_that_is_not_square(shape, size):
         assert (first + last) / 2 == pytest.approx(0.5, abs=0.04)
 
 
-def test_short_side_enlarges_by_its_ratio_to_the_shorter_input_side():
+def test_short_side_enlarges_by_its_ratio_to_the_shorter_input_side() -> None:
     image = Image.fromarray(pixels(96, 144))
     preprocessing = PreprocessingConfig(resize="short_side", short_side=64, antialias=True)
     found = EvalTransform((32, 48), preprocessing)(encode(image))
-    resized = np.asarray(image.resize((96, 64), Image.BILINEAR))
+    resized = np.asarray(image.resize((96, 64), Image.Resampling.BILINEAR))
     assert distance(found, resized[16:48, 24:72]) == 0
 
 
-def test_training_without_a_crop_is_squash():
+def test_training_without_a_crop_is_squash() -> None:
     data = encode(pixels(40, 90))
     config = DataConfig("./x", crop="none")
     found = make_transform((32, 48), PreprocessingConfig(), config)(data, np.random.default_rng(0))
     assert distance(found, EvalTransform((32, 48), PreprocessingConfig())(data)) == 0
 
 
-def test_training_images_are_crops_by_the_generator():
+def test_training_images_are_crops_by_the_generator() -> None:
     image = pixels(60, 90)
     transform = make_transform((32, 48), PreprocessingConfig(), DataConfig("./x"))
     for seed in range(5):
@@ -425,7 +442,9 @@ def positions(height: int, width: int) -> bytes:
     return encode(image.round().astype(np.uint8))
 
 
-def corners(crop: str, crop_side: int, size: tuple[int, int], data: bytes) -> np.ndarray:
+def corners(
+    crop: Literal["resize", "short_side"], crop_side: int, size: tuple[int, int], data: bytes
+) -> np.ndarray:
     """Left and upper edge of random crops, and their spans, as shares of the image: [300, 4]."""
     preprocessing = PreprocessingConfig(antialias=True)
     config = DataConfig("./x", crop=crop, crop_side=crop_side)
@@ -450,7 +469,9 @@ def corners(crop: str, crop_side: int, size: tuple[int, int], data: bytes) -> np
         ("short_side", (48, 24), (64, 192)),
     ],
 )
-def test_crops_of_the_resized_image_have_its_scale_and_any_place(crop, size, resized):
+def test_crops_of_the_resized_image_have_its_scale_and_any_place(
+    crop: Literal["resize", "short_side"], size: tuple[int, int], resized: tuple[int, int]
+) -> None:
     found = corners(crop, 32, size, positions(100, 300))
     shares = np.array(size) / resized
     # Between the centres of the outermost pixels; half a pixel at the edges, where values repeat.
@@ -463,7 +484,7 @@ def test_crops_of_the_resized_image_have_its_scale_and_any_place(crop, size, res
         assert first.mean() == pytest.approx((1 - share) / 2, abs=0.05)
 
 
-def test_a_crop_that_leaves_no_room_is_the_resized_image():
+def test_a_crop_that_leaves_no_room_is_the_resized_image() -> None:
     image = Image.fromarray(pixels(40, 90))
     config = DataConfig("./x", crop="resize", crop_side=32)
     transform = make_transform((32, 32), PreprocessingConfig(), config)
@@ -471,7 +492,7 @@ def test_a_crop_that_leaves_no_room_is_the_resized_image():
     assert distance(found, resize(image, (32, 32), PreprocessingConfig())) == 0
 
 
-def test_the_short_sides_crop_is_torchvisions_resize_and_a_box_of_it():
+def test_the_short_sides_crop_is_torchvisions_resize_and_a_box_of_it() -> None:
     image = Image.fromarray(pixels(40, 90))
     preprocessing = PreprocessingConfig(interpolation="bicubic", antialias=True)
     config = DataConfig("./x", crop="short_side", crop_side=32)
@@ -485,31 +506,31 @@ def test_the_short_sides_crop_is_torchvisions_resize_and_a_box_of_it():
     assert sum(np.array_equal(found, box) for box in boxes) == 1
 
 
-def highest() -> SimpleNamespace:
+def highest() -> Any:
     """A generator whose every uniform draw is the upper end."""
     return SimpleNamespace(uniform=lambda low, high: high)
 
 
-def test_an_affine_of_nothing_is_the_identity():
+def test_an_affine_of_nothing_is_the_identity() -> None:
     image = Image.fromarray(noise(23, 40))
     assert distance(random_affine(image, np.random.default_rng(0), AffineConfig()), image) == 0
 
 
-def test_a_rotation_by_a_right_angle():
+def test_a_rotation_by_a_right_angle() -> None:
     image = noise(24, 24)
     found = random_affine(Image.fromarray(image), highest(), AffineConfig(rotate=90))
     # A positive angle turns x towards y, which points down: clockwise.
     assert distance(found, np.rot90(image, -1)) <= 1
 
 
-def test_rotation_and_scale_are_scipys_about_the_centre():
+def test_rotation_and_scale_are_scipys_about_the_centre() -> None:
     image = pixels(50, 70)
     found = random_affine(Image.fromarray(image), highest(), AffineConfig(rotate=20, scale=0.3))
     cos, sin = np.cos(np.radians(20)) / 1.3, np.sin(np.radians(20)) / 1.3
     matrix = np.array([[cos, -sin], [sin, cos]])  # rows, columns of the output to the input's
     centre = np.array([24.5, 34.5])
 
-    def transform(plane):
+    def transform(plane: np.ndarray) -> np.ndarray:
         return ndimage.affine_transform(plane, matrix, centre - matrix @ centre, order=1)
 
     # Not the outermost half pixel, where Pillow repeats the edge and SciPy fades to black.
@@ -520,14 +541,14 @@ def test_rotation_and_scale_are_scipys_about_the_centre():
         assert distance(np.asarray(found)[inside, channel], expected[inside]) <= 1.01
 
 
-def test_a_shift_is_a_share_of_the_side_and_fills_with_black():
+def test_a_shift_is_a_share_of_the_side_and_fills_with_black() -> None:
     image = noise(16, 32) // 2 + 100
     found = np.asarray(random_affine(Image.fromarray(image), highest(), AffineConfig(shift=0.25)))
     assert distance(found[4:, 8:], image[:-4, :-8]) <= 1
     assert found[:4].max() == found[:, :8].max() == 0
 
 
-def test_shifts_stay_within_their_bound():
+def test_shifts_stay_within_their_bound() -> None:
     image = np.zeros((41, 41, 3), np.uint8)
     image[20, 20] = 255
     places = []
@@ -558,7 +579,7 @@ def test_shifts_stay_within_their_bound():
         ({"test_fraction": 1.0}, "test_fraction must be between 0 and 1"),
     ],
 )
-def test_data_configs_that_are_refused(options, reason):
+def test_data_configs_that_are_refused(options: dict[str, Any], reason: str) -> None:
     with pytest.raises(UserError, match=reason):
         DataConfig("./x", **options)
 
@@ -566,6 +587,6 @@ def test_data_configs_that_are_refused(options, reason):
 @pytest.mark.parametrize(
     "options", [{"rotate": -1}, {"shift": -0.1}, {"scale": -0.1}, {"scale": 1}]
 )
-def test_affine_configs_that_are_refused(options):
+def test_affine_configs_that_are_refused(options: dict[str, float]) -> None:
     with pytest.raises(UserError, match="none may be negative, and scale must be below 1"):
         AffineConfig(**options)

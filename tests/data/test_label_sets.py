@@ -2,13 +2,16 @@
 
 import io
 import pickle
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import tensorflow_datasets as tfds
 from PIL import Image
 
-from tests.data.listed import Listed
+from tests.data.listed import Listed, records_of
 from tests.small_models import refusal
 from vit_jax.data.batches import Chunks
 from vit_jax.data.config import DataConfig
@@ -16,6 +19,8 @@ from vit_jax.data.preparation.prepare import prepare
 from vit_jax.data.sources.built_in import png
 from vit_jax.data.sources.open import open_source
 from vit_jax.data.sources.records import Record
+
+Examples = Iterator[tuple[int, dict[str, Any]]]
 
 COLOURS = ("red", "green", "blue")
 # By the red of the image, which tells the records apart.
@@ -27,9 +32,9 @@ class LabelSets(tfds.core.GeneratorBasedBuilder):
     """Labels in TFDS's sequences, in one of objects, and in a nested data set."""
 
     VERSION = tfds.core.Version("1.0.0")
-    SUPERVISED_KEYS = ("image", "labels")
+    SUPERVISED_KEYS: tuple[str, str] | None = ("image", "labels")
 
-    def _info(self):
+    def _info(self) -> tfds.core.DatasetInfo:
         colour = tfds.features.ClassLabel(names=COLOURS)
         return tfds.core.DatasetInfo(
             builder=self,
@@ -49,10 +54,10 @@ class LabelSets(tfds.core.GeneratorBasedBuilder):
             supervised_keys=self.SUPERVISED_KEYS,
         )
 
-    def _split_generators(self, dl_manager):
+    def _split_generators(self, dl_manager: object) -> dict[str, Examples]:
         return {"train": self._generate_examples()}
 
-    def _generate_examples(self):
+    def _generate_examples(self) -> Examples:
         for i, labels in LABELS.items():
             objects = [{"label": label, "size": 0.5} for label in labels]
             yield (
@@ -76,17 +81,17 @@ class UnnamedSets(LabelSets):
 
 class OneSet(tfds.core.GeneratorBasedBuilder):
     VERSION = tfds.core.Version("1.0.0")
-    LABELS = (-1,)
+    LABELS: tuple[int, ...] = (-1,)
 
-    def _info(self):
+    def _info(self) -> tfds.core.DatasetInfo:
         colour = tfds.features.ClassLabel(num_classes=20)
         features = {"image": tfds.features.Image(), "right": tfds.features.Sequence(colour)}
         return tfds.core.DatasetInfo(builder=self, features=tfds.features.FeaturesDict(features))
 
-    def _split_generators(self, dl_manager):
+    def _split_generators(self, dl_manager: object) -> dict[str, Examples]:
         return {"train": self._generate_examples()}
 
-    def _generate_examples(self):
+    def _generate_examples(self) -> Examples:
         yield 0, {"image": png(np.zeros((4, 4, 3), np.uint8)), "right": list(self.LABELS)}
 
 
@@ -96,7 +101,7 @@ class ManyLabels(OneSet):
 
 
 @pytest.fixture(scope="module")
-def data_dir(tmp_path_factory) -> str:
+def data_dir(tmp_path_factory: pytest.TempPathFactory) -> str:
     directory = str(tmp_path_factory.mktemp("tfds"))
     for name in ("label_sets", "unnamed_sets", "one_set", "many_labels"):
         prepare(name, directory)
@@ -110,27 +115,29 @@ def number(record: Record) -> int:
 @pytest.mark.parametrize(
     "label", [None, "labels", "objects/label", "nested/label", "nested_labels"]
 )
-def test_labels_are_those_of_each_record_once_and_in_order(data_dir, label):
+def test_labels_are_those_of_each_record_once_and_in_order(
+    data_dir: str, label: str | None
+) -> None:
     source = open_source("label_sets", "train", data_dir=data_dir, label=label)
     assert source.class_names == COLOURS
-    assert {number(record): record.label for record in source} == SETS
+    assert {number(record): record.label for record in records_of(source)} == SETS
     assert source.max_labels == 64
     travelled = pickle.loads(pickle.dumps(source))
-    assert list(travelled) == list(source)
+    assert records_of(travelled) == records_of(source)
 
 
-def test_a_sequence_of_fixed_length(data_dir):
+def test_a_sequence_of_fixed_length(data_dir: str) -> None:
     source = open_source("label_sets", "train", data_dir=data_dir, label="three")
-    assert {record.label for record in source} == {(0, 1, 2)}
+    assert {record.label for record in records_of(source)} == {(0, 1, 2)}
 
 
-def test_classes_without_names_are_counted(data_dir):
+def test_classes_without_names_are_counted(data_dir: str) -> None:
     source = open_source("many_labels", "train", data_dir=data_dir)
     assert source.class_names == tuple(str(i) for i in range(20))
     assert source[0].label == tuple(range(7))
 
 
-def test_what_to_read_must_be_clear(data_dir):
+def test_what_to_read_must_be_clear(data_dir: str) -> None:
     message = refusal(open_source, "unnamed_sets", "train", data_dir=data_dir)
     candidates = "labels, nested/label, nested_labels, objects/label, three"
     assert f"--config.data.label among {candidates}" in message
@@ -139,12 +146,12 @@ def test_what_to_read_must_be_clear(data_dir):
         assert f"has no label {label!r}" in message
 
 
-def test_an_option_that_would_be_ignored_is_refused(tmp_path):
+def test_an_option_that_would_be_ignored_is_refused(tmp_path: Path) -> None:
     (tmp_path / "red").mkdir()
     assert "would be ignored" in refusal(open_source, str(tmp_path), "train", label="labels")
 
 
-def test_labels_that_are_no_class_or_too_many_name_the_record(data_dir):
+def test_labels_that_are_no_class_or_too_many_name_the_record(data_dir: str) -> None:
     message = refusal(open_source, "one_set", "train", data_dir=data_dir)
     assert message.startswith("one_set/train[0]: label -1 is not one of the 20 classes")
     message = refusal(open_source, "many_labels", "train", data_dir=data_dir, max_labels=6)
@@ -161,7 +168,7 @@ def test_labels_that_are_no_class_or_too_many_name_the_record(data_dir):
         ({"subset": 1, "subset_seed": -1}, "subset_seed must be between 0"),
     ],
 )
-def test_mistakes_in_the_config(values, message):
+def test_mistakes_in_the_config(values: dict[str, int], message: str) -> None:
     assert message in refusal(DataConfig, "label_sets", **values)
 
 
@@ -183,7 +190,7 @@ def chunks(records: list[Record]) -> Chunks:
 RECORDS = [Record(bytes([i]), labels, f"set/{i}") for i, labels in SETS.items()]
 
 
-def test_a_batch_pads_with_minus_one():
+def test_a_batch_pads_with_minus_one() -> None:
     first, second = (chunks(RECORDS)[i] for i in range(2))
     assert first["labels"].dtype == np.int32
     assert first["labels"].tolist() == [[2, -1, -1], [-1, -1, -1], [0, 2, -1], [1, 0, 2]]
@@ -192,6 +199,6 @@ def test_a_batch_pads_with_minus_one():
     assert second["weights"].tolist() == [1, 0, 0, 0]
 
 
-def test_rows_without_a_label_count():
+def test_rows_without_a_label_count() -> None:
     batch = chunks(RECORDS)[0]
     assert batch["weights"].tolist() == [1, 1, 1, 1] and batch["errors"] == ()

@@ -1,5 +1,4 @@
 import io
-import operator
 import os
 import shutil
 import signal
@@ -7,15 +6,20 @@ import subprocess
 import sys
 import time
 import traceback
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
+from typing import Literal, Protocol
 
 import jax
 import numpy as np
 import pytest
+from jax.sharding import NamedSharding
 from PIL import Image
 
-from tests.data.listed import Listed
-from vit_jax.data.batches import Chunks
+from tests.data.listed import InNamedMemory, Listed
+from tests.eight_devices import EightDevices
+from tests.programs.loader_on_meshes import check_batches
+from vit_jax.data.batches import Chunks, Transform
 from vit_jax.data.config import DataConfig
 from vit_jax.data.images.transforms import make_transform
 from vit_jax.data.loader import Loader, local_rows
@@ -39,29 +43,53 @@ def png(seed: int) -> bytes:
 
 RECORDS = [Record(png(i), i, f"folder/{i}.png") for i in range(32)]
 BROKEN = [r._replace(image=b"junk") if r.label == 3 else r for r in RECORDS]
+TRANSFORM = make_transform(SIZE, PreprocessingConfig(), DataConfig("./x"))
 INCOMPLETE = {-1 if i == 25 else i: record for i, record in enumerate(RECORDS)}
 
 
 @pytest.fixture(scope="module")
-def sharding():
+def sharding() -> NamedSharding:
     return batch_sharding(make_mesh(MeshConfig(), jax.devices()[:1]))
 
 
+class Opener(Protocol):
+    """Opens a loader of some records that is closed after the test."""
+
+    def __call__(
+        self,
+        source: Iterable[Record] | Mapping[int, Record] = ...,
+        transform: Transform = ...,
+        *,
+        batch_size: int = ...,
+        shuffle: bool = ...,
+        workers: int = ...,
+        start: int = ...,
+        stop: int = ...,
+        on_error: Literal["stop", "skip", "ignore"] = ...,
+    ) -> Loader: ...
+
+
 @pytest.fixture
-def open_loader(sharding):
-    """Opens loaders, and closes them after the test."""
+def open_loader(sharding: NamedSharding) -> Iterator[Opener]:
     opened = []
 
     def open_(
-        source=RECORDS, transform=None, *, batch_size=BATCH, shuffle=False, workers=0, **options
+        source: Iterable[Record] | Mapping[int, Record] = RECORDS,
+        transform: Transform = TRANSFORM,
+        *,
+        batch_size: int = BATCH,
+        shuffle: bool = False,
+        workers: int = 0,
+        start: int = 0,
+        stop: int = 1000,
+        on_error: Literal["stop", "skip", "ignore"] = "stop",
     ) -> Loader:
-        transform = transform or make_transform(SIZE, PreprocessingConfig(), DataConfig("./x"))
-        rows = local_rows(batch_size, sharding)
-        records = Listed(source)
+        rows, records = local_rows(batch_size, sharding), Listed(source)
         chunks = Chunks(records, transform, SIZE, rows, batch_size, seed=5, shuffle=shuffle)
         assert chunks.chunk_rows == 3
-        options = {"start": 0, "stop": 1000, "on_error": "stop"} | options
-        opened.append(Loader(chunks, sharding, workers=workers, **options))
+        opened.append(
+            Loader(chunks, sharding, start=start, stop=stop, workers=workers, on_error=on_error)
+        )
         return opened[-1]
 
     yield open_
@@ -88,8 +116,9 @@ def descendants(pid: int) -> set[int]:
     return found
 
 
-def shared_memory() -> set[str]:
-    return {name for name in os.listdir("/dev/shm") if name.startswith("psm_")}
+def shared_memory(prefix: str) -> set[str]:
+    """What workers have in shared memory whose transform is in `InNamedMemory(_, prefix)`."""
+    return {name for name in os.listdir("/dev/shm") if name.startswith(prefix)}
 
 
 linux = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="reads /proc")
@@ -99,7 +128,7 @@ def arrays(loader: Loader) -> list[dict[str, np.ndarray]]:
     return [{k: np.asarray(v) for k, v in batch.items()} for batch in loader]
 
 
-def assert_same(a: list, b: list) -> None:
+def assert_same(a: list[dict[str, np.ndarray]], b: list[dict[str, np.ndarray]]) -> None:
     assert len(a) == len(b)
     for one, other in zip(a, b, strict=True):
         assert one.keys() == other.keys()
@@ -107,7 +136,7 @@ def assert_same(a: list, b: list) -> None:
             np.testing.assert_array_equal(one[key], other[key])
 
 
-def test_batches_do_not_depend_on_workers_or_the_start(open_loader):
+def test_batches_do_not_depend_on_workers_or_the_start(open_loader: Opener) -> None:
     whole = arrays(open_loader(shuffle=True, stop=7))
     assert len(whole) == 7
     first = whole[0]
@@ -121,21 +150,21 @@ def test_batches_do_not_depend_on_workers_or_the_start(open_loader):
         assert_same(arrays(loader), whole[start:])
 
 
-def test_rows_are_the_steps_of_chunks(open_loader):
+def test_rows_are_the_steps_of_chunks(open_loader: Opener) -> None:
     found = np.concatenate([batch["labels"] for batch in arrays(open_loader(start=1, stop=6))])
     # 32 records fill four batches of ten; then they come again.
     once = [*range(32), *[-1] * 8]
     assert found.tolist() == once[10:] + once[:20]
 
 
-def test_the_end_stays_the_end(open_loader):
+def test_the_end_stays_the_end(open_loader: Opener) -> None:
     loader = open_loader(stop=1)
     assert len(list(loader)) == 1
     assert list(loader) == list(loader) == []
     assert list(open_loader(start=4, stop=4)) == []
 
 
-def test_stop_names_the_file_at_every_call(open_loader):
+def test_stop_names_the_file_at_every_call(open_loader: Opener) -> None:
     loader = open_loader(BROKEN)
     for _ in range(2):
         with pytest.raises(UserError) as caught:
@@ -145,7 +174,7 @@ def test_stop_names_the_file_at_every_call(open_loader):
         assert message.endswith("--config.data.on_error=skip")
 
 
-def test_skip_counts_and_names_them(open_loader, caplog):
+def test_skip_counts_and_names_them(open_loader: Opener, caplog: pytest.LogCaptureFixture) -> None:
     batch = next(open_loader(BROKEN, on_error="skip"))
     weights = np.asarray(batch["weights"])
     assert weights.tolist() == [1, 1, 1, 0, 1, 1, 1, 1, 1, 1]
@@ -154,7 +183,7 @@ def test_skip_counts_and_names_them(open_loader, caplog):
     assert "folder/3.png: cannot read the image (not in a known format)" in named[0]
 
 
-def test_a_fault_in_a_thread_reaches_the_consumer(open_loader):
+def test_a_fault_in_a_thread_reaches_the_consumer(open_loader: Opener) -> None:
     loader = open_loader({0: RECORDS[0], 7: RECORDS[7]})
     with pytest.raises(KeyError) as caught:
         next(loader)
@@ -162,7 +191,7 @@ def test_a_fault_in_a_thread_reaches_the_consumer(open_loader):
 
 
 @linux
-def test_a_fault_in_a_worker_reaches_the_consumer(open_loader):
+def test_a_fault_in_a_worker_reaches_the_consumer(open_loader: Opener) -> None:
     before = descendants(os.getpid())
     loader = open_loader(INCOMPLETE, workers=1)
     next(loader)
@@ -176,10 +205,11 @@ def test_a_fault_in_a_worker_reaches_the_consumer(open_loader):
 
 
 @linux
-def test_closing_in_the_middle_is_quick_and_leaves_nothing(open_loader):
-    before, memory = descendants(os.getpid()), shared_memory()
-    loader = open_loader(workers=2)
+def test_closing_in_the_middle_is_quick_and_leaves_nothing(open_loader: Opener) -> None:
+    before, prefix = descendants(os.getpid()), f"c{os.getpid()}"
+    loader = open_loader(transform=InNamedMemory(TRANSFORM, prefix), workers=2)
     next(loader)
+    assert shared_memory(prefix)
     assert len(descendants(os.getpid()) - before) == 2
     began = time.perf_counter()
     loader.close()
@@ -187,14 +217,14 @@ def test_closing_in_the_middle_is_quick_and_leaves_nothing(open_loader):
     assert descendants(os.getpid()) == before
     # Grain frees what was handed over in a thread of its own.
     deadline = time.perf_counter() + 5
-    while shared_memory() - memory and time.perf_counter() < deadline:
+    while shared_memory(prefix) and time.perf_counter() < deadline:
         time.sleep(0.05)
-    assert not shared_memory() - memory
+    assert not shared_memory(prefix)
     loader.close()
 
 
 @linux
-def test_a_killed_worker_is_an_error_of_the_consumer(open_loader):
+def test_a_killed_worker_is_an_error_of_the_consumer(open_loader: Opener) -> None:
     before = descendants(os.getpid())
     loader = open_loader(workers=1)
     next(loader)
@@ -205,22 +235,18 @@ def test_a_killed_worker_is_an_error_of_the_consumer(open_loader):
             next(loader)
 
 
-def test_workers_keep_off_the_accelerator(open_loader):
-    """A transform that returns the setting as a UserError's text, seen from outside."""
+def test_workers_keep_off_the_accelerator(open_loader: Opener) -> None:
+    def report(data: bytes, rng: np.random.Generator) -> np.ndarray:
+        raise UserError(f"platforms: {jax.config.values['jax_platforms']}")
 
-    class Report:
-        def __reduce__(self):
-            # Unpickled in the worker: the value of JAX's own setting there.
-            return operator.attrgetter("config.jax_platforms"), (jax,)
-
-    loader = open_loader([Record(b"", 0, "x")] * BATCH, Report(), workers=1)
-    # What was unpickled is called as a transform: 'str' object is not callable.
-    with pytest.raises(TypeError, match="'str' object is not callable"):
+    loader = open_loader([Record(b"", 0, "x")] * BATCH, report, workers=1)
+    with pytest.raises(UserError) as caught:
         next(loader)
+    assert str(caught.value) == "platforms: cpu"
 
 
-def test_closing_does_not_wait_for_the_rest_of_a_batch(open_loader):
-    def slow(data, rng):
+def test_closing_does_not_wait_for_the_rest_of_a_batch(open_loader: Opener) -> None:
+    def slow(data: bytes, rng: np.random.Generator) -> np.ndarray:
         time.sleep(0.1)
         return np.zeros((*SIZE, 3), np.uint8)
 
@@ -232,9 +258,9 @@ def test_closing_does_not_wait_for_the_rest_of_a_batch(open_loader):
     assert time.perf_counter() - began < 2
 
 
-def test_waited_is_the_consumers_wait(open_loader):
-    def delayed(seconds):
-        def transform(data, rng):
+def test_waited_is_the_consumers_wait(open_loader: Opener) -> None:
+    def delayed(seconds: float) -> Transform:
+        def transform(data: bytes, rng: np.random.Generator) -> np.ndarray:
             time.sleep(seconds)
             return np.zeros((*SIZE, 3), np.uint8)
 
@@ -253,54 +279,29 @@ def test_waited_is_the_consumers_wait(open_loader):
     assert fast.waited - before < 0.15
 
 
-KILLED = """
-import os, sys
-from tests.data.listed import Listed
-from vit_jax.data.batches import Chunks
-from vit_jax.data.config import DataConfig
-from vit_jax.data.images.transforms import make_transform
-from vit_jax.data.loader import Loader, local_rows
-from vit_jax.data.sources.records import Record
-from vit_jax.parallel.mesh import MeshConfig, make_mesh
-from vit_jax.parallel.sharding import batch_sharding
-from vit_jax.preprocessing import PreprocessingConfig
-
-if __name__ == "__main__":
-    sharding = batch_sharding(make_mesh(MeshConfig()))
-    image = open(sys.argv[1], "rb").read()
-    transform = make_transform((8, 8), PreprocessingConfig(), DataConfig("./x"))
-    rows = local_rows(8, sharding)
-    source = Listed([Record(image, 0, "x")] * 32)
-    chunks = Chunks(source, transform, (8, 8), rows, 8, 0, True)
-    loader = Loader(chunks, sharding, start=0, stop=10**6, workers=2, on_error="stop")
-    next(loader)
-    print("ready", flush=True)
-    while True:
-        next(loader)
-"""
-
-
 @linux
-def test_a_killed_parent_takes_its_workers_along(tmp_path):
+def test_a_killed_parent_takes_its_workers_along(tmp_path: Path) -> None:
+    prefix = f"k{os.getpid()}"
     (tmp_path / "image.png").write_bytes(png(0))
-    (tmp_path / "job.py").write_text(KILLED)
-    memory = shared_memory()
-    command = [sys.executable, "job.py", "image.png"]
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
+    command = [sys.executable, "-m", "tests.programs.loader_forever"]
     with subprocess.Popen(
-        command, cwd=tmp_path, env=environment, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+        [*command, str(tmp_path / "image.png"), prefix],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
     ) as job:
+        assert job.stdout is not None
         assert job.stdout.readline() == b"ready\n"
         workers = descendants(job.pid)
         assert len(workers) == 2
         job.kill()
+    left = set(workers)
     deadline = time.perf_counter() + 15
     while time.perf_counter() < deadline:
-        left = [pid for pid in workers if _is_running(pid)]
-        if not left and not shared_memory() - memory:
+        left = {pid for pid in workers if _is_running(pid)}
+        if not left and not shared_memory(prefix):
             return
         time.sleep(0.1)
-    raise AssertionError(f"still there: processes {left}, {shared_memory() - memory}")
+    raise AssertionError(f"still there: processes {left}, {shared_memory(prefix)}")
 
 
 def _is_running(pid: int) -> bool:
@@ -310,71 +311,13 @@ def _is_running(pid: int) -> bool:
         return False
 
 
-EIGHT_DEVICES = """
-import jax
-import numpy as np
-from jax.sharding import Mesh
-
-from tests.data.listed import Listed
-from vit_jax.data.batches import Chunks
-from vit_jax.data.images.decoding import ImageError
-from vit_jax.data.loader import Loader, local_rows
-from vit_jax.data.sources.records import Record
-from vit_jax.parallel.mesh import MeshConfig, make_mesh
-from vit_jax.parallel.sharding import batch_sharding
-
-assert len(jax.devices()) == 8
-whole = make_mesh(MeshConfig(data=2, fsdp=2, tensor=2))
-assert local_rows(16, batch_sharding(whole)).tolist() == list(range(16))
-
-source = Listed([Record(bytes([i]), i, str(i)) for i in range(20)])
-transform = lambda data, rng: np.full((2, 2, 3), data[0], np.uint8)
-for config in (MeshConfig(), MeshConfig(fsdp=4), MeshConfig(data=2, fsdp=2, tensor=2)):
-    sharding = batch_sharding(make_mesh(config))
-    chunks = Chunks(source, transform, (2, 2), local_rows(16, sharding), 16, 0, False)
-    with Loader(chunks, sharding, start=0, stop=2, workers=0, on_error="stop") as loader:
-        batches = list(loader)
-    for batch in batches:
-        for array in batch.values():
-            assert array.sharding == sharding and len(array.addressable_shards) == 8
-            assert array.addressable_shards[0].data.shape[0] == 16 // (8 // config.tensor)
-    labels = np.concatenate([batch["labels"] for batch in batches])
-    assert labels.tolist() == list(range(20)) + [-1] * 12
-    images = np.concatenate([batch["images"] for batch in batches])
-    assert (images == np.maximum(labels, 0)[:, None, None, None]).all()
+def test_batches_lie_on_the_devices_of_any_mesh(eight_devices: EightDevices) -> None:
+    eight_devices.run(check_batches)
 
 
-class TwoProcesses:
-    '''A sharding as one of two processes sees it, whose devices hold the given slices.'''
-
-    def __init__(self, *slices):
-        self.slices = slices
-
-    def addressable_devices_indices_map(self, shape):
-        return {i: (piece,) for i, piece in enumerate(self.slices)}
-
-
-# Rows need not be contiguous, and several devices may hold the same ones.
-scattered = TwoProcesses(slice(12, 16), slice(0, 4), slice(12, 16), slice(0, 4))
-assert local_rows(16, scattered).tolist() == [0, 1, 2, 3, 12, 13, 14, 15]
-assert local_rows(16, TwoProcesses(slice(None))).tolist() == list(range(16))
-"""
-
-
-def test_on_eight_devices():
-    flags = "--xla_force_host_platform_device_count=8"
-    environment = os.environ | {
-        "XLA_FLAGS": flags,
-        "JAX_PLATFORMS": "cpu",
-        "PYTHONPATH": os.pathsep.join(p for p in sys.path if p),
-    }
-    done = subprocess.run(
-        [sys.executable, "-c", EIGHT_DEVICES], env=environment, capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stderr
-
-
-def test_too_little_shared_memory_is_told_before_any_worker_starts(open_loader, monkeypatch):
+def test_too_little_shared_memory_is_told_before_any_worker_starts(
+    open_loader: Opener, monkeypatch: pytest.MonkeyPatch
+) -> None:
     usage = shutil.disk_usage("/")._replace(free=2**10)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
     with pytest.raises(UserError, match="/dev/shm has 0 MiB free, .*config.data.workers=3 needs"):

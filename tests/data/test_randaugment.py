@@ -2,7 +2,9 @@
 
 import io
 from collections import Counter
+from collections.abc import Mapping
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,7 +12,7 @@ from PIL import Image
 
 from vit_jax.analysis.augreg_levels import AUGREG
 from vit_jax.data.config import DataConfig, RandAugmentConfig
-from vit_jax.data.images.randaugment import FAULTS, OPERATIONS, rand_augment
+from vit_jax.data.images.randaugment import FAULTS, OPERATIONS, Operation, rand_augment
 from vit_jax.data.images.transforms import make_transform
 from vit_jax.errors import UserError
 from vit_jax.preprocessing import PreprocessingConfig
@@ -28,37 +30,43 @@ def picture(height: int = SIDE, width: int = SIDE) -> np.ndarray:
     return (125 + 80 * np.stack(waves, axis=-1) + noise).astype(np.uint8)
 
 
-def fixed(*integers: int) -> SimpleNamespace:
+def fixed(*integers: int) -> Any:
     """A generator whose next integers are these."""
     left = iter(integers)
     return SimpleNamespace(integers=lambda *_: next(left))
 
 
-def apply(name: str, level: float, *integers: int, image=None, operations=OPERATIONS) -> np.ndarray:
-    image = Image.fromarray(picture() if image is None else image)
-    before = image.tobytes()
-    found = operations[name](image, level, fixed(*integers))
-    assert image.tobytes() == before and found.mode == "RGB"
+def apply(
+    name: str,
+    level: float,
+    *integers: int,
+    image: np.ndarray | None = None,
+    operations: Mapping[str, Operation] = OPERATIONS,
+) -> np.ndarray:
+    given = Image.fromarray(picture() if image is None else image)
+    before = given.tobytes()
+    found = operations[name](given, level, fixed(*integers))
+    assert given.tobytes() == before and found.mode == "RGB"
     return np.asarray(found)
 
 
-def blend(background, image, factor):
+def blend(background: np.ndarray, image: np.ndarray, factor: float) -> np.ndarray:
     """Truncates as the original does, after it clips."""
     mixed = background + np.float32(factor) * (np.float32(image) - background)
     return np.clip(mixed, 0, 255).astype(np.uint8)
 
 
-def grey(image):
+def grey(image: np.ndarray) -> np.ndarray:
     """ITU-R 601 luma, rounded."""
     luma = (image @ np.array([0.299, 0.587, 0.114])).round()
     return np.repeat(luma[..., None], 3, axis=-1)
 
 
-def assert_within(found, expected, levels: float):
+def assert_within(found: np.ndarray, expected: np.ndarray, levels: float) -> None:
     assert np.abs(found.astype(int) - expected.astype(int)).max() <= levels
 
 
-def test_the_operations_are_the_originals_in_its_order():
+def test_the_operations_are_the_originals_in_its_order() -> None:
     assert list(OPERATIONS) == [
         *("AutoContrast", "Equalize", "Invert", "Rotate", "Posterize", "Solarize", "Color"),
         *("Contrast", "Brightness", "Sharpness", "ShearX", "ShearY", "TranslateX", "TranslateY"),
@@ -66,7 +74,7 @@ def test_the_operations_are_the_originals_in_its_order():
     ]
 
 
-def test_autocontrast_stretches_each_channel_to_the_whole_range():
+def test_autocontrast_stretches_each_channel_to_the_whole_range() -> None:
     image = picture()
     low, high = image.min(axis=(0, 1)), image.max(axis=(0, 1))
     assert_within(apply("AutoContrast", 1.0), 255 * ((image - low) / (high - low)), 1)
@@ -74,7 +82,7 @@ def test_autocontrast_stretches_each_channel_to_the_whole_range():
     assert_within(apply("AutoContrast", 1.0, image=flat), flat, 0)
 
 
-def test_equalize_maps_each_value_to_its_rank():
+def test_equalize_maps_each_value_to_its_rank() -> None:
     image, found = picture(), apply("Equalize", 1.0)
     for channel in range(3):
         values = image[..., channel]
@@ -88,12 +96,12 @@ def test_equalize_maps_each_value_to_its_rank():
     assert_within(apply("Equalize", 1.0, image=image[:9, :9]), image[:9, :9], 0)
 
 
-def test_invert():
+def test_invert() -> None:
     assert_within(apply("Invert", 1.0), 255 - picture(), 0)
 
 
 @pytest.mark.parametrize("level", LEVELS)
-def test_posterize_keeps_the_highest_bits(level):
+def test_posterize_keeps_the_highest_bits(level: float) -> None:
     # 4 of them at the full mark; of none TensorFlow's shift leaves one.
     bits = {0.0: 1, 0.7: 2, 1.0: 4, 1.5: 6, 2.0: 8}[level]
     for operations in (OPERATIONS, FAULTS):
@@ -101,13 +109,13 @@ def test_posterize_keeps_the_highest_bits(level):
         assert_within(found, picture() >> (8 - bits) << (8 - bits), 0)
 
 
-def test_posterize_above_magnitude_22_keeps_everything():
+def test_posterize_above_magnitude_22_keeps_everything() -> None:
     assert_within(apply("Posterize", 3.0), picture(), 0)
     assert_within(apply("Posterize", 3.0, operations=FAULTS), picture() >> 7 << 7, 0)
 
 
 @pytest.mark.parametrize("level", LEVELS)
-def test_solarize_inverts_from_a_threshold_on(level):
+def test_solarize_inverts_from_a_threshold_on(level: float) -> None:
     image = np.arange(256, dtype=np.uint8).reshape(16, 16, 1).repeat(3, axis=-1)
     threshold = {0.0: 0, 0.7: 179, 1.0: 256, 1.5: 256, 2.0: 256}[level]
     expected = np.where(image < threshold, image, 255 - image)
@@ -119,7 +127,7 @@ def test_solarize_inverts_from_a_threshold_on(level):
 
 
 @pytest.mark.parametrize("level", LEVELS)
-def test_solarize_add_brightens_the_darker_half(level):
+def test_solarize_add_brightens_the_darker_half(level: float) -> None:
     image = picture()
     added = {0.0: 0, 0.7: 77, 1.0: 110, 1.5: 165, 2.0: 220}[level]
     expected = np.where(image < 128, (image.astype(int) + added).clip(0, 255), image)
@@ -131,7 +139,7 @@ FACTORS = {0.0: 0.1, 0.7: 1.36, 1.0: 1.9, 1.5: 2.8, 2.0: 3.7}
 
 
 @pytest.mark.parametrize(("level", "factor"), FACTORS.items())
-def test_enhancements_blend_with_a_lesser_image(level, factor):
+def test_enhancements_blend_with_a_lesser_image(level: float, factor: float) -> None:
     image = picture()
     # One level of rounding in the lesser image, and one in the blend.
     slack = 1 + abs(1 - factor)
@@ -150,7 +158,7 @@ def test_enhancements_blend_with_a_lesser_image(level, factor):
     assert_within(apply("Sharpness", level), blend(smooth, image, factor), slack)
 
 
-def test_contrast_as_reported_and_as_mended():
+def test_contrast_as_reported_and_as_mended() -> None:
     # Of two colours, at factor 1.9: the values in big_vision's issue 109, before and after.
     colours = np.array([(192, 64, 64), (64, 192, 192)], np.uint8)
     image = colours[np.indices((SIDE, SIDE)).sum(axis=0) // 8 % 2]
@@ -162,14 +170,17 @@ def test_contrast_as_reported_and_as_mended():
         assert_within(found[0, 8], expected[1], 0)
 
 
-def assert_moved(found, image, source_y, source_x):
+def assert_moved(
+    found: np.ndarray, image: np.ndarray, source_y: np.ndarray, source_x: np.ndarray
+) -> None:
     """Nearest pixels, or grey from outside; positions count from the first pixel's centre."""
-    sources, inside, decided = [], True, True
+    sources = []
+    inside = decided = np.ones(image.shape[:2], bool)
     for source, side in ((source_y, image.shape[0]), (source_x, image.shape[1])):
         nearest = np.floor(source + 0.5).astype(int)
-        inside &= (nearest >= 0) & (nearest < side)
+        inside = inside & (nearest >= 0) & (nearest < side)
         # Not half way between two pixels, where all depends on rounding.
-        decided &= np.abs(source - nearest) < 0.49
+        decided = decided & (np.abs(source - nearest) < 0.49)
         sources.append(nearest.clip(0, side - 1))
     expected = np.where(inside[..., None], image[tuple(sources)], GREY)
     assert decided.mean() > 0.8
@@ -179,7 +190,7 @@ def assert_moved(found, image, source_y, source_x):
 @pytest.mark.parametrize("sign", [1, -1])
 @pytest.mark.parametrize("level", LEVELS)
 @pytest.mark.parametrize("shape", [(SIDE, SIDE), (32, 48)])
-def test_geometric_operations(shape, level, sign):
+def test_geometric_operations(shape: tuple[int, int], level: float, sign: int) -> None:
     image = picture(*shape)
     (height, width), draw = shape, int(sign > 0)
     y, x = np.mgrid[:height, :width].astype(float)
@@ -204,14 +215,14 @@ def test_geometric_operations(shape, level, sign):
 
 @pytest.mark.parametrize(("level", "half"), [(0.0, 0), (1.0, 40), (1.5, 60), (2.0, 80)])
 @pytest.mark.parametrize("centre", [(100, 120), (0, 223), (223, 3)])
-def test_cutout_is_a_box_about_any_pixel(level, half, centre):
+def test_cutout_is_a_box_about_any_pixel(level: float, half: int, centre: tuple[int, int]) -> None:
     y, x = centre
     expected = picture()
     expected[max(y - half, 0) : y + half, max(x - half, 0) : x + half] = GREY
     assert_within(apply("Cutout", level, y, x), expected, 0)
 
 
-def test_cutout_scales_with_the_image():
+def test_cutout_scales_with_the_image() -> None:
     image = np.zeros((32, 64, 3), np.uint8)
     covered = apply("Cutout", 1.0, 16, 32, image=image)[..., 0] == GREY
     # 40 / 224 of 32 and 64, rounded, on either side.
@@ -219,7 +230,7 @@ def test_cutout_scales_with_the_image():
 
 
 @pytest.mark.parametrize("original_faults", [False, True])
-def test_a_layer_draws_each_operation_alike_and_always_applies_it(original_faults):
+def test_a_layer_draws_each_operation_alike_and_always_applies_it(original_faults: bool) -> None:
     image = Image.fromarray(picture(24, 24))
     operations = OPERATIONS | (FAULTS if original_faults else {})
     names = {}
@@ -236,7 +247,7 @@ def test_a_layer_draws_each_operation_alike_and_always_applies_it(original_fault
     assert max(abs(count - 200) for count in drawn.values()) < 4.5 * 13.7
 
 
-def test_either_direction_is_as_likely():
+def test_either_direction_is_as_likely() -> None:
     image = Image.fromarray(picture(24, 24))
     rng = np.random.default_rng(0)
     for name in ("Rotate", "ShearX", "ShearY", "TranslateX", "TranslateY"):
@@ -246,7 +257,7 @@ def test_either_direction_is_as_likely():
         assert abs(drawn[one] - 200) < 4.5 * 10  # A deviation of 10.
 
 
-def test_layers_follow_each_other():
+def test_layers_follow_each_other() -> None:
     image, config = Image.fromarray(picture(24, 24)), RandAugmentConfig(layers=3, magnitude=15)
     for seed in range(20):
         rng, again = np.random.default_rng(seed), np.random.default_rng(seed)
@@ -256,7 +267,7 @@ def test_layers_follow_each_other():
         assert rand_augment(image, rng, config).tobytes() == expected.tobytes()
 
 
-def test_it_comes_after_the_crop_and_its_draws_after_the_crops():
+def test_it_comes_after_the_crop_and_its_draws_after_the_crops() -> None:
     buffer = io.BytesIO()
     Image.fromarray(picture(60, 90)).save(buffer, "PNG")
     plain = make_transform((32, 48), PreprocessingConfig(), DataConfig("./x"))
@@ -275,7 +286,7 @@ def test_it_comes_after_the_crop_and_its_draws_after_the_crops():
     assert changed > 5
 
 
-def test_augregs_levels_are_the_papers():
+def test_augregs_levels_are_the_papers() -> None:
     # Layers, magnitude, Mixup.
     assert {name: tuple(level) for name, level in AUGREG.items()} == {
         "none": (0, 0, 0.0),
@@ -289,7 +300,7 @@ def test_augregs_levels_are_the_papers():
 
 
 @pytest.mark.parametrize("name", [name for name in AUGREG if name != "none"])
-def test_augregs_levels_are_configs(name):
+def test_augregs_levels_are_configs(name: str) -> None:
     level = AUGREG[name]
     config = RandAugmentConfig(level.layers, level.magnitude)
     DataConfig("./x", randaugment=config, mixup=level.mixup)
@@ -298,11 +309,11 @@ def test_augregs_levels_are_configs(name):
 @pytest.mark.parametrize(
     ("options", "reason"),
     [
-        ({"layers": 0}, "layers must be at least 1, not 0; randaugment=None is off"),
+        ({"layers": 0}, "layers must be at least 1, not 0; randaugment=none"),
         ({"magnitude": -1}, "magnitude must be between 0 and 30, not -1"),
         ({"magnitude": 31}, "magnitude must be between 0 and 30, not 31"),
     ],
 )
-def test_configs_that_are_refused(options, reason):
+def test_configs_that_are_refused(options: dict[str, Any], reason: str) -> None:
     with pytest.raises(UserError, match=reason):
         RandAugmentConfig(**options)

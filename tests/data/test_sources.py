@@ -16,8 +16,8 @@ TRAIN = 1437
 IMAGE = b"not decoded by any source"
 
 
-def ranges(spec):
-    return [tuple(r) for r in split_ranges(spec, LENGTHS, "digits")]
+def ranges(spec: str) -> list[tuple[str, int, int]]:
+    return [(r.split, r.start, r.stop) for r in split_ranges(spec, LENGTHS, "digits")]
 
 
 def make_folder(root: Path, counts: dict[str, int]) -> Path:
@@ -43,13 +43,13 @@ def make_folder(root: Path, counts: dict[str, int]) -> Path:
         ("all", [("train", 0, 1437), ("test", 0, 360)]),
     ],
 )
-def test_specs_resolve_as_tfds_documents(spec, expected):
+def test_specs_resolve_as_tfds_documents(spec: str, expected: list[tuple[str, int, int]]) -> None:
     assert ranges(spec) == expected
 
 
 @settings(deadline=None, max_examples=60)
 @given(st.integers(0, TRAIN), st.integers(0, TRAIN))
-def test_absolute_slices_are_pythons(start, stop):
+def test_absolute_slices_are_pythons(start: int, stop: int) -> None:
     expected = range(TRAIN)[start:stop]
     if len(expected) == 0:
         with pytest.raises(UserError, match="holds no record"):
@@ -60,7 +60,7 @@ def test_absolute_slices_are_pythons(start, stop):
 
 @settings(deadline=None, max_examples=60)
 @given(st.integers(1, 5000), st.integers(1, 99))
-def test_percent_slices_round_to_the_closest_record_and_partition(size, percent):
+def test_percent_slices_round_to_the_closest_record_and_partition(size: int, percent: int) -> None:
     cut = round(percent * size / 100)
     if not 0 < cut < size:
         return
@@ -83,7 +83,7 @@ def test_percent_slices_round_to_the_closest_record_and_partition(size, percent)
         ("train+test[:0]", r"test\[0:0\] holds no record"),
     ],
 )
-def test_bad_specs_are_one_line_that_lists_the_splits(spec, reason):
+def test_bad_specs_are_one_line_that_lists_the_splits(spec: str, reason: str) -> None:
     with pytest.raises(UserError, match=reason) as caught:
         ranges(spec)
     message = str(caught.value)
@@ -91,7 +91,7 @@ def test_bad_specs_are_one_line_that_lists_the_splits(spec, reason):
     assert message.endswith("splits: train (1437), test (360)")
 
 
-def test_locate_walks_the_joined_ranges():
+def test_locate_walks_the_joined_ranges() -> None:
     parts = (SplitRange("train", 10, 13), SplitRange("test", 0, 2))
     assert [locate(parts, i) for i in range(5)] == [
         ("train", 10),
@@ -106,16 +106,18 @@ def test_locate_walks_the_joined_ranges():
 
 
 @pytest.mark.parametrize("dataset", ["/data", "./data", "../data", "~/data", "~user/data"])
-def test_these_are_folders(dataset):
+def test_these_are_folders(dataset: str) -> None:
     assert is_folder(dataset)
 
 
 @pytest.mark.parametrize("dataset", ["cifar10", "imagenet_v2/topimages:3.0.0", "data/flowers"])
-def test_these_are_tfds_names(dataset):
+def test_these_are_tfds_names(dataset: str) -> None:
     assert not is_folder(dataset)
 
 
-def test_a_folder_without_its_prefix_is_pointed_out(tmp_path, monkeypatch):
+def test_a_folder_without_its_prefix_is_pointed_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     make_folder(tmp_path / "flowers" / "small", {"rose": 2})
     make_folder(tmp_path / "my flowers", {"rose": 2})
     monkeypatch.chdir(tmp_path)
@@ -124,7 +126,7 @@ def test_a_folder_without_its_prefix_is_pointed_out(tmp_path, monkeypatch):
             open_source(name, "train")
 
 
-def test_relative_and_home_folders_open(tmp_path, monkeypatch):
+def test_relative_and_home_folders_open(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     make_folder(tmp_path / "flowers", {"rose": 3})
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HOME", str(tmp_path))
@@ -135,7 +137,7 @@ def test_relative_and_home_folders_open(tmp_path, monkeypatch):
         assert os.path.dirname(source[0].name) == expected
 
 
-def test_test_fraction_that_would_be_ignored_is_refused(tmp_path):
+def test_test_fraction_that_would_be_ignored_is_refused(tmp_path: Path) -> None:
     make_folder(tmp_path / "train", {"rose": 2})
     with pytest.raises(UserError, match="test_fraction=0.2 would be ignored"):
         open_source(str(tmp_path), "train", test_fraction=0.2)
@@ -143,7 +145,7 @@ def test_test_fraction_that_would_be_ignored_is_refused(tmp_path):
         open_source("digits", "train", test_fraction=0.2)
 
 
-def test_tensorflow_is_never_imported_and_opening_is_silent(tmp_path):
+def test_tensorflow_is_never_imported_and_opening_is_silent(tmp_path: Path) -> None:
     make_folder(tmp_path / "flowers", {"rose": 3, "tulip": 3})
     program = """
 import sys

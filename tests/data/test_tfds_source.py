@@ -2,7 +2,9 @@ import io
 import multiprocessing
 import pickle
 from collections import Counter
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,11 +12,15 @@ import tensorflow_datasets as tfds
 from PIL import Image
 from sklearn.datasets import load_digits
 
+from tests.data.listed import records_of
 from vit_jax.data.preparation.prepare import prepare
 from vit_jax.data.sources.built_in import prepare_built_in
 from vit_jax.data.sources.digits import Digits
 from vit_jax.data.sources.open import open_source
+from vit_jax.data.sources.records import Record
 from vit_jax.errors import UserError
+
+Examples = Iterator[tuple[int, dict[str, Any]]]
 
 COLOURS = ("red", "green", "blue")
 
@@ -29,9 +35,9 @@ class TwoOfEach(tfds.core.GeneratorBasedBuilder):
     """A mask besides the image, a coarse label besides the label, and text, as in real sets."""
 
     VERSION = tfds.core.Version("1.0.0")
-    SUPERVISED_KEYS = ("image", "label")
+    SUPERVISED_KEYS: tuple[str, str] | None = ("image", "label")
 
-    def _info(self):
+    def _info(self) -> tfds.core.DatasetInfo:
         return tfds.core.DatasetInfo(
             builder=self,
             features=tfds.features.FeaturesDict(
@@ -46,13 +52,13 @@ class TwoOfEach(tfds.core.GeneratorBasedBuilder):
             supervised_keys=self.SUPERVISED_KEYS,
         )
 
-    def _split_generators(self, dl_manager):
+    def _split_generators(self, dl_manager: object) -> dict[str, Examples]:
         return {
             "train": self._generate_examples(range(12)),
             "test": self._generate_examples(range(12, 17)),
         }
 
-    def _generate_examples(self, indices):
+    def _generate_examples(self, indices: Iterable[int]) -> Examples:
         for i in indices:
             yield (
                 i,
@@ -74,7 +80,7 @@ class Ambiguous(TwoOfEach):
 class Unlabelled(TwoOfEach):
     VERSION = tfds.core.Version("1.0.0")
 
-    def _generate_examples(self, indices):
+    def _generate_examples(self, indices: Iterable[int]) -> Examples:
         for key, example in super()._generate_examples(indices):
             yield key, example | {"label": -1}
 
@@ -82,7 +88,7 @@ class Unlabelled(TwoOfEach):
 class NeedsTensorflow(TwoOfEach):
     VERSION = tfds.core.Version("1.0.0")
 
-    def _generate_examples(self, indices):
+    def _generate_examples(self, indices: Iterable[int]) -> Examples:
         raise ModuleNotFoundError("No module named 'tensorflow'", name="tensorflow")
         yield
 
@@ -90,31 +96,31 @@ class NeedsTensorflow(TwoOfEach):
 class Offline(TwoOfEach):
     VERSION = tfds.core.Version("1.0.0")
 
-    def _split_generators(self, dl_manager):
+    def _split_generators(self, dl_manager: object) -> dict[str, Examples]:
         raise ConnectionError("Failed to resolve\n'example.org'")
 
 
 @pytest.fixture(scope="module")
-def data_dir(tmp_path_factory) -> str:
+def data_dir(tmp_path_factory: pytest.TempPathFactory) -> str:
     return str(tmp_path_factory.mktemp("tfds"))
 
 
 @pytest.fixture(scope="module")
-def two_of_each(data_dir) -> str:
+def two_of_each(data_dir: str) -> str:
     assert prepare("two_of_each", data_dir) == f"{data_dir}/two_of_each/1.0.0"
     return data_dir
 
 
-def pixels(record) -> np.ndarray:
+def pixels(record: Record) -> np.ndarray:
     return np.asarray(Image.open(io.BytesIO(record.image)))
 
 
-def test_digits_are_those_of_scikit_learn(data_dir):
+def test_digits_are_those_of_scikit_learn(data_dir: str) -> None:
     train = open_source("digits", "train", data_dir=data_dir)
     test = open_source("digits", "test", data_dir=data_dir)
     assert (len(train), len(test)) == (1437, 360)
     assert train.class_names == tuple("0123456789")
-    records = [*train, *test]
+    records = records_of(train) + records_of(test)
     assert all(record.image.startswith(b"\x89PNG") for record in records)
     digits = load_digits()
     scaled = np.rint(digits.images * 255 / 16).astype(np.uint8)
@@ -124,13 +130,15 @@ def test_digits_are_those_of_scikit_learn(data_dir):
     )
 
 
-def test_digits_are_split_by_class(data_dir):
-    test = Counter(record.label for record in open_source("digits", "test", data_dir=data_dir))
+def test_digits_are_split_by_class(data_dir: str) -> None:
+    test = Counter(
+        record.label for record in records_of(open_source("digits", "test", data_dir=data_dir))
+    )
     for label, total in Counter(load_digits().target.tolist()).items():
         assert abs(test[label] - total * 360 / 1797) < 1
 
 
-def test_digits_slices_and_names(data_dir):
+def test_digits_slices_and_names(data_dir: str) -> None:
     source = open_source("digits:1.0.0", "train[:98%]+test[10:20]", data_dir=data_dir)
     assert source.name == "digits:1.0.0/train[:98%]+test[10:20]"
     assert len(source) == 1408 + 10  # 98% of 1437 is 1408.26
@@ -140,17 +148,21 @@ def test_digits_slices_and_names(data_dir):
     assert source[1408][:2] == test[10][:2]
 
 
-def test_digits_go_to_tfds_default_directory(tmp_path, monkeypatch):
+def test_digits_go_to_tfds_default_directory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(tfds.core.constants, "DATA_DIR", str(tmp_path))
     assert len(open_source("digits", "test")) == 360
     assert (tmp_path / "digits" / "1.0.0" / "dataset_info.json").exists()
 
 
-def test_a_process_that_loses_the_race_takes_the_winners_digits(data_dir, tmp_path, monkeypatch):
+def test_a_process_that_loses_the_race_takes_the_winners_digits(
+    data_dir: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     winner, loser = Digits(data_dir=str(tmp_path)), Digits(data_dir=str(tmp_path))
     generate = loser._generate_examples
 
-    def generate_after_the_winner(*arguments):
+    def generate_after_the_winner(*arguments: Any) -> Examples:
         prepare_built_in(winner)
         yield from generate(*arguments)
 
@@ -160,59 +172,55 @@ def test_a_process_that_loses_the_race_takes_the_winners_digits(data_dir, tmp_pa
     assert [path.name for path in (tmp_path / "digits").iterdir()] == ["1.0.0"]
 
 
-def test_digits_that_cannot_be_written(tmp_path):
+def test_digits_that_cannot_be_written(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(UserError, match="cannot write data set 'digits' to .*file/digits/1.0.0"):
         open_source("digits", "train", data_dir=str(tmp_path / "file"))
 
 
-def test_the_supervised_features_are_read(two_of_each):
+def test_the_supervised_features_are_read(two_of_each: str) -> None:
     source = open_source("two_of_each", "train", data_dir=two_of_each)
     assert source.class_names == COLOURS
-    assert sorted(source)[0].image == png(0)
-    assert {(record.image, record.label) for record in source} == {
+    assert sorted(records_of(source))[0].image == png(0)
+    assert {(record.image, record.label) for record in records_of(source)} == {
         (png(i), i % 3) for i in range(12)
     }
 
 
-def test_indices_outside_raise_index_error(two_of_each):
+def test_indices_outside_raise_index_error(two_of_each: str) -> None:
     source = open_source("two_of_each", "test", data_dir=two_of_each)
     for outside in (-1, 5):
         with pytest.raises(IndexError):
             source[outside]
 
 
-def test_hidden_labels_are_a_mistake(tmp_path):
+def test_hidden_labels_are_a_mistake(tmp_path: Path) -> None:
     prepare("unlabelled", str(tmp_path))
     with pytest.raises(UserError, match=r"unlabelled/test\[0\]: label -1 is not one of the 3"):
         open_source("unlabelled", "test", data_dir=str(tmp_path))
 
 
-def test_ambiguous_features_are_listed(tmp_path):
+def test_ambiguous_features_are_listed(tmp_path: Path) -> None:
     prepare("ambiguous", str(tmp_path))
     with pytest.raises(UserError, match=r"one Image and one ClassLabel .*a_mask \(Image\)"):
         open_source("ambiguous", "train", data_dir=str(tmp_path))
 
 
-def read_all(source):
-    return list(source)
-
-
-def test_a_source_travels_to_a_spawned_process(two_of_each):
+def test_a_source_travels_to_a_spawned_process(two_of_each: str) -> None:
     source = open_source("two_of_each", "train[3:]+test", data_dir=two_of_each)
-    records = list(source)  # opens the files, which must not travel
+    records = records_of(source)  # opens the files, which must not travel
     assert len(pickle.dumps(source)) < 1000
-    assert list(pickle.loads(pickle.dumps(source))) == records
+    assert records_of(pickle.loads(pickle.dumps(source))) == records
     with multiprocessing.get_context("spawn").Pool(1) as pool:
-        assert pool.apply(read_all, (source,)) == records
+        assert pool.apply(records_of, (source,)) == records
 
 
-def test_prepare_twice_does_nothing(two_of_each, monkeypatch):
+def test_prepare_twice_does_nothing(two_of_each: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(TwoOfEach, "_split_generators", None)
     assert prepare("two_of_each", two_of_each) == f"{two_of_each}/two_of_each/1.0.0"
 
 
-def test_unprepared_names_the_command(tmp_path):
+def test_unprepared_names_the_command(tmp_path: Path) -> None:
     with pytest.raises(UserError) as caught:
         open_source("cifar10", "train", data_dir=str(tmp_path))
     assert str(caught.value) == (
@@ -230,14 +238,14 @@ def test_unprepared_names_the_command(tmp_path):
         ("no such", "Parsing builder name string no such failed"),
     ],
 )
-def test_unknown_names_are_one_line(name, reason, tmp_path):
+def test_unknown_names_are_one_line(name: str, reason: str, tmp_path: Path) -> None:
     for use in (prepare, lambda n, d: open_source(n, "train", data_dir=d)):
         with pytest.raises(UserError, match=reason) as caught:
             use(name, str(tmp_path))
         assert "\n" not in str(caught.value)
 
 
-def test_another_file_format_is_refused(tmp_path):
+def test_another_file_format_is_refused(tmp_path: Path) -> None:
     # Writing TFRecord takes TensorFlow, so the description alone says that it was done.
     info = Path(prepare("two_of_each", str(tmp_path)), "dataset_info.json")
     info.write_text(info.read_text().replace("array_record", "tfrecord"))
@@ -246,11 +254,11 @@ def test_another_file_format_is_refused(tmp_path):
             use("two_of_each", str(tmp_path))
 
 
-def test_tensorflow_that_is_missing_is_named(tmp_path):
+def test_tensorflow_that_is_missing_is_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"pip install 'vit_jax\[prepare\]'"):
         prepare("needs_tensorflow", str(tmp_path))
 
 
-def test_no_network_is_one_line(tmp_path):
+def test_no_network_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="Failed to resolve 'example.org'; check the network"):
         prepare("offline", str(tmp_path))

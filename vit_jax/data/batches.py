@@ -9,7 +9,8 @@ import numpy as np
 from numpy.random import Generator
 
 from vit_jax.data.images.decoding import ImageError
-from vit_jax.data.sources.records import Source
+from vit_jax.data.sources.records import Record, Source
+from vit_jax.errors import UserError
 
 # Makes uint8 [height, width, 3] from encoded bytes.
 Transform = Callable[[bytes, Generator], np.ndarray]
@@ -101,6 +102,9 @@ class Chunks:
         Returns:
           The arrays of `batch_spec`, of this chunk's rows, and `errors`: one line for each image
           that cannot be read. Its row keeps its label and has weight 0.
+
+        Raises:
+          UserError: a label does not fit the source's `class_names` or `max_labels`.
         """
         step, chunk = divmod(index, self.chunks_per_batch)
         if not self.shuffle:
@@ -118,10 +122,7 @@ class Chunks:
             if not self.shuffle and position >= len(self.source):
                 continue
             record = self.source[order[position]]
-            if isinstance(record.label, tuple):
-                arrays["labels"][i, : len(record.label)] = record.label
-            else:
-                arrays["labels"][i] = record.label
+            _put_label(arrays["labels"][i : i + 1], record, self.source)
             try:
                 rng = np.random.default_rng((self.seed, step, int(row)))
                 arrays["images"][i] = self.transform(record.image, rng)
@@ -134,3 +135,19 @@ class Chunks:
         positions = grain.MapDataset.range(len(self.source))
         # An index permutation shuffles: nothing is stored, and any position is found at once.
         return positions.seed(self.seed).shuffle().repeat() if self.shuffle else positions
+
+
+def _put_label(row: np.ndarray, record: Record, source: Source) -> None:
+    """Writes a record's label or labels into its row: int32 [1] or [1, max_labels]."""
+    labels = record.label if isinstance(record.label, tuple) else (record.label,)
+    if len(labels) > row.size:
+        raise UserError(
+            f"{record.name} has {len(labels)} labels; {source.name} allows {row.size} at most"
+        )
+    # -1 is no label, and a source may have no class names.
+    if source.class_names and not all(-1 <= label < len(source.class_names) for label in labels):
+        raise UserError(
+            f"{record.name}: label {max(labels, key=abs)} is not one of the "
+            f"{len(source.class_names)} classes of {source.name}"
+        )
+    row.reshape(-1)[: len(labels)] = labels

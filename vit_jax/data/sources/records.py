@@ -27,15 +27,23 @@ class Record(NamedTuple):
 class Source(Protocol):
     """A fixed sequence of records with random access. Data workers get a pickled copy.
 
-    Attributes:
-      name: names the source in messages, such as "cifar10/train[:98%]".
-      class_names: in the order of the labels.
-      max_labels: None if each record has one label; otherwise the most that a record may have.
+    `name`, `class_names` and `max_labels` are attributes or properties.
     """
 
-    name: str
-    class_names: tuple[str, ...]
-    max_labels: int | None
+    @property
+    def name(self) -> str:
+        """Names the source in messages, such as "cifar10/train[:98%]"."""
+        ...
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """The classes in the order of the labels; () if the records have no labels."""
+        ...
+
+    @property
+    def max_labels(self) -> int | None:
+        """None if each record has one label; otherwise the most labels that a record may have."""
+        ...
 
     def __len__(self) -> int: ...
 
