@@ -55,8 +55,8 @@ class Listed:
 class InNamedMemory:
     """A transform that travels: where it arrives, names of new shared memory start with `prefix`.
 
-    A test then finds the memory that its own data workers leave behind, whatever else runs. Names are
-    short: `prefix` may have 9 characters.
+    A test then finds the memory that its own data workers leave behind, whatever else runs.
+    `prefix` may have 9 characters.
     """
 
     def __init__(self, transform: Transform, prefix: str) -> None:
