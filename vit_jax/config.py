@@ -1,6 +1,6 @@
-"""Config files: Python that makes a config, run with its argument and with overrides applied.
+"""Config files: Python that makes a config, run with its argument and then overridden.
 
-`parse_argument` serves config files that take an argument, as in `--config=FILE:ARGUMENT`.
+Config files that take an argument, as in `--config=FILE:ARGUMENT`, read it with `parse_argument`.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from vit_jax.errors import UserError
-from vit_jax.spelling import nearest
+from vit_jax.spelling import near, nearest
 
 _NAMED_VALUES = {"true": True, "false": False, "none": None, "null": None}
 _module_count = itertools.count()
@@ -35,13 +35,14 @@ def load_config(spec: str, overrides: Sequence[str] = ()) -> dict[str, Any]:
       spec: `FILE.py` or `FILE.py:ARGUMENT`. A file in the current directory comes first, then,
           for `configs/…`, the installed one. Its `get_config` is called with the argument, if
           there is one, and returns an `ml_collections.ConfigDict` or a dict.
-      overrides: such as `--config.optimizer.lr=0.01`. The value is a Python literal, `true`,
-          `false`, `none` or `null` in any case, or else a bare string. Field references of the
-          config follow the fields they refer to.
+      overrides: such as `--config.optimizer.lr=0.01`. The value is a Python literal, or `true`,
+          `false`, `none` or `null` in any case; otherwise it is text. `none` in place of a section
+          switches it off, as in `--config.evals.val=none`. Field references of the config follow
+          the fields they refer to.
 
     Raises:
-      UserError: for a missing file, a wrong argument or override, and for any exception in the
-          file, with its line.
+      UserError: a missing file, a wrong argument or override, or any exception in the file, with
+          its line.
     """
     match = re.fullmatch(r"(.*?\.py)(?::(.*))?", spec, re.DOTALL)
     if match is None:
@@ -54,12 +55,12 @@ def apply_overrides(config: Any, overrides: Sequence[str]) -> dict[str, Any]:
     """Changes a config (a dict or ConfigDict, in place) and returns it as a plain nested dict.
 
     Raises:
-      UserError: for an override that is not `--config.SECTION.KEY=VALUE`, or cannot be applied.
+      UserError: an override is not `--config.SECTION.KEY=VALUE`, or cannot be applied.
     """
     for override in overrides:
         try:
             _override(config, override)
-        except Exception as error:  # the form is wrong, or a field reference cannot follow
+        except Exception as error:  # wrong form, or a field reference that cannot follow
             raise UserError(f"override {override!r}: {error}") from error
     return _plain(config, "config")
 
@@ -72,14 +73,14 @@ def parse_argument(
     Args:
       text: comma-separated values in the order of the fields, or `name=value`.
       *fields: names of the values.
-      **defaults: values of the fields that may be absent; a name that is not among `fields`
+      **defaults: values of the fields that may be missing; a name that is not among `fields`
           adds a field after them.
 
     Returns:
-      An object with one attribute a field; those found in `text` are strings.
+      An object with one attribute for each field; those found in `text` are strings.
 
     Raises:
-      UserError: if a field without default is absent, or a value is unknown or given twice.
+      UserError: a field without default is missing, or a value is unknown or given twice.
     """
     names = list(dict.fromkeys([*fields, *defaults]))
     usage = ",".join(f"[{n.upper()}]" if n in defaults else n.upper() for n in names)
@@ -107,7 +108,7 @@ def parse_argument(
 
 
 class _SourceLoader(importlib.machinery.SourceFileLoader):
-    """Compiles the source anew each time: a config leaves no bytecode beside it."""
+    """Compiles the source every time, so that a config leaves no bytecode beside it."""
 
     def get_code(self, fullname: str) -> types.CodeType:
         return self.source_to_code(self.get_data(self.path), self.path)
@@ -176,14 +177,14 @@ def _argument_message(name: str, argument: str | None) -> str:
 
 
 def _line(error: Exception, file: Path) -> int | None:
-    """The line of the config file in which `error` arose, if it did."""
+    """The line of the config file that raised the error, if it did."""
     if isinstance(error, SyntaxError) and error.filename == str(file):
         return error.lineno
     frames = [(f.f_code.co_filename, line) for f, line in traceback.walk_tb(error.__traceback__)]
     return next((line for filename, line in reversed(frames) if filename == str(file)), None)
 
 
-# Its values.
+# Overrides and values.
 
 
 def _override(config: Any, override: str) -> None:
@@ -200,7 +201,19 @@ def _override(config: Any, override: str) -> None:
         if not _is_section(section):
             name = ".".join(parts[:depth])
             raise UserError(f"{name} is {section!r}, not a section")
-    _set(section, parts[-1], _read_value(text))
+    value = _read_value(text)
+    if value is None:
+        _check_switched_off(section, parts[-1])
+    _set(section, parts[-1], value)
+
+
+def _check_switched_off(section: Any, name: str) -> None:
+    """Refuses to switch off a section that does not exist, beside one of nearly that name."""
+    sections = [key for key in section if _is_section(section[key])]
+    if name in section or len(sections) < len(section):
+        return
+    if (meant := near(name, sections)) is not None:
+        raise UserError(f"no section {name!r}; did you mean {meant!r}?")
 
 
 def _set(section: Any, key: str, value: Any) -> None:
@@ -208,7 +221,7 @@ def _set(section: Any, key: str, value: Any) -> None:
         section[key] = value
     else:  # the schema checks names and types later, and its messages are better
         with section.unlocked(), section.ignore_type():
-            section[key] = None  # else ConfigDict casts to the old value's type: True to 1.0
+            section[key] = None  # otherwise ConfigDict casts to the old type: True to 1.0
             section[key] = value
 
 

@@ -7,6 +7,7 @@ that comes in kinds (see `kinds.Kinds`) is built as the dataclass that its key `
 from __future__ import annotations
 
 import ast
+import contextlib
 import dataclasses
 import inspect
 import itertools
@@ -15,26 +16,39 @@ import numbers
 import textwrap
 import types
 from collections.abc import Mapping
-from typing import Any, Literal, TypeGuard, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from vit_jax.errors import UserError
+from vit_jax.hints import (
+    SCALARS,
+    expectation,
+    fields_of,
+    is_section,
+    is_size,
+    kind_of,
+    kinds_of,
+    read_size,
+    shown_value,
+    wrong_type,
+)
 from vit_jax.kinds import Kinds
 from vit_jax.spelling import near, nearest
 
 T = TypeVar("T")
-
-_WORDS = {bool: "bool", int: "integer", float: "number", str: "string", type(None): "None"}
 
 
 def build(section: type[T], values: Mapping[str, Any], where: str = "config") -> T:
     """Makes the dataclass `section`, nested dataclasses included, from a nested mapping.
 
     Fields may be scalars, `None`, `Literal`, unions, tuples (lists are accepted), dataclasses, base
-    classes with `kinds`, and dicts from names to any of these. An integer is accepted as a float,
-    and an integral float such as 1e3 as an integer; a bool is neither. Floats must be finite.
-    `None` is "none" where a `Literal` has the word and `None` itself is not allowed. In a dict of
-    sections a name with the value None is switched off: the entry is dropped. None for the whole
-    dict drops all entries.
+    classes with `kinds`, and dicts from names to any of these.
+
+    - An integer is accepted as a float, and an integral float such as 1e3 as an integer; a bool is
+      neither. Floats must be finite.
+    - A tuple of two integers may be the text HEIGHTxWIDTH, such as "384x512".
+    - `None` is "none" where a `Literal` has the word and `None` itself is not allowed.
+    - In a dict of sections an entry that is None is switched off, and dropped. None in place of the
+      dict drops all entries.
 
     Args:
       section: a dataclass, or a base class with `kinds`.
@@ -67,8 +81,8 @@ def to_dict(section: Any) -> dict[str, Any]:
 
     def plain(value: Any) -> Any:
         if dataclasses.is_dataclass(value):
-            kind = _kind_of(type(value))
-            fields = {f.name: plain(getattr(value, f.name)) for f in _fields(type(value))}
+            kind = kind_of(type(value))
+            fields = {f.name: plain(getattr(value, f.name)) for f in fields_of(type(value))}
             return fields if kind is None else {"kind": kind} | fields
         if isinstance(value, Mapping):
             return {key: plain(item) for key, item in value.items()}
@@ -88,7 +102,7 @@ def difference(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "")
         if isinstance(before, Mapping) and isinstance(after, Mapping):
             lines += difference(before, after, f"{name}.")
         elif before != after or (key in old) != (key in new):
-            shown = [repr(d[key]) if key in d else "(absent)" for d in (old, new)]
+            shown = [shown_value(d[key]) if key in d else "(absent)" for d in (old, new)]
             lines.append(f"{name}: {shown[0]} -> {shown[1]}")
     return lines
 
@@ -102,7 +116,7 @@ def field_docs(section: type) -> dict[str, str]:
     docs: dict[str, str] = {}
     for cls in reversed(section.__mro__):
         docs |= _docs_in_body(cls)
-    return {field.name: docs[field.name] for field in _fields(section) if field.name in docs}
+    return {field.name: docs[field.name] for field in fields_of(section) if field.name in docs}
 
 
 def _docs_in_body(cls: type) -> dict[str, str]:
@@ -127,14 +141,14 @@ def _docs_in_body(cls: type) -> dict[str, str]:
 
 def _build(section: type[T], values: Any, where: str, places: dict[str, str]) -> T:
     if not isinstance(values, Mapping):
-        raise _wrong_type(section, values, where)
-    if (kinds := _kinds_of(section)) is not None:
+        raise wrong_type(section, values, where)
+    if (kinds := kinds_of(section)) is not None:
         section, values = _choose_kind(section, kinds, values, where)
     arguments = _arguments(section, values, where, places)
-    for field in _fields(section):
+    for field in fields_of(section):
         if field.name not in values and _is_required(field):
-            words = _words(get_type_hints(section)[field.name])
-            raise UserError(f"{where}.{field.name}: required ({words}), but not set")
+            wanted = expectation(get_type_hints(section)[field.name])
+            raise UserError(f"{where}.{field.name}: required, but not set; set it to {wanted}")
     try:
         return section(**arguments)
     except UserError as error:
@@ -145,7 +159,7 @@ def _arguments(
     section: type, values: Mapping[str, Any], where: str, places: dict[str, str]
 ) -> dict[str, Any]:
     hints = get_type_hints(section)
-    names = {field.name for field in _fields(section)}
+    names = {field.name for field in fields_of(section)}
     for key in values:
         if key not in names:
             raise UserError(f"{where}.{key}: no such key{_hint(str(key), section, places)}")
@@ -158,7 +172,7 @@ def _choose_kind(
     section: type, kinds: Kinds[Any], values: Mapping[str, Any], where: str
 ) -> tuple[type, dict[str, Any]]:
     """The registered dataclass that `kind` names, and the other values."""
-    own = _kind_of(section)
+    own = kind_of(section)
     kind = values.get("kind", own or kinds.default)
     if kind is None:
         raise UserError(f"{where}.kind: required, but not set{nearest('', kinds.names())}")
@@ -172,26 +186,6 @@ def _choose_kind(
     return chosen, {key: value for key, value in values.items() if key != "kind"}
 
 
-def _kinds_of(section: Any) -> Kinds[Any] | None:
-    kinds = getattr(section, "kinds", None)
-    return kinds if isinstance(kinds, Kinds) else None
-
-
-def _kind_of(section: type) -> str | None:
-    """The name under which a dataclass is registered as a kind."""
-    return getattr(section, "kind", None) if _kinds_of(section) is not None else None
-
-
-def _fields(section: type) -> list[dataclasses.Field]:
-    return [field for field in dataclasses.fields(section) if field.init]
-
-
-def _is_section(hint: Any) -> TypeGuard[type]:
-    return isinstance(hint, type) and (
-        dataclasses.is_dataclass(hint) or _kinds_of(hint) is not None
-    )
-
-
 def _is_required(field: dataclasses.Field) -> bool:
     return field.default is field.default_factory is dataclasses.MISSING
 
@@ -200,8 +194,11 @@ def _convert(hint: Any, value: Any, where: str, places: dict[str, str]) -> Any:
     origin = get_origin(hint)
     if origin in (Union, types.UnionType):
         return _convert_union(hint, value, where, places)
-    if _is_section(hint):
+    if is_section(hint):
         return _build(hint, value, where, places)
+    if is_size(hint) and isinstance(value, str) and "x" in value:
+        with contextlib.suppress(ValueError):
+            return read_size(value)
     if origin is tuple and isinstance(value, list | tuple):
         members = get_args(hint)
         if members[-1] is Ellipsis:
@@ -213,19 +210,19 @@ def _convert(hint: Any, value: Any, where: str, places: dict[str, str]) -> Any:
         return _convert_dict(hint, value, where, places)
     elif origin is Literal:
         return _convert_literal(hint, value, where)
-    elif hint in _WORDS:
+    elif hint in SCALARS:
         return _convert_scalar(hint, value, where)
     elif origin not in (tuple, dict):
         raise TypeError(f"{where}: a config field cannot be declared as {hint}")
-    raise _wrong_type(hint, value, where)
+    raise wrong_type(hint, value, where)
 
 
 def _convert_dict(hint: Any, value: Any, where: str, places: dict[str, str]) -> dict[str, Any]:
     member = get_args(hint)[1]
-    if _is_section(member):
+    if is_section(member):
         value = {k: item for k, item in (value or {}).items() if item is not None}
     if value is None or not all(isinstance(key, str) for key in value):
-        raise _wrong_type(hint, value, where)
+        raise wrong_type(hint, value, where)
     return {k: _convert(member, item, f"{where}.{k}", places) for k, item in value.items()}
 
 
@@ -236,7 +233,7 @@ def _convert_literal(hint: Any, value: Any, where: str) -> Any:
     for option in options:
         if type(option) is type(value) and option == value:
             return option
-    raise _wrong_type(hint, value, where)
+    raise wrong_type(hint, value, where)
 
 
 def _convert_scalar(hint: type, value: Any, where: str) -> Any:
@@ -251,12 +248,12 @@ def _convert_scalar(hint: type, value: Any, where: str) -> Any:
             pass
     elif hint not in (int, float) and isinstance(value, hint):
         return value
-    raise _wrong_type(hint, value, where)
+    raise wrong_type(hint, value, where)
 
 
 def _convert_union(hint: Any, value: Any, where: str, places: dict[str, str]) -> Any:
     members = get_args(hint)
-    containers = [m for m in members if isinstance(value, _container(m))]
+    containers = [m for m in members if isinstance(value, _container_types(m))]
     if len(containers) == 1:  # its own error says more than the union's
         return _convert(containers[0], value, where, places)
     # The value's own type first, so that 1 stays an integer under `float | int`.
@@ -265,70 +262,43 @@ def _convert_union(hint: Any, value: Any, where: str, places: dict[str, str]) ->
             return _convert(member, value, where, places)
         except UserError:
             continue
-    raise _wrong_type(hint, value, where)
+    raise wrong_type(hint, value, where)
 
 
-def _container(hint: Any) -> tuple[type, ...]:
+def _container_types(hint: Any) -> tuple[type, ...]:
     """The types of a container that may stand for `hint`; none for a scalar."""
-    if _is_section(hint) or get_origin(hint) is dict:
+    if is_section(hint) or get_origin(hint) is dict:
         return (Mapping,)
     return (list, tuple) if get_origin(hint) is tuple else ()
 
 
-def _wrong_type(hint: Any, value: Any, where: str) -> UserError:
-    shown = repr(value)
-    shown = shown if len(shown) <= 80 else f"{shown[:79]}…"
-    options = [str(option) for option in get_args(hint)] if get_origin(hint) is Literal else []
-    meant = near(value, options) if isinstance(value, str) else None
-    guess = f"; did you mean {meant!r}?" if meant else ""
-    kind = type(value).__name__
-    return UserError(f"{where}: expected {_words(hint)}, got {shown} ({kind}){guess}")
-
-
-def _words(hint: Any) -> str:
-    origin, members = get_origin(hint), get_args(hint)
-    if _is_section(hint):
-        return "section"
-    if origin in (Union, types.UnionType):
-        return " or ".join(_words(member) for member in members)
-    if origin is Literal:
-        return "one of " + ", ".join(repr(option) for option in members)
-    if origin is dict:
-        return f"section of names, each with {_words(members[1])}"
-    if origin is tuple and members[-1] is Ellipsis:
-        return f"tuple of any length of {_words(members[0])}"
-    if origin is tuple:
-        return f"tuple ({', '.join(_words(member) for member in members)})"
-    return f"finite {_WORDS[hint]}" if hint is float else _WORDS[hint]
-
-
 def _hint(key: str, section: type, places: dict[str, str]) -> str:
     """The end of the message about an unknown key: where else it exists, or a near one."""
-    siblings = [field.name for field in _fields(section)]
-    if (kinds := _kinds_of(section)) is not None:
-        others = [k for k in kinds.names() if key in {f.name for f in _fields(kinds[k])}]
+    siblings = [field.name for field in fields_of(section)]
+    if (kinds := kinds_of(section)) is not None:
+        others = [k for k in kinds.names() if key in {f.name for f in fields_of(kinds[k])}]
         if others:
-            return f" of the {kinds.what} {_kind_of(section)!r}; it needs kind={others[0]!r}"
+            return f" of the {kinds.what} {kind_of(section)!r}; it needs kind={others[0]!r}"
         siblings = ["kind", *siblings]
     meant = key if key in places else near(key, siblings) or near(key, list(places))
-    if meant is None or meant in siblings:
-        return nearest(key, siblings)
-    return f"; did you mean {places[meant]!r}?"
+    if meant is None:
+        return f"; the keys there are {', '.join(siblings) or '(none)'}"
+    return f"; did you mean {(meant if meant in siblings else places[meant])!r}?"
 
 
 def _dotted_keys(section: type, where: str, outer: tuple[type, ...] = ()) -> dict[str, str]:
     """The keys of a section and of those in it, each with the first dotted name that ends so."""
-    kinds = _kinds_of(section)
-    if kinds is not None and _kind_of(section) is None:
+    kinds = kinds_of(section)
+    if kinds is not None and kind_of(section) is None:
         keys: dict[str, str] = {}
         for name in reversed(kinds.names()):
             keys |= _dotted_keys(kinds[name], where, (section, *outer))
         return {"kind": f"{where}.kind"} | keys
     hints = get_type_hints(section)
-    keys = {field.name: f"{where}.{field.name}" for field in _fields(section)}
+    keys = {field.name: f"{where}.{field.name}" for field in fields_of(section)}
     for name, hint in [(name, hints[name]) for name in keys]:
         inner = f"{where}.{name}.NAME" if get_origin(hint) is dict else f"{where}.{name}"
         for member in get_args(hint) or (hint,):
-            if _is_section(member) and member not in (section, *outer):
+            if is_section(member) and member not in (section, *outer):
                 keys = _dotted_keys(member, inner, (section, *outer)) | keys
     return keys

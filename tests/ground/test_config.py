@@ -145,6 +145,16 @@ def test_override_that_breaks_a_reference(here: Path) -> None:
         load_config("c.py", ["--config.epochs={}"])
 
 
+def test_a_section_that_is_switched_off_must_exist(here: Path) -> None:
+    write(here, "def get_config():\n    return {'evals': {'val': {'split': 'a'}}, 'x': {}}")
+    assert load_config("c.py", ["--config.evals.val=none"])["evals"] == {"val": None}
+    assert load_config("c.py", ["--config.evals=none"])["evals"] is None
+    turned_on = ["--config.evals.val=none", "--config.evals.val.split=b"]
+    assert load_config("c.py", turned_on)["evals"] == {"val": {"split": "b"}}
+    with pytest.raises(UserError, match=r"evals\.vall=none': no section 'vall'.*mean 'val'"):
+        load_config("c.py", ["--config.evals.vall=none"])
+
+
 def test_overrides_of_a_plain_dict(here: Path) -> None:
     write(here, "def get_config():\n    return {'a.b': 1, 'c': {'d': 2}, 'e': None}")
     loaded = load_config("c.py", ["--config.c.d=3", "--config.e.f=4"])

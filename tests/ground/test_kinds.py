@@ -89,7 +89,10 @@ def test_a_section_is_built_as_its_kind() -> None:
             "'classification'; it needs kind='few_shot'",
         ),
         ({"evals": {"a": {"split": "s", "topk": 1}}}, "did you mean 'top_k'?"),
-        ({"evals": {"a": {"split": "s", "zz": 1}}}, "known: kind, split, batch_size, top_k"),
+        (
+            {"evals": {"a": {"split": "s", "zz": 1}}},
+            "keys there are kind, split, batch_size, top_k",
+        ),
         ({"evals": {"a": {}}}, "config.evals.a.split: required"),
         ({"objective": {}}, "config.objective.kind: required, but not set; known: masked"),
         ({"objective": {"kind": "masked", "shots": 1}}, "did you mean 'config.evals.NAME.shots'?"),
@@ -103,8 +106,10 @@ def test_none_switches_entries_off() -> None:
     built = build(Experiment, {"evals": {"val": None, "test": {"split": "test"}}})
     assert list(built.evals) == ["test"]
     assert build(Experiment, {"evals": None}).evals == {}
-    assert "config.counts.a: expected integer, got None" in refusal({"counts": {"a": None}})
-    assert "config.counts: expected section" in refusal({"counts": None})
+    assert "config.counts.a: expected an integer, such as 8, got None" in refusal(
+        {"counts": {"a": None}}
+    )
+    assert "config.counts: expected named entries" in refusal({"counts": None})
 
 
 def test_one_name_is_one_class() -> None:

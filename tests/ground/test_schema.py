@@ -13,7 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vit_jax.errors import UserError
-from vit_jax.schema import build, difference, nearest, to_dict
+from vit_jax.hints import read_size
+from vit_jax.schema import build, difference, to_dict
+from vit_jax.spelling import nearest
 
 
 @dataclasses.dataclass(frozen=True)
@@ -104,20 +106,48 @@ def test_absent_keys_take_their_defaults() -> None:
         ("batch_size", 1, "batch_size: no such key; did you mean 'config.data.batch_size'?"),
         ("data.bets", 1, "data.bets: no such key; did you mean 'config.optimizer.betas'?"),
         ("data.splits", 1, "data.splits: no such key; did you mean 'config.evals.NAME.split'?"),
-        ("data.zzz", 1, "data.zzz: no such key; known: train, batch_size"),
+        ("data.zzz", 1, "data.zzz: no such key; the keys there are train, batch_size"),
         ("evals.val.topk", 1, "evals.val.topk: no such key; did you mean 'top_k'?"),
-        ("evals.new", {}, "evals.new.split: required (string), but not set"),
+        ("evals.new", {}, "evals.new.split: required, but not set; set it to text"),
         # Types.
-        ("data.batch_size", "512", "data.batch_size: expected integer, got '512' (str)"),
-        ("data.batch_size", 0.5, "data.batch_size: expected integer, got 0.5 (float)"),
-        ("data.batch_size", True, "data.batch_size: expected integer, got True (bool)"),
-        ("data.batch_size", float("inf"), "data.batch_size: expected integer, got inf (float)"),
-        ("data.batch_size", None, "data.batch_size: expected integer, got None (NoneType)"),
-        ("data.train", 1, "data.train: expected string, got 1 (int)"),
-        ("optimizer.nesterov", 1, "optimizer.nesterov: expected bool, got 1 (int)"),
-        ("optimizer.lr", False, "optimizer.lr: expected finite number, got False (bool)"),
-        ("optimizer.lr", float("nan"), "optimizer.lr: expected finite number, got nan (float)"),
-        ("optimizer.lr", 10**400, "optimizer.lr: expected finite number, got 1000"),
+        (
+            "data.batch_size",
+            "512",
+            "data.batch_size: expected an integer, such as 8, got '512' (str)",
+        ),
+        (
+            "data.batch_size",
+            0.5,
+            "data.batch_size: expected an integer, such as 8, got 0.5 (float)",
+        ),
+        (
+            "data.batch_size",
+            True,
+            "data.batch_size: expected an integer, such as 8, got True (bool)",
+        ),
+        (
+            "data.batch_size",
+            float("inf"),
+            "data.batch_size: expected an integer, such as 8, got inf (float)",
+        ),
+        (
+            "data.batch_size",
+            None,
+            "data.batch_size: expected an integer, such as 8, got None (NoneType)",
+        ),
+        ("data.train", 1, "data.train: expected text, such as 'train', got 1 (int)"),
+        ("optimizer.nesterov", 1, "optimizer.nesterov: expected true or false, got 1 (int)"),
+        (
+            "optimizer.lr",
+            False,
+            "optimizer.lr: expected a finite number, such as 0.9, got False (bool)",
+        ),
+        (
+            "optimizer.lr",
+            float("nan"),
+            "optimizer.lr: expected a finite number, such as 0.9, got nan (float)",
+        ),
+        ("optimizer.lr", 10**400, "optimizer.lr: expected a finite number, such as 0.9, got 1000"),
         (
             "optimizer.name",
             "adm",
@@ -126,17 +156,37 @@ def test_absent_keys_take_their_defaults() -> None:
         (
             "image_size",
             "big",
-            "image_size: expected integer or tuple (integer, integer), got 'big' (str)",
+            "image_size: expected an integer or HEIGHTxWIDTH, such as 8 or 384x512, got 'big'",
         ),
-        ("image_size", (1, 2, 3), "image_size: expected tuple (integer, integer), got (1, 2, 3)"),
-        ("image_size", (1, "2"), "image_size[1]: expected integer, got '2' (str)"),
-        ("optimizer.betas", "ab", "optimizer.betas: expected tuple (finite number, finite number)"),
-        ("evals.val.top_k", 1, "evals.val.top_k: expected tuple of any length of integer, got 1"),
-        ("mesh.fsdp", 1.5, "mesh.fsdp: expected integer, got 1.5 (float)"),
-        ("mesh", {1: 2}, "mesh: expected section of names, each with integer, got {1: 2} (dict)"),
+        (
+            "image_size",
+            (1, 2, 3),
+            "image_size: expected HEIGHTxWIDTH, such as 384x512, got (1, 2, 3)",
+        ),
+        ("image_size", (1, "2"), "image_size[1]: expected an integer, such as 8, got '2' (str)"),
+        (
+            "optimizer.betas",
+            "ab",
+            "optimizer.betas: expected 2 finite numbers, such as (0.9,0.95), got 'ab' (str)",
+        ),
+        (
+            "evals.val.top_k",
+            1,
+            "evals.val.top_k: expected any number of integers, such as (8,), got 1",
+        ),
+        ("mesh.fsdp", 1.5, "mesh.fsdp: expected an integer, such as 8, got 1.5 (float)"),
+        (
+            "mesh",
+            {1: 2},
+            "mesh: expected named entries, each of them an integer, got {1: 2} (dict)",
+        ),
         # Sections.
-        ("optimizer", "adam", "optimizer: expected section, got 'adam' (str)"),
-        ("teacher", 3, "teacher: expected section or None, got 3 (int)"),
+        (
+            "optimizer",
+            "adam",
+            "optimizer: expected a section, got 'adam' (str); set one of its keys",
+        ),
+        ("teacher", 3, "teacher: expected a section, or none, got 3 (int)"),
         ("teacher", {"trian": ""}, "teacher.trian: no such key; did you mean 'train'?"),
         ("optimizer.lr", -1, "optimizer: lr must not be negative, got -1.0"),
     ],
@@ -148,8 +198,20 @@ def test_refuses(path: str, value: Any, message: str) -> None:
     assert "\n" not in str(error.value)
 
 
+def test_sizes_are_read_as_height_x_width() -> None:
+    assert build(Experiment, with_value("image_size", "384x512")).image_size == (384, 512)
+    for text in ("384x", "x512", "384x512x3", "-1x2", "384 x 512"):
+        with pytest.raises(UserError, match="HEIGHTxWIDTH, such as 8 or 384x512"):
+            build(Experiment, with_value("image_size", text))
+    assert [read_size("224"), read_size("8x12")] == [224, (8, 12)]
+    old, new = {"image_size": 224}, {"image_size": [384, 512]}
+    assert difference(old, new) == ["image_size: 224 -> 384x512"]
+
+
 def test_refuses_missing_section() -> None:
-    with pytest.raises(UserError, match=r"^run\.optimizer: required \(section\), but not set$"):
+    with pytest.raises(
+        UserError, match=r"^run\.optimizer: required, but not set; set it to a section$"
+    ):
         build(Experiment, {}, where="run")
 
 

@@ -1,39 +1,56 @@
 """Values that several commands take."""
 
 import argparse
+import re
 from pathlib import Path
+
+from vit_jax.hints import read_size
 
 
 def file_path(text: str) -> Path:
-    """A path, in which `~` is the home directory; shells leave it alone behind `--flag=`.
+    """Reads a path. `~` is the home directory, which shells do not replace after `--flag=`.
 
     Raises:
-      argparse.ArgumentTypeError: it is an address, of which `Path` would make a local folder.
+      argparse.ArgumentTypeError: the text is an address, which `Path` would make a local folder.
     """
     if "://" in text:
         raise argparse.ArgumentTypeError(f"{text} must be a local or mounted path")
     return Path(text).expanduser()
 
 
+def add_image_size(parser: argparse.ArgumentParser, default: str) -> None:
+    """Adds `--image_size`.
+
+    Args:
+      default: what the size is without it, for the help.
+    """
+    parser.add_argument(
+        "--image_size",
+        type=image_size,
+        metavar="PIXELS|HEIGHTxWIDTH",
+        help=f"image size in pixels, such as 224 or 384x512; default: {default}",
+    )
+
+
 def image_size(text: str) -> int | tuple[int, int]:
-    """`224` or `HEIGHTxWIDTH`, in pixels.
+    """Reads `224` or `HEIGHTxWIDTH`, in pixels.
 
     Raises:
-      ValueError: the text is neither.
+      argparse.ArgumentTypeError: the text is neither.
     """
-    sides = [int(side) for side in text.split("x")]
-    if len(sides) > 2:
-        raise ValueError(text)
-    return sides[0] if len(sides) == 1 else (sides[0], sides[1])
+    try:
+        return read_size(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
 
 
 def steps(text: str) -> range:
-    """`FIRST:LAST`, steps of a run, counted from 1.
+    """Reads `FIRST:LAST`, steps of a run, counted from 1.
 
     Raises:
-      ValueError: the text is not that, or names no step.
+      argparse.ArgumentTypeError: the text is not that, or names no step.
     """
-    first, last = (int(step) for step in text.split(":"))
-    if not 1 <= first <= last:
-        raise ValueError(text)
-    return range(first, last + 1)
+    match = re.fullmatch(r"([1-9][0-9]*):([1-9][0-9]*)", text)
+    if match is None or int(match[1]) > int(match[2]):
+        raise argparse.ArgumentTypeError(f"{text!r} must be FIRST:LAST, such as 10:12")
+    return range(int(match[1]), int(match[2]) + 1)
