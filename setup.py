@@ -4,10 +4,26 @@ import re
 from pathlib import Path
 
 from setuptools import find_packages, setup
+from setuptools.command.editable_wheel import editable_wheel
 
 ROOT = Path(__file__).parent
 VERSION = re.search(r'__version__ = "(.+)"', (ROOT / "vit_jax/version.py").read_text())
 assert VERSION is not None
+
+
+class EditableWheel(editable_wheel):
+    """An editable install as a path to this directory, where mypy and pyright find the package.
+
+    With the mapping of `vit_jax.configs` it would be an import hook, which they do not run. Without
+    it, `vit_jax.config` finds the directory `configs` beside the package.
+    """
+
+    def finalize_options(self) -> None:
+        """Leaves the mapping out."""
+        self.distribution.packages.remove("vit_jax.configs")
+        self.distribution.package_dir = {"": "."}
+        super().finalize_options()
+
 
 setup(
     name="vit_jax",
@@ -20,6 +36,7 @@ setup(
     packages=[*find_packages(include=["vit_jax", "vit_jax.*"]), "vit_jax.configs"],
     # So that --config=configs/NAME.py works from any directory.
     package_dir={"vit_jax.configs": "configs"},
+    cmdclass={"editable_wheel": EditableWheel},
     package_data={"vit_jax": ["py.typed"], "vit_jax.weights": ["class_lists/*"]},
     entry_points={"console_scripts": ["vit_jax=vit_jax.__main__:main"]},
     install_requires=[

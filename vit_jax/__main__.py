@@ -1,4 +1,4 @@
-"""`python -m vit_jax COMMAND`: the commands by name, and how mistakes end."""
+"""`python -m vit_jax COMMAND`: the commands by name, and how they end."""
 
 import argparse
 import importlib
@@ -9,16 +9,18 @@ from typing import NoReturn
 from vit_jax.commands.processes import explain
 from vit_jax.errors import Stopped, UserError
 from vit_jax.spelling import nearest
+from vit_jax.version import __version__
 
-# A command's module in `vit_jax.commands`, and what it does; imported only when it is called.
+# Each command has a module in `vit_jax.commands`, which is imported when it is called.
 COMMANDS = {
-    "train": "train a model, or go on with a run",
-    "evaluate": "score weights on a config's evaluations",
+    "train": "train a model, or resume a run",
+    "evaluate": "score weights on a data set",
     "predict": "name the classes of images",
     "convert": "write weights in another layout, or as a program to serve",
-    "describe": "show a config's or a model's parameters, MACs, schedule and a batch",
-    "models": "list the models and the released weight files, with published accuracies",
-    "paper": "show a table of the paper beside what this package counts",
+    "describe": "show a config's or a model's parameters, MACs, schedule and first batch",
+    "options": "list the keys of a config, with their types, defaults and meaning",
+    "models": "list models and released weight files, with published accuracies",
+    "paper": "show a table of the paper beside our own figures",
     "prepare": "download a TFDS data set and store it as ArrayRecord",
 }
 
@@ -29,7 +31,7 @@ class _Parser(argparse.ArgumentParser):
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Runs a command; returns the exit code, which is 2 for a mistake of the user."""
+    """Runs a command and returns its exit code, which is 2 for a mistake of the user."""
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
     logging.getLogger("vit_jax").setLevel(logging.INFO)
     try:
@@ -38,12 +40,20 @@ def main(argv: list[str] | None = None) -> int:
         return explain(error)
 
 
+def _print_commands() -> None:
+    print("usage: python -m vit_jax COMMAND [--help] ...\n       python -m vit_jax --version\n")
+    for name, purpose in COMMANDS.items():
+        print(f"  {name:<10} {purpose}")
+    print("\nCOMMAND --help shows the flags of a command.")
+
+
 def _run(argv: list[str]) -> int:
     if not argv or argv[0] in ("-h", "--help"):
-        print("usage: python -m vit_jax COMMAND [--help] ...\n")
-        for name, purpose in COMMANDS.items():
-            print(f"  {name:<10} {purpose}")
+        _print_commands()
         return 0 if argv else 2
+    if argv[0] == "--version":
+        print(f"vit_jax {__version__}")
+        return 0
     name, *arguments = argv
     if name not in COMMANDS:
         raise UserError(f"no command {name!r}{nearest(name, COMMANDS)}")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import re
 import types
 from collections.abc import Mapping
 from typing import Any, Literal, TypeGuard, Union, get_args, get_origin
@@ -44,18 +43,6 @@ def is_section(hint: Any) -> TypeGuard[type]:
     return isinstance(hint, type) and (dataclasses.is_dataclass(hint) or kinds_of(hint) is not None)
 
 
-def read_size(text: str) -> int | tuple[int, int]:
-    """Reads an image size in pixels: `224`, or `HEIGHTxWIDTH` such as `384x512`.
-
-    Raises:
-      ValueError: the text is neither.
-    """
-    if not re.fullmatch(r"[0-9]+(x[0-9]+)?", text):
-        raise ValueError(f"{text!r} must be a number of pixels or HEIGHTxWIDTH, such as 384x512")
-    height, is_pair, width = text.partition("x")
-    return (int(height), int(width)) if is_pair else int(height)
-
-
 def is_size(hint: Any) -> bool:
     """Whether a hint is of two integers, which are a height and a width."""
     return get_origin(hint) is tuple and get_args(hint) == (int, int)
@@ -89,6 +76,14 @@ def expectation(hint: Any) -> str:
     examples = " or ".join(filter(None, map(_example, members)))
     expected += f", such as {examples}" if examples else ""
     return f"{expected}, or none" if len(members) < len(members_of(hint)) else expected
+
+
+def type_words(hint: Any) -> str:
+    """What a hint allows, in a few words, such as `integer or HEIGHTxWIDTH`."""
+    words = (
+        _expected(member).removeprefix("an ").removeprefix("a ") for member in members_of(hint)
+    )
+    return " or ".join(words).replace("finite ", "")
 
 
 def members_of(hint: Any) -> tuple[Any, ...]:

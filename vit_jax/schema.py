@@ -27,10 +27,10 @@ from vit_jax.hints import (
     is_size,
     kind_of,
     kinds_of,
-    read_size,
     shown_value,
     wrong_type,
 )
+from vit_jax.image_size import parse_size
 from vit_jax.kinds import Kinds
 from vit_jax.spelling import near, nearest
 
@@ -198,7 +198,7 @@ def _convert(hint: Any, value: Any, where: str, places: dict[str, str]) -> Any:
         return _build(hint, value, where, places)
     if is_size(hint) and isinstance(value, str) and "x" in value:
         with contextlib.suppress(ValueError):
-            return read_size(value)
+            return parse_size(value)
     if origin is tuple and isinstance(value, list | tuple):
         members = get_args(hint)
         if members[-1] is Ellipsis:

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vit_jax.errors import UserError
-from vit_jax.hints import read_size
+from vit_jax.image_size import parse_size
 from vit_jax.schema import build, difference, to_dict
 from vit_jax.spelling import nearest
 
@@ -203,7 +203,7 @@ def test_sizes_are_read_as_height_x_width() -> None:
     for text in ("384x", "x512", "384x512x3", "-1x2", "384 x 512"):
         with pytest.raises(UserError, match="HEIGHTxWIDTH, such as 8 or 384x512"):
             build(Experiment, with_value("image_size", text))
-    assert [read_size("224"), read_size("8x12")] == [224, (8, 12)]
+    assert [parse_size("224"), parse_size("8x12")] == [224, (8, 12)]
     old, new = {"image_size": 224}, {"image_size": [384, 512]}
     assert difference(old, new) == ["image_size: 224 -> 384x512"]
 

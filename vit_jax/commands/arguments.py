@@ -4,7 +4,7 @@ import argparse
 import re
 from pathlib import Path
 
-from vit_jax.hints import read_size
+from vit_jax.image_size import parse_size
 
 
 def file_path(text: str) -> Path:
@@ -39,7 +39,7 @@ def image_size(text: str) -> int | tuple[int, int]:
       argparse.ArgumentTypeError: the text is neither.
     """
     try:
-        return read_size(text)
+        return parse_size(text)
     except ValueError as error:
         raise argparse.ArgumentTypeError(str(error)) from error
 

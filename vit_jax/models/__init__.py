@@ -1,8 +1,11 @@
 """Models: from a name and options to a callable module. They know no data, mesh or optimizer."""
 
+from typing import Unpack
+
 from vit_jax.models.config import ModelConfig
 from vit_jax.models.functional import make_model
 from vit_jax.models.model import Model
+from vit_jax.models.options import NewModelOptions
 from vit_jax.models.sizes import list_models
 from vit_jax.models.vit import ViT
 from vit_jax.schema import build
@@ -10,7 +13,7 @@ from vit_jax.schema import build
 __all__ = ["Model", "ModelConfig", "ViT", "create_model", "list_models"]
 
 
-def create_model(name: str, *, seed: int = 0, **options) -> Model:
+def create_model(name: str, *, seed: int = 0, **options: Unpack[NewModelOptions]) -> Model:
     """Makes a model with freshly drawn parameters.
 
     Args:

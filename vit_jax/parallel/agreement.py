@@ -16,9 +16,9 @@ in `on_all_processes`, which all processes must enter at the same point.
 import contextlib
 import json
 import random
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import jax
 import numpy as np
@@ -26,8 +26,6 @@ from jax.experimental import multihost_utils
 
 from vit_jax.errors import UserError
 from vit_jax.schema import difference
-
-T = TypeVar("T")
 
 
 @contextlib.contextmanager
@@ -49,12 +47,6 @@ def on_all_processes() -> Iterator[None]:
         raise UserError(
             f"process {_numbers(np.flatnonzero(failed))} cannot continue; see its own message"
         )
-
-
-def together(action: Callable[[], T]) -> T:
-    """Runs an action within `on_all_processes`."""
-    with on_all_processes():
-        return action()
 
 
 def gather_texts(text: str) -> list[str]:

@@ -4,7 +4,7 @@ import dataclasses
 import logging
 import math
 import os
-from typing import Any
+from typing import Unpack
 
 import jax
 import numpy as np
@@ -14,6 +14,7 @@ from vit_jax.errors import UserError
 from vit_jax.models.config import FOLLOWED, ModelConfig
 from vit_jax.models.functional import Params, abstract_model, abstract_params
 from vit_jax.models.model import Model
+from vit_jax.models.options import ModelOptions
 from vit_jax.schema import convert, to_dict
 from vit_jax.weights.catalogue.names import resolve
 from vit_jax.weights.files import Weights, open_weights
@@ -29,7 +30,7 @@ def load_model(
     image_size: int | tuple[int, int] | None = None,
     num_classes: int | None = None,
     position_resize: PositionResize = "aligned",
-    **options: Any,
+    **options: Unpack[ModelOptions],
 ) -> Model:
     """Loads a model with the parameters of a file.
 
@@ -55,8 +56,8 @@ def load_model(
       UserError: the file cannot be found or read, holds another model, or an option is unknown.
     """
     named = {"name": name, "image_size": image_size, "num_classes": num_classes}
-    options |= {key: value for key, value in named.items() if value is not None}
-    changes = convert(ModelConfig, to_dict(options), "load_model")
+    given = {key: value for key, value in named.items() if value is not None}
+    changes = convert(ModelConfig, to_dict(options) | given, "load_model")
     opened = open_weights(resolve(os.fspath(weights)), changes.get("image_size"))
     if name is not None:
         _require_size(opened, name)
