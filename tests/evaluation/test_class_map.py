@@ -137,6 +137,7 @@ def test_numbers_are_the_models_numbers():
     assert "none of the model's" in refusal(match, ("1000", "9"), imagenet_names())
     # Where both sides are called so, they are names like any other.
     assert match(("2", "1"), ("1", "2")).labels == (1, 0)
+    assert "'0'" in refusal(match, ("0", "1", "2"), ("1", "2", "three"))
 
 
 def test_a_source_without_classes_has_the_models_numbers():

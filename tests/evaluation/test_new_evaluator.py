@@ -4,30 +4,29 @@ It knows nothing of processes, batches or devices. Training, `evaluate` and a me
 give what NumPy gives.
 """
 
+import argparse
 import json
-import os
-import subprocess
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
-import jax
 import numpy as np
 import pytest
 
 import vit_jax
+from tests.real_processes import EIGHT, TWO_BY_FOUR, Topology, finish, start_on
 from vit_jax.__main__ import main
+from vit_jax.commands.processes import add_process_flags, fail_together, join
 from vit_jax.data.images.transforms import decode
 from vit_jax.data.sources.open import open_source
 from vit_jax.data.sources.records import Source
 from vit_jax.evaluation.config import EvalConfig
 from vit_jax.evaluation.context import EvalContext, Opener
 from vit_jax.evaluation.evaluator import Scores
-from vit_jax.evaluation.opening import open_evaluations
-from vit_jax.inference.passes import Answer, Arrays, Request
-from vit_jax.models.functional import model_params
+from vit_jax.evaluation.weight_files import Scorer, open_scored
+from vit_jax.inference.requests import Answer, Arrays, Request
 from vit_jax.parallel.mesh import MeshConfig, make_mesh
 
 
@@ -110,7 +109,7 @@ def finished(data_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         "evals.means.split": TEST,
         "evals.means.every_steps": 2,
         "evals.means.batch_size": 48,
-        # "early_stop": {"eval": "means", "metric": "mean_distance"},
+        "early_stop": {"eval": "means", "metric": "mean_distance"},
     }
     flags = [f"--config.{key}={value}" for key, value in changes.items()]
     config = "--config=configs/quickstart.py"
@@ -140,29 +139,33 @@ def test_evaluate_scores_the_same(finished: Path, data_dir: Path, tmp_path: Path
     assert classification["scores"]["examples"] == 70
 
 
-def test_eight_devices_score_the_same(finished: Path, data_dir: Path) -> None:
-    """This file's own main: eight simulated devices, batches that are not full."""
-    environment = os.environ | {
-        "XLA_FLAGS": "--xla_force_host_platform_device_count=8",
-        "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
-    }
-    command = [sys.executable, __file__, str(finished), str(data_dir)]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    found = json.loads(done.stdout.splitlines()[-1])
-    assert found == pytest.approx(oracle(finished, data_dir), rel=1e-5)
+@pytest.mark.parametrize("topology", [EIGHT, TWO_BY_FOUR])
+def test_eight_devices_score_the_same(topology: Topology, finished: Path, data_dir: Path) -> None:
+    """This file's own main, as one process or two; the batches are not full."""
+    command = [sys.executable, "-m", "tests.evaluation.test_new_evaluator"]
+    expected = oracle(finished, data_dir)
+    for output in finish(start_on(topology, [*command, str(finished), str(data_dir)])):
+        assert json.loads(output.splitlines()[-1]) == pytest.approx(expected, rel=1e-5)
 
 
 def score_on_all_devices(weights: str, data_dir: str) -> dict[str, float]:
-    model = vit_jax.load_model(weights=weights)
+    mesh = make_mesh(MeshConfig())
+    assert mesh.size == 8
     context = EvalContext(None, dataset="digits", data_dir=data_dir, batch_size=16)
     evals = {"means": NearestMeanConfig(TEST, train_split=TRAIN)}
-    mesh = make_mesh(MeshConfig())
-    with open_evaluations(evals, model=model.config, mesh=mesh, context=context) as evaluations:
-        ((_, scores),) = evaluations.run(["means"], model_params(model))
+    with Scorer() as scorer:
+        found = scorer.score(open_scored(weights), evals, mesh=mesh, context=context)
+        ((name, data, scores),) = found
+    assert (name, data) == ("means", f"digits/{TRAIN}, digits/{TEST}")
     return scores.values
 
 
 if __name__ == "__main__":
-    assert len(jax.devices()) == 8
-    print(json.dumps(score_on_all_devices(*sys.argv[1:])))
+    parser = argparse.ArgumentParser()
+    parser.add_argument("weights")
+    parser.add_argument("data_dir")
+    add_process_flags(parser)
+    given = parser.parse_args()
+    with fail_together():
+        join(given)
+        print(json.dumps(score_on_all_devices(given.weights, given.data_dir)))

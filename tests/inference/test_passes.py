@@ -14,7 +14,8 @@ from vit_jax.data.sources.records import Record
 from vit_jax.errors import UserError
 from vit_jax.inference import passes
 from vit_jax.inference.memory import OutOfMemory, ProgramMemory
-from vit_jax.inference.passes import Interrupted, Pass, Request
+from vit_jax.inference.passes import Pass
+from vit_jax.inference.requests import Interrupted, Request
 from vit_jax.models.functional import apply_model
 from vit_jax.parallel.mesh import MeshConfig, make_mesh
 from vit_jax.preprocessing import PreprocessingConfig, normalize

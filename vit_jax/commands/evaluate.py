@@ -2,6 +2,7 @@
 
 import argparse
 import dataclasses
+import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -31,6 +32,8 @@ _ONLY_WITH_DATASET = (
 )
 # Keys of an evaluator that have flags of their own, or mean nothing without training.
 _NOT_OPTIONS = ("split", "dataset", "every_steps", "batch_size")
+
+_log = logging.getLogger(__name__)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -69,7 +72,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="a .txt file with a line 'data name -> model name' for each class whose names differ, "
         "or the same as .csv or .json",
     )
-    parser.add_argument("--image_size", type=image_size, help="pixels, or HEIGHTxWIDTH")
+    parser.add_argument(
+        "--image_size", type=image_size, help="pixels, or HEIGHTxWIDTH (that of the weights)"
+    )
     parser.add_argument(
         "--batch_size", type=int, help="images at a time (32 a device, or fewer if they do not fit)"
     )
@@ -146,7 +151,10 @@ def _score_all(
                 check=lambda evaluations: check_same_data(evaluations.sources()),
                 progress=progress,
             )
-            rows += [Row(weights, *each) for each in found]
+            for name, data, scores in found:
+                rows.append(Row(weights, name, data, scores))
+                if jax.process_index() == 0:
+                    _log.info("%s: %s on %s: %s", weights, name, data, scores.line)
     return rows
 
 

@@ -1,4 +1,4 @@
-"""`predict`: the classes of images, by a weight file, a finished run or a released model."""
+"""`predict`: prints the classes of images as a weight file, a run or a released model sees them."""
 
 import argparse
 import contextlib
@@ -50,7 +50,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace, overrides: list[str]) -> None:
-    """Runs the command; unreadable images are counted and named at the end."""
+    """Runs the command; prints at the end how many images could not be read."""
     from vit_jax.inference.prediction import predict
     from vit_jax.weights.classes import read_class_names
     from vit_jax.weights.load import load_model
@@ -81,10 +81,10 @@ def run(arguments: argparse.Namespace, overrides: list[str]) -> None:
 
 
 def list_files(arguments: Sequence[str]) -> list[str]:
-    """The image files that files, folders and patterns stand for, in their order.
+    """Lists the image files that files, folders and patterns name, in the given order.
 
     Raises:
-      UserError: one of them stands for none.
+      UserError: one of them names no image.
     """
     from vit_jax.data.sources.folder import list_images
 
@@ -108,7 +108,7 @@ def _name(names: tuple[str, ...] | None, label: int) -> str:
 
 
 def _csv(file: IO[str], names: tuple[str, ...] | None):
-    """A row for each class of each image; of an unreadable one a row with the error."""
+    """Writes a row for each class of an image, or one row with the error of an unreadable one."""
     writer = csv.writer(file, lineterminator="\n")
     writer.writerow(["image", "rank", "class", "name", "probability", "error"])
 
@@ -157,8 +157,8 @@ _FORMATS = {".csv": _csv, ".jsonl": _json_lines, None: _readable}
 
 @contextlib.contextmanager
 def _writer(output: Path | None) -> Iterator[IO[str]]:
-    """The file, which appears when it is whole; or standard output."""
-    # Names of files need not be text; in JSON this is the escape that stands for them.
+    """Opens standard output, or a file that appears when it is complete."""
+    # Names of files need not be text; in JSON these escapes are the standard ones.
     errors = "backslashreplace"
     if output is None:
         if isinstance(sys.stdout, io.TextIOWrapper):

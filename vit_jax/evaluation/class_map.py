@@ -130,8 +130,11 @@ def match_classes(
         is_same = labels == list(range(num_classes)) and not listed
         how = "" if is_same else f"{_counts(labels, num_classes)}, matched by name"
         return ClassMap(tuple(labels), num_classes, f"{how} and {file}" if listed else how)
-    if not listed and (by_other := _without_names(data_names, model_names, num_classes)):
-        return by_other
+    # Where one name matches, all of them are names.
+    if not listed and len(unmatched) == len(data_names):
+        by_other = _without_names(data_names, model_names, num_classes)
+        if by_other is not None:
+            return by_other
     raise UserError(_refusal(data_names, unmatched, known, num_classes, data, option))
 
 

@@ -16,7 +16,7 @@ from vit_jax.evaluation.class_map import ClassMap, match_classes
 from vit_jax.evaluation.config import EvalConfig
 from vit_jax.evaluation.context import Opener
 from vit_jax.evaluation.evaluator import Scores
-from vit_jax.inference.passes import Answer, Arrays, Request
+from vit_jax.inference.requests import Answer, Arrays, Request
 from vit_jax.losses import Loss, cross_entropy, weighted_sum
 
 _log = logging.getLogger(__name__)

@@ -6,7 +6,7 @@ An evaluator knows no processes, no batches and no devices: `inference.passes` d
 from collections.abc import Mapping
 from typing import NamedTuple, Protocol
 
-from vit_jax.inference.passes import Answer, Request
+from vit_jax.inference.requests import Answer, Request
 
 
 class Scores(NamedTuple):

@@ -16,7 +16,8 @@ from vit_jax.evaluation.config import EvalConfig
 from vit_jax.evaluation.context import EvalContext, Opener
 from vit_jax.evaluation.evaluator import Evaluator, Scores
 from vit_jax.inference.memory import OutOfMemory, ProgramMemory
-from vit_jax.inference.passes import Answer, Pass, Request
+from vit_jax.inference.passes import Pass
+from vit_jax.inference.requests import Answer, Request
 from vit_jax.models.config import ModelConfig
 from vit_jax.models.functional import Params
 from vit_jax.parallel.agreement import gather_texts, on_all_processes

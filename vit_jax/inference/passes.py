@@ -7,98 +7,32 @@ program.
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Generic, Literal, NamedTuple, Self, TypeVar
+from typing import Any, Generic, Literal, Self
 
 import jax
 import numpy as np
-from jax import Array
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 
 from vit_jax.data.batches import Chunks
 from vit_jax.data.images.transforms import EvalTransform
 from vit_jax.data.loader import Loader, local_rows
-from vit_jax.data.sources.records import Source
 from vit_jax.inference.memory import (
     OutOfMemory,
     ProgramMemory,
     check_memory,
     noticing_lack_of_memory,
 )
+from vit_jax.inference.requests import Answer, Arrays, BatchAnswer, Interrupted, K, Request
 from vit_jax.models.config import ModelConfig
 from vit_jax.models.functional import Params, apply_model
 from vit_jax.parallel.sharding import BATCH_AXES, OnMesh, batch_sharding, replicated
-from vit_jax.preprocessing import PreprocessingConfig, normalize
-
-# What a caller calls its requests by.
-K = TypeVar("K", bound=Any)
-
-Arrays = dict[str, Array]
-ArrayFunction = Callable[[Arrays], Arrays]
+from vit_jax.preprocessing import normalize
 
 # Images on each device in a batch whose size nobody has chosen.
 IMAGES_PER_DEVICE = 32
 # The loader serves all runs of a pass, and a loader must have an end: more runs than any use has.
 _MANY_RUNS = 2**20
-
-
-class Interrupted(Exception):
-    """`should_stop()` was true in the middle of a pass. Nothing below the caller catches this."""
-
-
-@dataclass(frozen=True)
-class Request:
-    """What an evaluator wants of one source.
-
-    Both functions run on the devices, inside the pass's program. They get the arrays of one
-    batch: `logits` [batch, classes], each of `outputs`, and `labels` and `weights` as
-    `data.batches.batch_spec` describes them. Rows that fill up a batch and images that cannot be
-    read have weight 0.
-
-    Attributes:
-      outputs: names of `Model.captured` that the functions need besides the logits.
-      preprocessing: None is the model's.
-      sums: makes scalars, which are added up over the batches.
-      rows: makes arrays whose first axis is the batch.
-    """
-
-    source: Source
-    outputs: tuple[str, ...] = ()
-    preprocessing: PreprocessingConfig | None = None
-    sums: ArrayFunction | None = None
-    rows: ArrayFunction | None = None
-
-
-class Answer(NamedTuple):
-    """What a request gets.
-
-    Attributes:
-      sums: totals over all batches, in float64; the same on every process.
-      rows: by name, an array with one row for each image that can be read, in record order; on
-        process 0 (the first of the mesh's) only, elsewhere empty.
-      unreadable: number of images that cannot be read.
-    """
-
-    sums: dict[str, float]
-    rows: dict[str, np.ndarray]
-    unreadable: int
-
-
-class BatchAnswer(NamedTuple, Generic[K]):
-    """What all requests get of one batch, before it is added up.
-
-    Attributes:
-      start: position in the source of the first row.
-      readable: bool [rows]; rows that only fill up the batch are cut off.
-      sums, rows: by request, then by name. `rows` keeps unreadable images, whose values mean
-        nothing; it is empty except on process 0.
-    """
-
-    start: int
-    readable: np.ndarray
-    sums: dict[K, dict[str, np.ndarray]]
-    rows: dict[K, dict[str, np.ndarray]]
 
 
 class Pass(Generic[K]):

@@ -11,7 +11,8 @@ from vit_jax.data.images.decoding import ImageError
 from vit_jax.data.images.transforms import EvalTransform
 from vit_jax.data.sources.files import FileSource
 from vit_jax.errors import UserError
-from vit_jax.inference.passes import Arrays, Pass, Request
+from vit_jax.inference.passes import Pass
+from vit_jax.inference.requests import Arrays, Request
 from vit_jax.models.functional import model_params
 from vit_jax.models.model import Model
 from vit_jax.parallel.mesh import MeshConfig, make_mesh

@@ -1,4 +1,4 @@
-"""Images as a model's weights expect them."""
+"""Makes images what a model's weights expect."""
 
 import os
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ from vit_jax.errors import UserError
 from vit_jax.models.model import Model
 from vit_jax.preprocessing import normalize
 
-# An opened image, its pixels as uint8 [height, width, 3], or a file.
+# An opened image, its pixels as uint8 [height, width, 3], or the path of a file.
 AnyImage = Image.Image | np.ndarray | str | os.PathLike[str]
 
 
@@ -21,13 +21,13 @@ def preprocess(images: Sequence[AnyImage], model: Model) -> np.ndarray:
     """Resizes, crops and normalises images as the model was trained to see them in evaluation.
 
     Args:
-      images: opened ones, uint8 arrays [height, width, 3], or paths, of any sizes.
+      images: opened images, uint8 arrays [height, width, 3], or paths. Sizes may differ.
 
     Returns:
       float32 [batch, height, width, 3], ready for `model(images)`.
 
     Raises:
-      UserError: a file cannot be read, or an array is not of this form.
+      UserError: a file cannot be read, or an array has another type or shape.
     """
     if isinstance(images, str | os.PathLike | Image.Image):
         raise UserError("preprocess takes a list of images; write [image]")

@@ -12,7 +12,7 @@ from typing import Any
 import jax
 
 from vit_jax.errors import Stopped, UserError
-from vit_jax.inference.passes import Interrupted
+from vit_jax.inference.requests import Interrupted
 from vit_jax.training.callbacks import Callback
 from vit_jax.training.config import TrainConfig, as_train_config
 from vit_jax.training.final_weights import RunResult
