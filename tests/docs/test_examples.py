@@ -1,0 +1,69 @@
+"""The examples run, on small data and small models."""
+
+import importlib.util
+import json
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.docs.pages import ROOT
+from tests.small_models import SMALL, random_params
+from vit_jax.__main__ import main
+from vit_jax.weights.files import write_weights
+
+TINY = [
+    *("--config.model.name=ViT-mu/8", "--config.model.depth=1", "--config.model.image_size=16"),
+    "--config.optimizer.warmup_steps=0",
+    *("--config.total_steps=2", "--config.data.workers=0", "--config.data.batch_size=8"),
+]
+
+
+def load(name: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(name, ROOT / f"examples/{name}.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def scores(workdir: Path) -> dict[str, float]:
+    lines = (workdir / "metrics.jsonl").read_text().splitlines()
+    return {key: value for line in lines for key, value in json.loads(line).items()}
+
+
+def test_a_source_of_ones_own(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    arrays: dict[str, np.ndarray] = {}
+    for split, count in (("train", 16), ("test", 6)):
+        arrays[f"{split}_images"] = rng.integers(0, 256, (count, 16, 16, 3), np.uint8)
+        arrays[f"{split}_labels"] = np.arange(count) % 3
+    np.savez(tmp_path / "images.npz", **arrays)  # type: ignore[arg-type]
+    config = f"{ROOT}/examples/own_source.py:{tmp_path}/images.npz"
+    options = [*TINY, "--config.epochs=none"]
+    assert not main(["train", f"--config={config}", f"--workdir={tmp_path}/run", *options])
+    assert scores(tmp_path / "run")["test/examples"] == 6
+
+
+def test_a_score_of_ones_own(tmp_path: Path) -> None:
+    config = f"{ROOT}/examples/own_score.py"
+    assert not main(["train", f"--config={config}", f"--workdir={tmp_path}/run", *TINY])
+    found = scores(tmp_path / "run")
+    # The digits' classes are about equally common.
+    assert found["balanced/balanced_top1"] == pytest.approx(found["test/top1"], abs=0.05)
+
+
+def test_a_loop_of_ones_own(tmp_path: Path) -> None:
+    for label, color in (("dark", 0), ("light", 255)):
+        (tmp_path / "photos" / label).mkdir(parents=True)
+        for number in range(4):
+            shade = abs(color - 10 * number)
+            Image.new("RGB", (20, 20), (shade,) * 3).save(
+                tmp_path / "photos" / label / f"{number}.png"
+            )
+    write_weights(tmp_path / "weights.npz", random_params(SMALL), SMALL)
+    example = load("fine_tune")
+    weights, photos = f"{tmp_path}/weights.npz", f"{tmp_path}/photos"
+    assert example.main(weights, photos, steps=20, batch_size=8) < np.log(2)
