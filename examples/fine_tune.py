@@ -45,4 +45,4 @@ def main(weights: str, folder: str, steps: int = 100, batch_size: int = 16) -> f
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    main(sys.argv[1], sys.argv[2])
