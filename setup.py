@@ -42,6 +42,7 @@ setup(
     install_requires=[
         "absl-py",
         "array-record>=0.8",
+        "cloudpickle>=3",
         "flatbuffers",  # jax.export asks for it when it writes a file.
         "flax>=0.12.1",
         "grain>=0.2.18",

@@ -1,52 +1,19 @@
-"""Time and memory of loading a model from a file, beside reading the file's arrays alone.
+"""Time and memory of `vit_jax.load_model`, compared with reading the file's arrays alone.
 
     python -m benchmarks.loading --model=ViT-B/16
 
-Writes a file of random parameters in each layout, then measures in new processes: NumPy's or
-safetensors' own reading of all arrays, and `vit_jax.load_model`. Prints seconds (the best of
---repeats, the file in the system's cache) and the peak of additional memory, both as ratios too.
+Writes a file of random parameters in each layout. Then measures, each in new processes, how NumPy
+or safetensors reads all arrays of the file, and how `load_model` loads it. Prints seconds (the best
+of --repeats, with the file in the system's cache), the peak of additional memory, and ratios.
 """
 
 import argparse
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
-
-# What a process does before its memory and time are read the first time: imports, and the
-# compiler's first call.
-_PRELUDE = """
-import sys, time
-import jax, jax.numpy as jnp, numpy as np
-from safetensors import safe_open
-import vit_jax
-vit_jax.load_model, jnp.zeros(3).block_until_ready()
-path, name = sys.argv[1:]
-
-def peak():
-    return next(int(line.split()[1]) for line in open("/proc/self/status") if "VmHWM" in line)
-
-def resident():
-    return next(int(line.split()[1]) for line in open("/proc/self/status") if "VmRSS" in line)
-"""
-_READ = """
-def work():
-    if path.endswith(".npz"):
-        with np.load(path) as file:
-            return [file[name] for name in file.files]
-    file = safe_open(path, framework="numpy")
-    return [file.get_tensor(name) for name in file.keys()]
-"""
-_LOAD = """
-def work():
-    return vit_jax.load_model(name, weights=path)
-"""
-_MEASURE = """
-before, began = resident(), time.perf_counter()
-result = work()
-jax.block_until_ready(jax.tree.leaves(result))
-print(time.perf_counter() - began, (peak() - before) * 1024)
-"""
+from typing import Any
 
 
 def main(model: str, repeats: int) -> None:
@@ -68,8 +35,8 @@ def main(model: str, repeats: int) -> None:
         for layout, file in layouts:
             path = Path(directory) / file
             write_weights(path, params, made.config, layout=layout)
-            read_s, read_memory = _best(_READ, path, model, repeats)
-            load_s, load_memory = _best(_LOAD, path, model, repeats)
+            read_s, read_memory = _best("read", path, model, repeats)
+            load_s, load_memory = _best("load", path, model, repeats)
             print(
                 f"{layout}: reading {read_s:.2f} s, {read_memory / size:.2f} x the parameters; "
                 f"load_model {load_s:.2f} s ({load_s / read_s:.2f} x), "
@@ -78,17 +45,58 @@ def main(model: str, repeats: int) -> None:
 
 
 def _best(work: str, path: Path, model: str, repeats: int) -> tuple[float, float]:
-    """Least seconds and largest bytes of several processes."""
+    """Least seconds and largest bytes of several processes that `read` or `load` a file."""
     results = []
     for _ in range(repeats):
-        command = [sys.executable, "-c", _PRELUDE + work + _MEASURE, str(path), model]
+        command = [sys.executable, "-m", "benchmarks.loading", f"--measure={work}"]
+        command += [f"--model={model}", f"--file={path}"]
         output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
         results.append([float(x) for x in output.split()])
     return min(seconds for seconds, _ in results), max(memory for _, memory in results)
+
+
+def measure(work: str, file: str, model: str) -> None:
+    """Prints the seconds of one reading, and the bytes of its peak of memory above the start."""
+    import jax
+    import jax.numpy as jnp
+    import safetensors  # noqa: F401
+
+    import vit_jax
+
+    # Imports and the first call of the compiler are not measured.
+    jnp.zeros(3).block_until_ready()
+    vit_jax.load_model  # noqa: B018 (imports it)
+    before, began = _status("VmRSS"), time.perf_counter()
+    result = vit_jax.load_model(model, weights=file) if work == "load" else _read(file)
+    jax.block_until_ready(jax.tree.leaves(result))
+    print(time.perf_counter() - began, (_status("VmHWM") - before) * 1024)
+
+
+def _read(file: str) -> list[Any]:
+    import numpy as np
+    from safetensors import safe_open
+
+    if file.endswith(".npz"):
+        with np.load(file) as archive:
+            return [archive[name] for name in archive.files]
+    tensors = safe_open(file, framework="numpy")
+    return [tensors.get_tensor(name) for name in tensors.keys()]  # noqa: SIM118 (not a dict)
+
+
+def _status(key: str) -> int:
+    """A line of this process's status in Linux, in KiB."""
+    with open("/proc/self/status") as lines:
+        return next(int(line.split()[1]) for line in lines if line.startswith(f"{key}:"))
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", default="ViT-B/16")
     parser.add_argument("--repeats", type=int, default=3)
-    main(**vars(parser.parse_args()))
+    parser.add_argument("--measure", choices=("read", "load"), help=argparse.SUPPRESS)
+    parser.add_argument("--file", help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.measure:
+        measure(arguments.measure, arguments.file, arguments.model)
+    else:
+        main(arguments.model, arguments.repeats)

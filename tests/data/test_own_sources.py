@@ -9,12 +9,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tests.docs.pages import blocks
 from tests.small_models import refusal
 from vit_jax.config import load_config
 from vit_jax.data.sources import open as opening
 from vit_jax.data.sources.open import open_source, register_source
 from vit_jax.data.sources.records import Record, Source
 
+PAGE = Path(__file__).parents[2] / "docs/data.md"
 PROGRAMS = Path(__file__).parents[1] / "programs"
 
 
@@ -120,6 +122,16 @@ def test_an_unknown_kind_is_answered_with_how_to_register_it(tmp_path: Path) -> 
     assert "'numbres:12'" in message and "did you mean 'numbers'" in message
 
 
+def test_the_pages_source_opens_as_the_page_says(tmp_path: Path) -> None:
+    (block,) = blocks(PAGE.read_text(), "python")
+    exec(compile(block, PAGE, "exec"), {"__name__": "page"})
+    (tmp_path / "train").mkdir()
+    for name in ("1-good", "2-bad", "3-good"):
+        (tmp_path / f"train/{name}.jpg").write_bytes(name.encode())
+    source = open_source(f"rated:{tmp_path}", "train[1:]")
+    assert [source[i][:2] for i in range(len(source))] == [(b"2-bad", 0), (b"3-good", 1)]
+
+
 def _run(arguments: list[str], directory: Path, program: str | None = None) -> str:
     done = subprocess.run(
         [sys.executable, *arguments],
@@ -134,6 +146,7 @@ def _run(arguments: list[str], directory: Path, program: str | None = None) -> s
     return done.stdout
 
 
+@pytest.mark.slow
 def test_a_script_without_a_guard_trains_on_a_source_of_its_config_and_resumes(
     tmp_path: Path,
 ) -> None:

@@ -48,13 +48,14 @@ def register_source(kind: str) -> Callable[[_O], _O]:
             def fingerprint(self) -> str:
                 return self.name
 
-    `split` is always the name of one split, such as "train": slices and sums of splits are made
-    from what is returned. A mistake in `rest` or `split` is best raised as `UserError`. The source
-    is pickled for data workers, its class included, so that it can stand in a config file, a
-    script or a notebook; open files belong into the first `__getitem__`.
+    `split` is always the name of one split, such as "train". Slices and sums of splits are made
+    from the sources that are returned. A mistake in `rest` or `split` is best raised as
+    `UserError`. The source is pickled for data workers, its class included: it may stand in a
+    config file, a script or a notebook. It should open files in the first `__getitem__`, not
+    before.
 
-    A kind that is registered again replaces the former one, as when a config file is read again.
-    A TFDS name with a version, such as `mnist:3.0.1`, would be taken for a kind `mnist`.
+    A kind that is registered again replaces the former one, as when a config file is read twice.
+    Do not register the name of a TFDS data set: `mnist:3.0.1` would no longer open it.
 
     Args:
       kind: lower-case letters, digits and `_`, at least two.
