@@ -26,9 +26,12 @@ def of(*programs: str) -> list[Command]:
 def test_commands_and_flags_exist(command: Command) -> None:
     kind, *arguments = command.words
     parser = argparse.ArgumentParser(exit_on_error=False, allow_abbrev=False)
-    importlib.import_module(f"vit_jax.commands.{kind}").add_arguments(parser)
+    module = importlib.import_module(f"vit_jax.commands.{kind}")
+    module.add_arguments(parser)
     parsed, overrides = parser.parse_known_args(arguments)
-    assert all(override.startswith("--config.") for override in overrides)
+    assert all(
+        override.startswith(getattr(module, "OVERRIDES", "--config.")) for override in overrides
+    )
     config = getattr(parsed, "config", None)
     if config is not None:
         build(TrainConfig, load_config(config, overrides))
