@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from tests.data.test_images import encode, pixels
+from tests.data.pictures import encode, pixels
 from vit_jax.data.config import DataConfig
 from vit_jax.data.images.erase import random_erase
 from vit_jax.data.images.transforms import make_transform

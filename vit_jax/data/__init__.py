@@ -1,1 +1,1 @@
-"""Data: records, host image operations and the loader; apart, what happens on the device."""
+"""From stored records to batches on the devices. Nothing here knows models or losses."""

@@ -1,1 +1,1 @@
-"""From encoded bytes to the pixels of a batch."""
+"""From encoded bytes to the pixels of a batch, on the host."""

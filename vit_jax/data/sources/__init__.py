@@ -1,1 +1,1 @@
-"""Where records come from: folders, TFDS, and data sets that the package makes itself."""
+"""Where records come from: folders, TFDS, the package itself, and registered kinds."""
