@@ -8,10 +8,10 @@ from typing import IO
 
 def write_bytes(path: Path, data: bytes) -> None:
     """Replaces a file in one step, once its new content is safely on the disk."""
-    write_together({path: lambda file: file.write(data)})
+    write_all({path: lambda file: file.write(data)})
 
 
-def write_together(writers: Mapping[Path, Callable[[IO[bytes]], object]]) -> None:
+def write_all(writers: Mapping[Path, Callable[[IO[bytes]], object]]) -> None:
     """Writes all files under temporary names, then puts them in place in the given order."""
     temporaries = {path: path.with_name(f".{path.name}.{os.getpid()}.tmp") for path in writers}
     try:

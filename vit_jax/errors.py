@@ -9,7 +9,7 @@ class UserError(ValueError):
     """
 
     def __init__(self, message: str):
-        # What it quotes of the user's may hold line breaks, of which Unicode has several.
+        # Quoted input may hold line breaks, and Unicode has several kinds of them.
         super().__init__(" ".join(message.splitlines()))
 
 
@@ -29,4 +29,4 @@ class NoDataError(UserError):
 
 
 class Stopped(Exception):
-    """A run was asked to end, and its state is saved; the message says after which step."""
+    """A run was asked to end, and its state is saved; the message names the step."""

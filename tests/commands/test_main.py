@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from vit_jax.__main__ import main
+import vit_jax
+from vit_jax.__main__ import COMMANDS, main
 from vit_jax.parallel.processes import Preemption
 from vit_jax.training.reporter import Reporter
 
@@ -210,6 +211,31 @@ def test_trains_on_a_folder_whose_test_split_lacks_a_class(
     capsys.readouterr()
 
 
+def test_the_commands_and_the_version(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out == f"vit_jax {vit_jax.__version__}\n"
+    assert main(["--help"]) == 0
+    output = capsys.readouterr().out
+    modules = {
+        file.stem for file in Path(vit_jax.__file__).parent.joinpath("commands").glob("*.py")
+    }
+    assert COMMANDS.keys() == modules - {"__init__", "arguments", "processes"}
+    assert all(f"  {name} " in output for name in COMMANDS)
+    assert main([]) == 2
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_has_help(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="^0$"):
+        main([command, "--help"])
+    output = capsys.readouterr().out
+    assert f"usage: python -m vit_jax {command}" in output
+    if "--config FILE" in output:
+        assert "--config.SECTION.KEY=VALUE" in output
+    if "--image_size" in output:
+        assert "HEIGHTxWIDTH" in output
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -222,7 +248,7 @@ def test_trains_on_a_folder_whose_test_split_lacks_a_class(
         (["evaluate", "--weights=nowhere.npz"], "nowhere.npz"),
         (["describe"], "describe needs either --config or --model"),
         (["describe", "--model=ViT-Q/16"], "model 'ViT-Q/16': no such model"),
-        (["describe", "--model=b16", "--image_size=axb"], "invalid"),
+        (["describe", "--model=b16", "--image_size=axb"], "such as 384x512"),
         (["prepare", "--dataset=fashion_mnst"], "did you mean 'fashion_mnist'?"),
         (["prepare", "--dataset=cifar10", "--config.seed=1"], "would be ignored"),
     ],
@@ -253,6 +279,8 @@ def test_mistakes_end_in_one_line(
         ("mesh.fsdp=2", "does not divide the 1 devices"),
         ("optimizer.warmup_steps=8", "leave nothing of the run's 8 steps"),
         ("evals.test.split=validation", "validation"),
+        ("evals.tset=none", "no section 'tset'; did you mean 'test'?"),
+        ("model.image_size=8x", "expected an integer"),
         ("evals.train.split=test", "evals.train: the name is taken"),
         ("evals.time.split=test", "evals.time: the name is taken"),
         ("init_from=/nowhere", "/nowhere"),

@@ -1,9 +1,13 @@
+"""Tables of the paper beside our own figures."""
+
 import re
+
+import pytest
 
 from vit_jax.__main__ import main
 
 
-def test_table_1_gives_the_published_sizes(capsys):
+def test_table_1_gives_the_published_sizes(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["paper", "--table=1"]) == 0
     output = capsys.readouterr().out
     # Parameters as in the paper, and as its code counts them.
@@ -11,7 +15,7 @@ def test_table_1_gives_the_published_sizes(capsys):
         assert words in output
 
 
-def test_table_6_agrees_with_the_published_compute(capsys):
+def test_table_6_agrees_with_the_published_compute(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["paper", "--table=6"]) == 0
     lines = [line for line in capsys.readouterr().out.splitlines() if line.endswith("%")]
     assert len(lines) == 18
@@ -22,6 +26,6 @@ def test_table_6_agrees_with_the_published_compute(capsys):
         assert abs(float(re.sub("[+%]", "", ratio))) <= bar, line
 
 
-def test_other_tables_are_refused(capsys):
+def test_other_tables_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["paper", "--table=2"]) == 2
     assert "invalid choice" in capsys.readouterr().err

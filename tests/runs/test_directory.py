@@ -237,9 +237,9 @@ def test_files_are_replaced_whole_or_not_at_all(tmp_path):
         raise RuntimeError("no more ideas")
 
     with pytest.raises(RuntimeError):
-        atomic.write_together({one: lambda file: file.write(b"new"), two: fail})
+        atomic.write_all({one: lambda file: file.write(b"new"), two: fail})
     assert _content(tmp_path) == {one: b"old"}
-    atomic.write_together({one: lambda file: file.write(b"new"), two: lambda f: f.write(b"2")})
+    atomic.write_all({one: lambda file: file.write(b"new"), two: lambda f: f.write(b"2")})
     assert _content(tmp_path) == {one: b"new", two: b"2"}
 
 

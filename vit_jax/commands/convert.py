@@ -3,7 +3,7 @@
 import argparse
 import os
 
-from vit_jax.commands.arguments import file_path, image_size
+from vit_jax.commands.arguments import add_image_size, file_path
 from vit_jax.errors import UserError
 
 
@@ -32,12 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         choices=list(suffixes),
         help="names and format of the new file",
     )
-    parser.add_argument(
-        "--image_size",
-        type=image_size,
-        help="pixels, one side or HEIGHTxWIDTH, to which positions are resized (default: the "
-        "source's)",
-    )
+    add_image_size(parser, "that of the source; otherwise positions are resized")
 
 
 def run(arguments: argparse.Namespace, overrides: list[str]) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from vit_jax.commands.arguments import image_size
+from vit_jax.commands.arguments import add_image_size
 from vit_jax.config import load_config
 from vit_jax.errors import NoDataError, UserError
 from vit_jax.schema import build
@@ -27,9 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="model, recipe and a batch of a config; --config.SECTION.KEY=VALUE changes a value",
     )
     parser.add_argument("--model", help="a model by name, such as ViT-B/16, without a config")
-    parser.add_argument(
-        "--image_size", type=image_size, help="with --model: pixels, or HEIGHTxWIDTH (224)"
-    )
+    add_image_size(parser, "224; only with --model")
 
 
 def run(arguments: argparse.Namespace, overrides: list[str]) -> None:

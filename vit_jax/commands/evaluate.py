@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from vit_jax.atomic import write_bytes
-from vit_jax.commands.arguments import file_path, image_size
+from vit_jax.commands.arguments import add_image_size, file_path
 from vit_jax.commands.processes import add_process_flags, fail_together, join
 from vit_jax.config import apply_overrides, load_config
 from vit_jax.errors import NoDataError, UserError
@@ -72,9 +72,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="a .txt file with a line 'data name -> model name' for each class whose names differ, "
         "or the same as .csv or .json",
     )
-    parser.add_argument(
-        "--image_size", type=image_size, help="pixels, or HEIGHTxWIDTH (that of the weights)"
-    )
+    add_image_size(parser, "that of the weights")
     parser.add_argument(
         "--batch_size", type=int, help="images at a time (32 a device, or fewer if they do not fit)"
     )
@@ -131,6 +129,7 @@ def _score_all(
 
     from vit_jax.evaluation.table import Row
     from vit_jax.evaluation.weight_files import Scorer
+    from vit_jax.parallel.agreement import on_all_processes
     from vit_jax.parallel.mesh import make_mesh
     from vit_jax.training.process_checks import check_same_data
 
@@ -139,10 +138,11 @@ def _score_all(
     rows = []
     with Scorer() as scorer, _Progress(shown=jax.process_index() == 0) as progress:
         for weights in arguments.weights:
-            if arguments.dataset is None:
-                job = _config_job(weights, arguments, changes)
-            else:
-                job = _flags_job(weights, arguments, options)
+            with on_all_processes():
+                if arguments.dataset is None:
+                    job = _config_job(weights, arguments, changes)
+                else:
+                    job = _flags_job(weights, arguments, options)
             found = scorer.score(
                 job.model,
                 job.evals,

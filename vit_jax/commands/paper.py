@@ -1,4 +1,4 @@
-"""`paper`: a table of the paper beside what this package counts."""
+"""`paper`: prints a table of the paper beside our own figures."""
 
 import argparse
 

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
-from vit_jax.commands.arguments import file_path, image_size
+from vit_jax.commands.arguments import add_image_size, file_path
 from vit_jax.errors import UserError
 
 if TYPE_CHECKING:
@@ -36,9 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--top_k", type=int, default=5, help="classes an image (5)")
     parser.add_argument("--batch_size", type=int, default=32, help="images at a time (32)")
     parser.add_argument("--workers", type=int, default=0, help="processes that decode (0: threads)")
-    parser.add_argument(
-        "--image_size", type=image_size, help="pixels, or HEIGHTxWIDTH (that of the weights)"
-    )
+    add_image_size(parser, "that of the weights")
     parser.add_argument(
         "--class_names", type=file_path, help="a text file, one name a line (those of the weights)"
     )

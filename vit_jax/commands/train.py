@@ -15,7 +15,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         required=True,
         metavar="FILE.py[:ARGUMENT]",
         help="a config file, such as configs/finetune.py:b16,cifar10; "
-        "--config.SECTION.KEY=VALUE changes one of its values",
+        "--config.SECTION.KEY=VALUE changes one of its values (`python -m vit_jax options` lists "
+        "them)",
     )
     parser.add_argument(
         "--workdir", required=True, help="run directory; an existing run is resumed"
@@ -38,6 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace, overrides: list[str]) -> None:
     """Runs the command."""
+    from vit_jax.parallel.agreement import on_all_processes
     from vit_jax.training.compile_cache import use_compile_cache
     from vit_jax.training.config import TrainConfig
     from vit_jax.training.loop import train
@@ -46,5 +48,6 @@ def run(arguments: argparse.Namespace, overrides: list[str]) -> None:
         join(arguments)
         if arguments.compile_cache is not None:
             use_compile_cache(arguments.compile_cache)
-        config = build(TrainConfig, load_config(arguments.config, overrides))
+        with on_all_processes():
+            config = build(TrainConfig, load_config(arguments.config, overrides))
         train(config, arguments.workdir, profile=arguments.profile)

@@ -16,6 +16,7 @@ from vit_jax.losses import Loss
 from vit_jax.models.config import FOLLOWED, ModelConfig
 from vit_jax.models.families import parameter_table
 from vit_jax.models.functional import Params, abstract_params
+from vit_jax.parallel.agreement import on_all_processes
 from vit_jax.parallel.sharding import state_shardings
 from vit_jax.weights.catalogue.names import resolve
 from vit_jax.weights.files import open_weights
@@ -107,9 +108,10 @@ class Scorer:
         key = (model.config, tuple(evals.items()), mesh, context)
         if key != self._key or self._evaluations is None:
             self.close()
-            self._evaluations = open_evaluations(
-                evals, model=model.config, mesh=mesh, context=context
-            )
+            with on_all_processes():
+                self._evaluations = open_evaluations(
+                    evals, model=model.config, mesh=mesh, context=context
+                )
             self._key = key
             check(self._evaluations)
         shapes = abstract_params(model.config)
@@ -117,7 +119,8 @@ class Scorer:
         like = jax.tree.map(
             lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), shapes, shardings
         )
-        params = place(model.params, like)
+        with on_all_processes():
+            params = place(model.params, like)
         sources = self._evaluations.sources()
         for name, scores in self._evaluations.run(list(evals), params, progress=progress):
             own = [s.name for key, s in sources.items() if key.partition("/")[0] == name]

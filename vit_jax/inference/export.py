@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from vit_jax.atomic import write_together
+from vit_jax.atomic import write_all
 from vit_jax.errors import UserError
 from vit_jax.inference.stablehlo import to_stablehlo
 from vit_jax.models.model import Model
@@ -82,7 +82,7 @@ def export_model(model: Model, path: str | os.PathLike[str], form: str = "stable
     description = make_description(form, model.config, model.class_names, {"loss": model.loss})
     program = export.serialize(model)
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_together(
+    write_all(
         {
             description_path(path): bytes_writer(json_bytes(description)),
             path: bytes_writer(program),

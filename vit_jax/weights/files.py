@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from vit_jax.atomic import write_together
+from vit_jax.atomic import write_all
 from vit_jax.errors import UserError
 from vit_jax.models.config import ModelConfig
 from vit_jax.models.functional import Params
@@ -131,7 +131,7 @@ def write_weights(
     writers = {file: bytes_writer(json_bytes(text)) for file, text in texts.items()}
     writers[path] = array_writer(path, arrays)
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_together(writers)
+    write_all(writers)
 
 
 def descriptions_of(path: Path) -> list[Path]:
