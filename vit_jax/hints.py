@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Any, Literal, TypeGuard, Union, get_args, get_origin
 
 from vit_jax.errors import UserError
+from vit_jax.image_size import format_size
 from vit_jax.kinds import Kinds
 from vit_jax.spelling import near
 
@@ -64,7 +65,7 @@ def wrong_type(hint: Any, value: Any, where: str) -> UserError:
 def shown_value(value: Any) -> str:
     """A value in a message: a size as HEIGHTxWIDTH, and what is long cut off."""
     if isinstance(value, list | tuple) and [type(item) for item in value] == [int, int]:
-        return "x".join(map(str, value))
+        return format_size((value[0], value[1]))
     shown = repr(value)
     return shown if len(shown) <= 80 else f"{shown[:79]}…"
 

@@ -3,6 +3,7 @@
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -74,13 +75,13 @@ def test_train_leaves_what_a_run_should(finished: Path) -> None:
     assert description["model"]["preprocessing"]["mean"] == [0.5, 0.5, 0.5]
 
 
-def test_a_stopped_run_goes_on_as_if_it_had_not_been(
+def test_a_stopped_run_resumes_as_if_it_had_not_stopped(
     finished: Path, data_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     command = ["train", *quickstart(data_dir, steps=8), f"--workdir={tmp_path / 'run'}"]
     log_step = Reporter.log_step
 
-    def interrupt(self, step, scalars, *, waited):
+    def interrupt(self: Reporter, step: int, scalars: Any, *, waited: float) -> None:
         log_step(self, step, scalars, waited=waited)
         if step == 6:
             raise KeyboardInterrupt
@@ -98,7 +99,7 @@ def test_a_run_stopped_in_its_evaluations_still_owes_them(
 ) -> None:
     calls, stop_at = 0, 0
 
-    def reached(self) -> bool:
+    def reached(self: Preemption) -> bool:
         nonlocal calls
         calls += 1
         return calls >= stop_at

@@ -104,7 +104,7 @@ def test_the_same_config_goes_on_and_only_versions_are_written_anew(tmp_path):
     [
         ({"optimizer": {"lr": 0.03}}, "optimizer.lr: 0.01 -> 0.03"),
         ({"optimizer": {"clip_norm": None}}, "optimizer.clip_norm: 1.0 -> None"),
-        ({"model": {"image_size": (224, 256)}}, "model.image_size: [224, 224] -> [224, 256]"),
+        ({"model": {"image_size": (224, 256)}}, "model.image_size: 224x224 -> 224x256"),
         ({"data": {"batch_size": 32}}, "data.batch_size: 64 -> 32"),
         ({"seed": 1}, "seed: 0 -> 1"),
         ({"optimizer": {"average": 0.9}}, "optimizer.average: (absent) -> 0.9"),
