@@ -7,6 +7,7 @@ import runpy
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
@@ -38,7 +39,7 @@ EXACT = dataclasses.replace(SMALL, gelu="exact", norm_epsilon=1e-12, preprocessi
 OBLONG = dataclasses.replace(SMALL, image_size=(16, 40))
 
 
-def write(path: Path, model: ModelConfig = EXACT, **options) -> Path:
+def write(path: Path, model: ModelConfig = EXACT, **options: Any) -> Path:
     write_weights(path, random_params(model), model, class_names=NAMES, **options)
     return path
 
@@ -111,7 +112,7 @@ def test_the_program_is_the_model(program: Path, source: Path) -> None:
     preprocessing = dataclasses.replace(CROP, short_side=None)
     model = vit_jax.load_model(weights=source, preprocessing=preprocessing)
     images = np.random.default_rng(0).integers(0, 256, (3, 16, 16, 3), np.uint8)
-    logits = np.asarray(jax.jit(lambda x: model(x))(vit_jax.preprocess(images, model)))
+    logits = np.asarray(jax.jit(lambda x: model(x))(vit_jax.preprocess(list(images), model)))
     assert np.abs(logits).max() > 1
     for batch in (3, 1):
         found = exported.call(images[:batch])
@@ -182,7 +183,7 @@ def test_the_examples_images_are_those_of_evaluation(side: int, tmp_path: Path) 
 # What cannot be.
 
 
-def changed(**changes) -> ModelConfig:
+def changed(**changes: Any) -> ModelConfig:
     return dataclasses.replace(EXACT, **changes)
 
 

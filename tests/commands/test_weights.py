@@ -8,7 +8,9 @@ import threading
 from collections.abc import Iterator
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 import scipy.special
@@ -67,7 +69,7 @@ def config(data_dir: Path, *overrides: str) -> list[str]:
     return ["--config=configs/quickstart.py", *(f"--config.{o}" for o in overrides)]
 
 
-def start(directory: Path, model: ModelConfig = MODEL, **options) -> Path:
+def start(directory: Path, model: ModelConfig = MODEL, **options: Any) -> Path:
     """A file of weights to start from, in timm's layout."""
     path = directory / "start.safetensors"
     params = random_params(model)
@@ -127,7 +129,7 @@ def test_a_resumed_run_needs_the_file_no_more(
     command = ["train", *config(data_dir, f"init_from={path}"), "--workdir=~/run"]
     log_step = Reporter.log_step
 
-    def interrupt(self, step, scalars, *, waited):
+    def interrupt(self: Reporter, step: int, scalars: Any, *, waited: float) -> None:
         log_step(self, step, scalars, waited=waited)
         if step == 3:
             raise KeyboardInterrupt
@@ -227,7 +229,7 @@ def test_a_finished_run_predicts(
     model = vit_jax.load_model(weights=tuned)
     pixels = np.stack([digit] * 3, axis=-1)[None] / 255
     images = (pixels - PREPROCESSING.mean) / PREPROCESSING.std
-    shares = scipy.special.softmax(model(images.astype(np.float32))[0])
+    shares = scipy.special.softmax(model(jnp.asarray(images, np.float32))[0])
     assert (answer["class"], answer["name"]) == (shares.argmax(), str(shares.argmax()))
     assert answer["probability"] == pytest.approx(shares.max(), abs=1e-5)
 
@@ -239,7 +241,7 @@ def storage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     folder.mkdir()
 
     class Handler(SimpleHTTPRequestHandler):
-        def log_message(self, *_) -> None:
+        def log_message(self, *_: object) -> None:
             pass
 
     handler = functools.partial(Handler, directory=str(folder))

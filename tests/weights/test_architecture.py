@@ -1,4 +1,5 @@
 import dataclasses
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -12,25 +13,25 @@ from vit_jax.schema import build
 from vit_jax.weights.architecture import infer_model
 
 
-def _params(model):
+def _params(model: Any) -> dict[str, Any]:
     """Shapes are enough."""
     return abstract_params(model)
 
 
-def _set(params, path, shape):
+def _set(params: dict[str, Any], path: Any, shape: tuple[int, ...]) -> None:
     *outer, leaf = path.split("/")
     for name in outer:
         params = params[name]
     params[leaf] = jax.ShapeDtypeStruct(shape, jnp.float32)
 
 
-def _besides_size(model):
+def _besides_size(model: Any) -> dict[str, Any]:
     own = dataclasses.asdict(model)
     return {key: value for key, value in own.items() if key not in ("name", *Size._fields)}
 
 
 @pytest.mark.parametrize("size", SIZES)
-def test_every_named_size(size):
+def test_every_named_size(size: str) -> None:
     shown = infer_model(_params(ModelConfig(f"ViT-{size}/16", image_size=32, num_classes=7)))
     assert shown == {
         "name": f"ViT-{size}/16",
@@ -61,7 +62,7 @@ def test_every_named_size(size):
         {"image_size": 40},
     ],
 )
-def test_what_differs_from_a_named_size(changes):
+def test_what_differs_from_a_named_size(changes: dict[str, Any]) -> None:
     model = dataclasses.replace(SMALL, **changes)
     size = model.image_size
     shown = infer_model(_params(model), None if isinstance(size, int) else size)
@@ -70,14 +71,14 @@ def test_what_differs_from_a_named_size(changes):
     assert _besides_size(read) == _besides_size(model)
 
 
-def test_a_name_is_the_nearest_in_width():
+def test_a_name_is_the_nearest_in_width() -> None:
     model = dataclasses.replace(SMALL, width=200, num_heads=5)
     shown = infer_model(_params(model))
     assert shown["name"] == "ViT-Ti/8"
     assert {k: shown[k] for k in ("depth", "width", "mlp_dim", "num_heads")} == model.size._asdict()
 
 
-def test_positions_are_a_square_if_they_can_be():
+def test_positions_are_a_square_if_they_can_be() -> None:
     params = _params(dataclasses.replace(SMALL, image_size=(32, 72)))  # 4 x 9 = 6 x 6
     assert infer_model(params)["image_size"] == 48
     assert infer_model(params, (32, 72))["image_size"] == 48
@@ -89,7 +90,7 @@ def test_positions_are_a_square_if_they_can_be():
         assert "20 positions, which is not a square grid" in message
 
 
-def test_fixed_positions_show_no_size():
+def test_fixed_positions_show_no_size() -> None:
     params = _params(dataclasses.replace(SMALL, positions="sincos2d", pooling="gap"))
     assert infer_model(params)["image_size"] == 224
     assert infer_model(params, (32, 40))["image_size"] == (32, 40)
@@ -110,7 +111,7 @@ def test_fixed_positions_show_no_size():
         ("registers", (32,)),
     ],
 )
-def test_shapes_that_are_not_a_plain_vits(path, shape):
+def test_shapes_that_are_not_a_plain_vits(path: Any, shape: tuple[int, ...]) -> None:
     params = _params(dataclasses.replace(SMALL, representation_size=24, registers=1))
     _set(params, path, shape)
     message = refusal(infer_model, params)
@@ -118,7 +119,7 @@ def test_shapes_that_are_not_a_plain_vits(path, shape):
 
 
 @pytest.mark.parametrize("path", ["embedding", "blocks"])
-def test_what_no_vit_can_be_without(path):
+def test_what_no_vit_can_be_without(path: Any) -> None:
     params = random_params(SMALL)
     del params[path]
     assert f"{path}/" in refusal(infer_model, params)

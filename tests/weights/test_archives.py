@@ -4,6 +4,9 @@ import os
 import pickle
 import sys
 import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import ml_dtypes
 import numpy as np
@@ -22,32 +25,32 @@ ARRAYS = {
 }
 
 
-def _read(path):
+def _read(path: Any) -> dict[str, Any]:
     return {name: np.asarray(array) for name, array in open_arrays(path).items()}
 
 
-def _error(path):
+def _error(path: Any) -> str:
     """The one line that names the file, whether opening or reading it fails."""
     message = refusal(_read, path)
     assert str(path) in message
     return message
 
 
-def _npz(directory, arrays=ARRAYS, save=np.savez):
+def _npz(directory: Path, arrays: dict[str, np.ndarray] = ARRAYS, save: Any = np.savez) -> Path:
     save(directory / "w.npz", **arrays)
     return directory / "w.npz"
 
 
-def _safetensors(directory, arrays=ARRAYS):
+def _safetensors(directory: Path, arrays: dict[str, np.ndarray] = ARRAYS) -> Path:
     save_file(arrays, directory / "w.safetensors")
     return directory / "w.safetensors"
 
 
 class Bomb:
-    def __init__(self, path):
+    def __init__(self, path: Any) -> None:
         self.path = path
 
-    def __reduce__(self):
+    def __reduce__(self) -> tuple[Callable[..., object], tuple[str]]:
         return os.mkdir, (str(self.path),)
 
 
@@ -55,7 +58,7 @@ class Bomb:
 
 
 @pytest.mark.parametrize("write", [_npz, _safetensors])
-def test_names_shapes_types_and_values(tmp_path, write):
+def test_names_shapes_types_and_values(tmp_path: Path, write: Any) -> None:
     arrays = {
         **ARRAYS,
         "half": np.linspace(-2, 2, 7).astype(np.float16),
@@ -68,12 +71,12 @@ def test_names_shapes_types_and_values(tmp_path, write):
     assert_same(open_arrays(write(tmp_path, arrays)), arrays)
 
 
-def test_fortran_order_and_compression(tmp_path):
+def test_fortran_order_and_compression(tmp_path: Path) -> None:
     arrays = {"kernel": np.asfortranarray(np.arange(6.0).reshape(2, 3))}
     assert_same(open_arrays(_npz(tmp_path, arrays, np.savez_compressed)), arrays)
 
 
-def test_bfloat16_comes_as_raw_bytes_from_npz_and_by_name_from_safetensors(tmp_path):
+def test_bfloat16_comes_as_raw_bytes_from_npz_and_by_name_from_safetensors(tmp_path: Path) -> None:
     values = np.array([1.0, -2.5, 3.140625, 2.0**-130], np.float32)  # all of 8 significant bits
     rounded = values.astype(ml_dtypes.bfloat16)
     _npz(tmp_path, {"cls": rounded})
@@ -85,7 +88,7 @@ def test_bfloat16_comes_as_raw_bytes_from_npz_and_by_name_from_safetensors(tmp_p
         np.testing.assert_array_equal(np.asarray(array, np.float32), values)
 
 
-def test_an_array_is_read_when_it_is_asked_for_and_anew_each_time(tmp_path):
+def test_an_array_is_read_when_it_is_asked_for_and_anew_each_time(tmp_path: Path) -> None:
     arrays = open_arrays(_npz(tmp_path))
     np.asarray(arrays["cls"])[:] = 7
     np.testing.assert_array_equal(arrays["cls"], ARRAYS["cls"])
@@ -98,7 +101,9 @@ def test_an_array_is_read_when_it_is_asked_for_and_anew_each_time(tmp_path):
 @pytest.mark.parametrize("write", [_npz, _safetensors])
 @pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64, ml_dtypes.bfloat16])
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
-def test_values_that_are_not_finite_are_named(tmp_path, write, dtype, value):
+def test_values_that_are_not_finite_are_named(
+    tmp_path: Path, write: Any, dtype: Any, value: float
+) -> None:
     bad = np.array([0, value]).astype(dtype)
     path = write(tmp_path, {"cls": np.zeros(3), "head/bias": bad, "step": np.arange(2)})
     arrays = open_arrays(path)  # What is wrong only shows when it is read,
@@ -111,11 +116,11 @@ def test_values_that_are_not_finite_are_named(tmp_path, write, dtype, value):
 
 
 @pytest.mark.parametrize("dtype", ["V1", "V3", "V4", "V8", [("x", "f4")]])
-def test_raw_bytes_in_the_place_of_values(tmp_path, dtype):
+def test_raw_bytes_in_the_place_of_values(tmp_path: Path, dtype: Any) -> None:
     assert "cls" in _error(_npz(tmp_path, {"cls": np.zeros(3, dtype)}))
 
 
-def test_types_of_safetensors_that_numpy_has_not(tmp_path):
+def test_types_of_safetensors_that_numpy_has_not(tmp_path: Path) -> None:
     header = json.dumps({"w": {"dtype": "F8_E4M3", "shape": [3], "data_offsets": [0, 3]}}).encode()
     path = tmp_path / "w.safetensors"
     path.write_bytes(len(header).to_bytes(8, "little") + header + b"\0\0\0")
@@ -125,14 +130,16 @@ def test_types_of_safetensors_that_numpy_has_not(tmp_path):
 # Pickles.
 
 
-def test_nothing_is_unpickled(tmp_path):
+def test_nothing_is_unpickled(tmp_path: Path) -> None:
     path = _npz(tmp_path, {"cls": np.array([Bomb(tmp_path / "exploded")], object)})
     assert "Python objects" in _error(path)
     assert not (tmp_path / "exploded").exists()
 
 
 @pytest.mark.parametrize("name", ["w.pth", "w.pt", "w.bin", "w.ckpt", "w.pkl"])
-def test_files_of_pickles_are_not_even_opened(tmp_path, name, monkeypatch):
+def test_files_of_pickles_are_not_even_opened(
+    tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with zipfile.ZipFile(tmp_path / name, "w") as archive:
         archive.writestr("archive/data.pkl", pickle.dumps(Bomb(tmp_path / "exploded")))
     with monkeypatch.context() as patch:
@@ -147,12 +154,12 @@ def test_files_of_pickles_are_not_even_opened(tmp_path, name, monkeypatch):
 # Other files.
 
 
-def test_missing_file(tmp_path):
+def test_missing_file(tmp_path: Path) -> None:
     for name in ("absent.npz", "absent.safetensors", "absent"):
         assert "No such file" in _error(tmp_path / name)
 
 
-def test_files_that_hold_no_arrays(tmp_path):
+def test_files_that_hold_no_arrays(tmp_path: Path) -> None:
     np.save(tmp_path / "array.npy", np.zeros(3))
     assert "give a .npz or a .safetensors file" in _error(tmp_path / "array.npy")
     for name in ("text.zip", "text.npz"):
@@ -166,7 +173,7 @@ def test_files_that_hold_no_arrays(tmp_path):
     _error(tmp_path)
 
 
-def test_safetensors_needs_its_package(tmp_path, monkeypatch):
+def test_safetensors_needs_its_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path, npz = _safetensors(tmp_path), _npz(tmp_path)
     monkeypatch.setitem(sys.modules, "safetensors", None)
     assert "pip install 'vit_jax[safetensors]'" in _error(path)
@@ -178,7 +185,7 @@ def test_safetensors_needs_its_package(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("keep", [0, 1, 1000, 0.5, 0.999])
 @pytest.mark.parametrize("write", [_npz, _safetensors])
-def test_truncated_file(tmp_path, write, keep):
+def test_truncated_file(tmp_path: Path, write: Any, keep: Any) -> None:
     path = write(tmp_path)
     whole = path.read_bytes()
     path.write_bytes(whole[: int(keep * len(whole)) if isinstance(keep, float) else keep])
@@ -186,7 +193,9 @@ def test_truncated_file(tmp_path, write, keep):
 
 
 @pytest.mark.parametrize("save", [np.savez, np.savez_compressed])
-def test_no_flipped_byte_changes_a_value_or_escapes_as_another_error(tmp_path, save):
+def test_no_flipped_byte_changes_a_value_or_escapes_as_another_error(
+    tmp_path: Path, save: Any
+) -> None:
     arrays = {"a/b": np.arange(3.0), "c": np.ones((2, 1), np.float32)}
     path = _npz(tmp_path, arrays, save)
     whole = path.read_bytes()
@@ -204,7 +213,9 @@ def test_no_flipped_byte_changes_a_value_or_escapes_as_another_error(tmp_path, s
     assert refused > len(whole) / 3
 
 
-def test_no_flipped_byte_in_the_header_of_safetensors_escapes_as_another_error(tmp_path):
+def test_no_flipped_byte_in_the_header_of_safetensors_escapes_as_another_error(
+    tmp_path: Path,
+) -> None:
     path = _safetensors(tmp_path, {"a": np.arange(3.0), "b": np.ones((2, 1), np.float32)})
     whole = path.read_bytes()
     refused = 0
@@ -219,7 +230,7 @@ def test_no_flipped_byte_in_the_header_of_safetensors_escapes_as_another_error(t
     assert refused > header / 2
 
 
-def test_flipped_central_directory(tmp_path):
+def test_flipped_central_directory(tmp_path: Path) -> None:
     path = _npz(tmp_path)
     whole = bytearray(path.read_bytes())
     whole[whole.index(b"PK\x01\x02")] ^= 0xFF
@@ -227,7 +238,7 @@ def test_flipped_central_directory(tmp_path):
     assert "not a whole .npz file" in _error(path)
 
 
-def test_a_flipped_value_is_found_by_its_checksum(tmp_path):
+def test_a_flipped_value_is_found_by_its_checksum(tmp_path: Path) -> None:
     path = _npz(tmp_path)
     whole = bytearray(path.read_bytes())
     value = ARRAYS["embedding/kernel"].tobytes()
@@ -236,13 +247,13 @@ def test_a_flipped_value_is_found_by_its_checksum(tmp_path):
     assert "CRC" in _error(path)
 
 
-def test_a_header_that_claims_less_than_there_is(tmp_path):
+def test_a_header_that_claims_less_than_there_is(tmp_path: Path) -> None:
     path = _npz(tmp_path, {"cls": np.zeros(48)})
     path.write_bytes(path.read_bytes().replace(b"(48,)", b"(40,)"))
     _error(path)
 
 
-def test_a_header_that_claims_less_with_a_right_checksum(tmp_path):
+def test_a_header_that_claims_less_with_a_right_checksum(tmp_path: Path) -> None:
     file = io.BytesIO()
     np.save(file, np.zeros(48))
     with zipfile.ZipFile(tmp_path / "w.npz", "w") as archive:

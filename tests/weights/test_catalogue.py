@@ -1,6 +1,7 @@
 """Names of released files. The index of AugReg is a made-up one; nothing is downloaded."""
 
 import csv
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -42,7 +43,9 @@ def index(cache: Path) -> list[dict[str, object]]:
     return rows
 
 
-def _row(stem, final_val, adapt_ds, resolution, adapt_final_val, lr):
+def _row(
+    stem: str, final_val: str, adapt_ds: str, resolution: str, adapt_final_val: str, lr: str
+) -> dict[str, object]:
     steps = "10" if adapt_ds == "cifar100" else "20"
     adapted = f"{stem}--{adapt_ds}-steps_{steps}k-lr_{lr}-res_{resolution}"
     return {
@@ -66,7 +69,7 @@ def _write_index(cache: Path, rows: list[dict[str, object]]) -> None:
         writer.writerows(rows)
 
 
-def _error(name: str, look_up=find) -> str:
+def _error(name: str, look_up: Callable[[str], object] = find) -> str:
     with pytest.raises(UserError) as error:
         look_up(name)
     assert "\n" not in str(error.value)
@@ -192,7 +195,7 @@ def test_the_files_that_augreg_recommends_have_the_figures_of_its_table_3() -> N
         upstream = find(release.name.partition("--")[0])
         assert upstream in releases("augreg")
         assert upstream.accuracy == release.accuracy
-        assert "fine-tuned" in upstream.accuracy_source
+        assert upstream.accuracy_source and "fine-tuned" in upstream.accuracy_source
 
 
 @pytest.mark.parametrize(
@@ -268,8 +271,13 @@ def test_what_looks_like_a_path_is_no_name(text: str, tmp_path: Path) -> None:
 
 
 def test_a_name_is_downloaded(monkeypatch: pytest.MonkeyPatch) -> None:
-    asked = []
-    monkeypatch.setattr(catalogue, "fetch", lambda url: asked.append(url) or Path("there.npz"))
+    asked: list[str] = []
+
+    def fetch(url: str) -> Path:
+        asked.append(url)
+        return Path("there.npz")
+
+    monkeypatch.setattr(catalogue, "fetch", fetch)
     assert resolve("ViT-H_14") == Path("there.npz")
     assert resolve(f"{BEST_B_16}.npz") == Path("there.npz")
     assert asked == [

@@ -2,11 +2,14 @@
 
 import dataclasses
 import json
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from tests.small_models import SMALL, assert_same, random_params, refusal
+from vit_jax.models.config import ModelConfig
 from vit_jax.preprocessing import PreprocessingConfig
 from vit_jax.schema import to_dict
 from vit_jax.weights.files import open_weights, write_weights
@@ -24,11 +27,17 @@ OTHER = dataclasses.replace(
 )
 
 
-def _model(**changes):
+def _model(**changes: Any) -> ModelConfig:
     return dataclasses.replace(SMALL, **changes)
 
 
-def _write(directory, model=SMALL, layout="google", text=None, **options):
+def _write(
+    directory: Path,
+    model: Any = SMALL,
+    layout: str = "google",
+    text: str | None = None,
+    **options: Any,
+) -> Path:
     """Writes a file and, in the place of its description, `text`; none if that is empty."""
     path = directory / ("w.npz" if layout == "google" else "w.safetensors")
     write_weights(path, random_params(model), model, layout=layout, **options)
@@ -40,14 +49,14 @@ def _write(directory, model=SMALL, layout="google", text=None, **options):
 
 
 @pytest.mark.parametrize("layout", ["google", "timm"])
-def test_a_description_says_what_no_array_shows(tmp_path, layout):
+def test_a_description_says_what_no_array_shows(tmp_path: Path, layout: str) -> None:
     weights = open_weights(_write(tmp_path, OTHER, layout))
     assert (weights.model, weights.assumed) == (OTHER, {})
 
 
 @pytest.mark.parametrize("layout", ["google", "timm", "huggingface"])
 @pytest.mark.parametrize("image_size", [(32, 72), (16, 32), (32, 40)])
-def test_a_grid_that_is_no_square(tmp_path, layout, image_size):
+def test_a_grid_that_is_no_square(tmp_path: Path, layout: str, image_size: Any) -> None:
     # 4 x 9 patches could be 6 x 6; 2 x 4 and the class token could be 3 x 3.
     model = _model(image_size=image_size)
     weights = open_weights(_write(tmp_path, model, layout))
@@ -56,7 +65,7 @@ def test_a_grid_that_is_no_square(tmp_path, layout, image_size):
 
 
 @pytest.mark.parametrize("layout", ["timm", "huggingface"])
-def test_heads_that_the_layout_does_not_show(tmp_path, layout):
+def test_heads_that_the_layout_does_not_show(tmp_path: Path, layout: str) -> None:
     # 384 wide would be S with 6 heads; the other's 4 are its own.
     for changes in ({"name": "ViT-B/8", "width": 384, "mlp_dim": 32}, {"num_heads": 4}):
         model = _model(**changes)
@@ -68,7 +77,7 @@ def test_heads_that_the_layout_does_not_show(tmp_path, layout):
 # Nothing beside it.
 
 
-def test_google_s_customs_are_assumed_and_said(tmp_path):
+def test_google_s_customs_are_assumed_and_said(tmp_path: Path) -> None:
     model = _model(pooling="gap", registers=2, representation_size=24)
     weights = open_weights(_write(tmp_path, model, text=""))
     assert weights.model == model
@@ -80,7 +89,7 @@ def test_google_s_customs_are_assumed_and_said(tmp_path):
     )
 
 
-def test_the_images_of_a_grid_that_is_no_square_must_be_told(tmp_path):
+def test_the_images_of_a_grid_that_is_no_square_must_be_told(tmp_path: Path) -> None:
     model = _model(image_size=(32, 40))
     path = _write(tmp_path, model, text="")
     assert "20 positions, which is not a square grid" in refusal(open_weights, path)
@@ -91,10 +100,10 @@ def test_the_images_of_a_grid_that_is_no_square_must_be_told(tmp_path):
     assert open_weights(path, (32, 72)).model == model
 
 
-def test_a_thousand_classes_are_imagenets(tmp_path):
+def test_a_thousand_classes_are_imagenets(tmp_path: Path) -> None:
     model = _model(num_classes=1000)
     weights = open_weights(_write(tmp_path, model, text=""))
-    assert len(weights.class_names) == 1000
+    assert weights.class_names is not None and len(weights.class_names) == 1000
     assert "tabby" in weights.class_names[281]
     assert weights.assumed["class_names"] == "the classes of ImageNet-1k"
     own = tuple(map(str, range(1000)))
@@ -106,7 +115,7 @@ def test_a_thousand_classes_are_imagenets(tmp_path):
 # Something else beside it.
 
 
-def test_what_a_description_leaves_out_is_assumed_and_said(tmp_path):
+def test_what_a_description_leaves_out_is_assumed_and_said(tmp_path: Path) -> None:
     text = json.dumps({"class_names": ["a", "b", "c", "d", "e"], "model": {"gelu": "exact"}})
     weights = open_weights(_write(tmp_path, text=text))
     assert weights.model == _model(gelu="exact")
@@ -115,14 +124,16 @@ def test_what_a_description_leaves_out_is_assumed_and_said(tmp_path):
 
 
 @pytest.mark.parametrize("text", ['{"model": ', "[1]", "\x00\x01", '"google"'])
-def test_a_broken_description_is_an_error(tmp_path, text):
+def test_a_broken_description_is_an_error(tmp_path: Path, text: str) -> None:
     assert "w.json" in refusal(open_weights, _write(tmp_path, text=text))
 
 
 @pytest.mark.parametrize(
     "description", [{"model": 3}, {"model": ["gelu"]}, {"class_names": "cat"}, {"class_names": 5}]
 )
-def test_a_description_of_other_types_is_an_error(tmp_path, description):
+def test_a_description_of_other_types_is_an_error(
+    tmp_path: Path, description: dict[str, Any]
+) -> None:
     message = refusal(open_weights, _write(tmp_path, text=json.dumps(description)))
     assert "w.json the model must be an object and the class names a list" in message
 
@@ -140,27 +151,29 @@ def test_a_description_of_other_types_is_an_error(tmp_path, description):
     ],
 )
 @pytest.mark.parametrize("layout", ["google", "timm"])
-def test_wrong_values_are_named(tmp_path, layout, changes, problem):
+def test_wrong_values_are_named(
+    tmp_path: Path, layout: str, changes: dict[str, Any], problem: str
+) -> None:
     text = json.dumps({"model": to_dict(SMALL) | changes})
     path = _write(tmp_path, layout=layout, text=text)
     message = refusal(open_weights, path)
     assert problem in message and str(path) in message
 
 
-def test_a_loss_that_there_is_not(tmp_path):
+def test_a_loss_that_there_is_not(tmp_path: Path) -> None:
     assert open_weights(_write(tmp_path, extra={"loss": "sigmoid"})).extra == {"loss": "sigmoid"}
     message = refusal(open_weights, _write(tmp_path, text='{"loss": "hinge"}'))
     assert "loss='hinge', which is none of softmax, sigmoid" in message
 
 
 @pytest.mark.parametrize("number", [0, 4, 6])
-def test_too_few_or_too_many_class_names(tmp_path, number):
+def test_too_few_or_too_many_class_names(tmp_path: Path, number: Any) -> None:
     text = json.dumps({"model": to_dict(SMALL), "class_names": ["name"] * number})
     message = refusal(open_weights, _write(tmp_path, text=text))
     assert f"{number} class names" in message and "5 classes" in message
 
 
-def test_without_a_head_there_are_no_classes(tmp_path):
+def test_without_a_head_there_are_no_classes(tmp_path: Path) -> None:
     model = _model(num_classes=0)
     text = json.dumps({"model": to_dict(model), "class_names": ["name"] * 7})
     weights = open_weights(_write(tmp_path, model, text=text))
@@ -168,7 +181,7 @@ def test_without_a_head_there_are_no_classes(tmp_path):
     assert "head" not in weights.params
 
 
-def test_parameters_are_read_only_when_they_are_asked_for(tmp_path):
+def test_parameters_are_read_only_when_they_are_asked_for(tmp_path: Path) -> None:
     params = random_params(SMALL)
     params["norm"]["bias"][3] = np.nan
     write_weights(tmp_path / "w.npz", params, SMALL)

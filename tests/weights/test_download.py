@@ -13,7 +13,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -84,7 +84,7 @@ def storage(monkeypatch: pytest.MonkeyPatch) -> Iterator[Storage]:
         def do_GET(self) -> None:
             storage.answer(self)
 
-        def log_message(self, *_) -> None:
+        def log_message(self, *_: object) -> None:
             pass
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
@@ -361,7 +361,7 @@ def _arrived(cache: Path) -> int:
     return sum(path.stat().st_size for path in cache.rglob("*.part"))
 
 
-def _wait(condition) -> None:
+def _wait(condition: Callable[[], bool]) -> None:
     until = time.monotonic() + 30
     while not condition():
         assert time.monotonic() < until

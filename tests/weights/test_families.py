@@ -2,7 +2,9 @@
 
 import dataclasses
 import re
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
@@ -36,13 +38,13 @@ SMALL = {
 EACH = pytest.mark.parametrize("kind", SMALL)
 
 
-def _released(name):
+def _released(name: str) -> dict[str, np.ndarray]:
     with np.load(PARITY / f"{name}.npz") as file:
         names = [n for n in file.files if n.startswith("params/")]
         return {name.removeprefix("params/"): file[name] for name in names}
 
 
-def _read(flat):
+def _read(flat: Mapping[str, Any]) -> dict[str, Any]:
     return jax.tree.map(np.asarray, from_google(flat))
 
 
@@ -50,7 +52,7 @@ def _read(flat):
 
 
 @pytest.mark.parametrize("name", ["hybrid_r", "resnet_v2", "mixer"])
-def test_released_names_come_back_bit_for_bit(name):
+def test_released_names_come_back_bit_for_bit(name: str) -> None:
     flat = _released(name)
     back = to_google(_read(flat))
     assert back.keys() == flat.keys()
@@ -60,12 +62,12 @@ def test_released_names_come_back_bit_for_bit(name):
 
 
 @EACH
-def test_our_parameters_come_back_bit_for_bit(kind):
+def test_our_parameters_come_back_bit_for_bit(kind: str) -> None:
     params = random_params(SMALL[kind])
     assert_same(from_google(to_google(params)), params)
 
 
-def test_shapes_of_norms_and_of_the_head():
+def test_shapes_of_norms_and_of_the_head() -> None:
     hybrid, resnet, bit = (to_google(random_params(SMALL[k])) for k in ("hybrid", "resnet", "bit"))
     assert hybrid["block1/unit1/gn_proj/scale"].shape == (1, 1, 1, 128)
     # As big_vision's own are, which are not those of the released hybrids.
@@ -75,7 +77,7 @@ def test_shapes_of_norms_and_of_the_head():
     assert bit["resnet/head/conv2d/kernel"].shape == (1, 1, 256, 5)
 
 
-def test_numbers_after_bit_s_convolutions_say_nothing():
+def test_numbers_after_bit_s_convolutions_say_nothing() -> None:
     flat = _released("resnet_v2")
     numbered = {
         re.sub("standardized_conv2d", f"standardized_conv2d_{i}" if i % 3 else r"\g<0>", name): a
@@ -85,7 +87,7 @@ def test_numbers_after_bit_s_convolutions_say_nothing():
     assert_same(from_google(numbered), _read(flat))
 
 
-def test_big_vision_s_names_of_pre_activation_resnets():
+def test_big_vision_s_names_of_pre_activation_resnets() -> None:
     params = random_params(SMALL["bit"])
     flat = {}
     for path, array in traverse_util.flatten_dict(params, sep="/").items():
@@ -98,7 +100,7 @@ def test_big_vision_s_names_of_pre_activation_resnets():
     assert_same(from_google({f"params/{name}": array for name, array in flat.items()}), params)
 
 
-def test_a_second_name_and_an_unknown_one_are_refused():
+def test_a_second_name_and_an_unknown_one_are_refused() -> None:
     flat = _released("resnet_v2")
     name = "resnet/block1/unit01/a/standardized_conv2d"
     message = refusal(from_google, flat | {f"{name}_3/kernel": flat[f"{name}/kernel"]})
@@ -109,7 +111,7 @@ def test_a_second_name_and_an_unknown_one_are_refused():
     assert from_google(flat)["backbone"]["stage1"]["unit1"].keys().isdisjoint({"projection"})
 
 
-def test_a_gap_in_mixer_s_blocks():
+def test_a_gap_in_mixer_s_blocks() -> None:
     flat = {k: v for k, v in _released("mixer").items() if not k.startswith("MixerBlock_0/")}
     assert "MixerBlock_0 is missing" in refusal(from_google, flat)
 
@@ -118,7 +120,7 @@ def test_a_gap_in_mixer_s_blocks():
 
 
 @pytest.mark.parametrize("name", [n for n in list_models() if not n.startswith("ViT-")])
-def test_every_named_model(name):
+def test_every_named_model(name: str) -> None:
     config = ModelConfig(name, num_classes=7)
     shown = infer_model(abstract_params(config))
     assert shown["name"] == name
@@ -138,7 +140,7 @@ def test_every_named_model(name):
         ("Mixer-L/8", {"depth": 3, "token_mlp_dim": 9, "image_size": (40, 64)}),
     ],
 )
-def test_what_differs_from_a_named_model(name, changes):
+def test_what_differs_from_a_named_model(name: str, changes: dict[str, Any]) -> None:
     config = ModelConfig(name, **{"num_classes": 7, **changes}).following()
     size = config.image_size
     shown = infer_model(abstract_params(config), None if isinstance(size, int) else size)
@@ -149,7 +151,7 @@ def test_what_differs_from_a_named_model(name, changes):
     assert abstract_params(read) == abstract_params(config)
 
 
-def test_positions_after_a_backbone_that_pads():
+def test_positions_after_a_backbone_that_pads() -> None:
     # 40 x 21 pixels are 5 x 3 positions of stride 8.
     config = dataclasses.replace(SMALL["hybrid"], image_size=(40, 21))
     params = abstract_params(config)
@@ -157,7 +159,7 @@ def test_positions_after_a_backbone_that_pads():
     assert "15 positions" in refusal(infer_model, params, (48, 21))
 
 
-def test_what_is_not_whole():
+def test_what_is_not_whole() -> None:
     params = random_params(SMALL["resnet"])
     stage = params["backbone"].pop("stage1")
     assert "backbone/stage1 is missing" in refusal(infer_model, params)
@@ -173,7 +175,7 @@ def test_what_is_not_whole():
 
 
 @EACH
-def test_from_file_to_logits(kind, tmp_path):
+def test_from_file_to_logits(kind: str, tmp_path: Path) -> None:
     config, params = SMALL[kind], random_params(SMALL[kind])
     write_weights(tmp_path / "a.npz", params, config, class_names=("a", "b", "c", "d", "e"))
     opened = open_weights(tmp_path / "a.npz")
@@ -197,7 +199,7 @@ def test_from_file_to_logits(kind, tmp_path):
 
 
 @EACH
-def test_another_head(kind, tmp_path):
+def test_another_head(kind: str, tmp_path: Path) -> None:
     write_weights(tmp_path / "a.npz", random_params(SMALL[kind]), SMALL[kind])
     params, expected = (
         model_params(load_model(weights=tmp_path / "a.npz", num_classes=3)),
@@ -210,7 +212,7 @@ def test_another_head(kind, tmp_path):
 
 
 @pytest.mark.parametrize("kind", ["resnet", "bit", "hybrid"])
-def test_another_image_size(kind, tmp_path):
+def test_another_image_size(kind: str, tmp_path: Path) -> None:
     write_weights(tmp_path / "a.npz", random_params(SMALL[kind]), SMALL[kind])
     model = load_model(weights=tmp_path / "a.npz", image_size=(40, 64))
     params = random_params(SMALL[kind])
@@ -221,7 +223,7 @@ def test_another_image_size(kind, tmp_path):
         assert_same(model_params(model), params)
 
 
-def test_a_mixer_has_one_image_size(tmp_path):
+def test_a_mixer_has_one_image_size(tmp_path: Path) -> None:
     write_weights(tmp_path / "a.npz", random_params(SMALL["mixer"]), SMALL["mixer"])
     message = refusal(load_model, weights=tmp_path / "a.npz", image_size=32)
     assert "2x2, and the model has 4x4; use image_size=16" in message
@@ -231,7 +233,7 @@ def test_a_mixer_has_one_image_size(tmp_path):
     assert params["embedding"]["kernel"].shape == (16, 16, 3, 16)
 
 
-def test_names_are_checked_against_the_file(tmp_path):
+def test_names_are_checked_against_the_file(tmp_path: Path) -> None:
     for kind, config in SMALL.items():
         path = tmp_path / f"{kind}.npz"
         write_weights(path, random_params(config), config)
@@ -241,7 +243,7 @@ def test_names_are_checked_against_the_file(tmp_path):
 
 @pytest.mark.parametrize("layout", ["timm", "huggingface"])
 @EACH
-def test_other_layouts_are_of_plain_vits(kind, layout, tmp_path):
+def test_other_layouts_are_of_plain_vits(kind: str, layout: str, tmp_path: Path) -> None:
     message = refusal(
         write_weights,
         tmp_path / "a.safetensors",

@@ -2,14 +2,15 @@ import json
 import os
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from safetensors.numpy import save_file
 
 from tests.small_models import SMALL, assert_same, random_params, refusal
 from vit_jax.schema import to_dict
+from vit_jax.weights.archives import array_writer
 from vit_jax.weights.files import open_weights, write_weights
 from vit_jax.weights.layouts.google import from_google
 
@@ -19,23 +20,23 @@ LAYOUTS = {"google": "w.npz", "timm": "w.safetensors", "huggingface": "w.safeten
 
 
 @pytest.fixture(scope="module")
-def params():
+def params() -> dict[str, Any]:
     return random_params(SMALL)
 
 
-def _write(path, params, model=SMALL, **options):
+def _write(path: Any, params: dict[str, Any], model: Any = SMALL, **options: Any) -> Path:
     write_weights(path, params, model, **{"class_names": NAMES, **options})
     return path
 
 
-def _error(path, **options):
+def _error(path: Any, **options: Any) -> str:
     message = refusal(open_weights, path, **options)
     assert str(path) in message
     return message
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_what_is_written_is_read(tmp_path, params, layout):
+def test_what_is_written_is_read(tmp_path: Path, params: dict[str, Any], layout: str) -> None:
     path = _write(tmp_path / LAYOUTS[layout], params, layout=layout)
     assert sorted(os.listdir(tmp_path)) == sorted(["w.json", path.name])
     weights = open_weights(str(path))
@@ -44,7 +45,7 @@ def test_what_is_written_is_read(tmp_path, params, layout):
     assert (weights.class_names, weights.assumed) == (NAMES, {})
 
 
-def test_what_lies_beside_a_file(tmp_path, params):
+def test_what_lies_beside_a_file(tmp_path: Path, params: dict[str, Any]) -> None:
     _write(tmp_path / "w.npz", params, extra={"step": 3, "averaged": False})
     assert json.loads((tmp_path / "w.json").read_text()) == {
         "layout": "google",
@@ -56,7 +57,9 @@ def test_what_lies_beside_a_file(tmp_path, params):
 
 
 @pytest.mark.parametrize("name", ["weights.npz", "model.safetensors"])
-def test_a_directory_stands_for_its_weights(tmp_path, params, name):
+def test_a_directory_stands_for_its_weights(
+    tmp_path: Path, params: dict[str, Any], name: str
+) -> None:
     layout = "google" if name.endswith("npz") else "timm"
     _write(tmp_path / name, params, layout=layout)
     weights = open_weights(tmp_path)
@@ -64,7 +67,7 @@ def test_a_directory_stands_for_its_weights(tmp_path, params, name):
     assert_same(weights.params, params)
 
 
-def test_the_file_is_numpys_and_has_the_released_names(tmp_path):
+def test_the_file_is_numpys_and_has_the_released_names(tmp_path: Path) -> None:
     with np.load(DATA / "vit_token.npz") as file:
         flat = {n.removeprefix("params/"): file[n] for n in file.files if n.startswith("params/")}
     _write(tmp_path / "weights.npz", from_google(flat))
@@ -73,8 +76,10 @@ def test_the_file_is_numpys_and_has_the_released_names(tmp_path):
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_equal_weights_give_equal_bytes(tmp_path, params, layout):
-    def reverse(tree):
+def test_equal_weights_give_equal_bytes(
+    tmp_path: Path, params: dict[str, Any], layout: str
+) -> None:
+    def reverse(tree: dict[str, Any]) -> dict[str, Any]:
         return {
             k: reverse(tree[k]) if isinstance(tree[k], dict) else tree[k] for k in [*tree][::-1]
         }
@@ -92,7 +97,7 @@ def test_equal_weights_give_equal_bytes(tmp_path, params, layout):
             assert {i.compress_type for i in archive.infolist()} == {zipfile.ZIP_STORED}
 
 
-def test_dots_in_a_name_stay(tmp_path, params):
+def test_dots_in_a_name_stay(tmp_path: Path, params: dict[str, Any]) -> None:
     path = _write(tmp_path / "B_16-lr_0.001-res_224.npz", params)
     assert (tmp_path / "B_16-lr_0.001-res_224.json").exists()
     assert open_weights(path).class_names == NAMES
@@ -107,20 +112,24 @@ def test_dots_in_a_name_stay(tmp_path, params):
         ("weights.bin", "huggingface", ".safetensors"),
     ],
 )
-def test_each_layout_has_one_ending(tmp_path, params, name, layout, ending):
+def test_each_layout_has_one_ending(
+    tmp_path: Path, params: dict[str, Any], name: str, layout: str, ending: str
+) -> None:
     message = refusal(write_weights, tmp_path / name, params, SMALL, layout=layout)
     assert f"{name}: the layout {layout} is written as {ending}" in message
     assert os.listdir(tmp_path) == []
 
 
-def test_a_dtype_that_npz_would_lose_is_not_written(tmp_path):
+def test_a_dtype_that_npz_would_lose_is_not_written(tmp_path: Path) -> None:
     params = {"cls": jnp.zeros((1, 1, 2), jnp.bfloat16)}
     with pytest.raises(TypeError, match="cls"):
         write_weights(tmp_path / "weights.npz", params, SMALL)
     assert os.listdir(tmp_path) == []
 
 
-def test_a_head_that_is_larger_than_its_data_has_no_names(tmp_path, params):
+def test_a_head_that_is_larger_than_its_data_has_no_names(
+    tmp_path: Path, params: dict[str, Any]
+) -> None:
     path = _write(tmp_path / "w.npz", params, class_names=("a", "b", "c"))
     assert open_weights(path).class_names is None
 
@@ -128,11 +137,11 @@ def test_a_head_that_is_larger_than_its_data_has_no_names(tmp_path, params):
 # What is not there, or another thing.
 
 
-def test_missing_file(tmp_path):
+def test_missing_file(tmp_path: Path) -> None:
     assert "No such file" in _error(tmp_path / "absent.npz")
 
 
-def test_a_run_that_has_not_ended(tmp_path):
+def test_a_run_that_has_not_ended(tmp_path: Path) -> None:
     assert "a directory without weights.npz or model.safetensors" in _error(tmp_path)
     for name in ("config.json", "lock"):
         (tmp_path / name).write_text("{}")
@@ -140,7 +149,7 @@ def test_a_run_that_has_not_ended(tmp_path):
     assert "has not ended" in message and "same train command" in message
 
 
-def test_a_runs_config_is_not_replaced_by_a_hubs(tmp_path, params):
+def test_a_runs_config_is_not_replaced_by_a_hubs(tmp_path: Path, params: dict[str, Any]) -> None:
     for name in ("config.json", "lock"):
         (tmp_path / name).write_text("{}")
     message = refusal(_write, tmp_path / "model.safetensors", params, layout="timm")
@@ -150,10 +159,10 @@ def test_a_runs_config_is_not_replaced_by_a_hubs(tmp_path, params):
 
 
 @pytest.mark.parametrize("name", ["other.npz", "other.safetensors"])
-def test_names_of_another_architecture_come_with_the_path(tmp_path, name):
+def test_names_of_another_architecture_come_with_the_path(tmp_path: Path, name: str) -> None:
     arrays = {f"layer1.{i}.conv1.weight": np.zeros((4, 3, 1, 1), np.float32) for i in range(3)}
-    save = np.savez if name.endswith("npz") else lambda path, **flat: save_file(flat, path)
-    save(tmp_path / name, **arrays)
+    with open(tmp_path / name, "wb") as file:
+        array_writer(tmp_path / name, arrays)(file)
     message = _error(tmp_path / name)
     assert all(f"{name} (4, 3, 1, 1)" in message for name in arrays)
 
@@ -161,12 +170,14 @@ def test_names_of_another_architecture_come_with_the_path(tmp_path, name):
 # Whole or not at all.
 
 
-def test_a_write_that_fails_leaves_the_old_files(tmp_path, params, monkeypatch):
+def test_a_write_that_fails_leaves_the_old_files(
+    tmp_path: Path, params: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
     path = _write(tmp_path / "weights.npz", params)
     before = {name: (tmp_path / name).read_bytes() for name in os.listdir(tmp_path)}
     other = params | {"cls": params["cls"] + 1}
 
-    def fail(*args, **kwargs):
+    def fail(*args: Any, **kwargs: Any) -> None:
         raise OSError("disk full")
 
     for module, function in ((os, "replace"), (os, "fsync"), (np, "savez")):
@@ -191,11 +202,16 @@ def test_a_write_that_fails_leaves_the_old_files(tmp_path, params, monkeypatch):
     ],
 )
 def test_what_describes_weights_is_there_before_them(
-    tmp_path, params, monkeypatch, name, layout, order
-):
+    tmp_path: Path,
+    params: dict[str, Any],
+    monkeypatch: pytest.MonkeyPatch,
+    name: str,
+    layout: str,
+    order: list[str],
+) -> None:
     seen = []
 
-    def replace(source, destination, original=os.replace):
+    def replace(source: Path, destination: Path, original: Any = os.replace) -> None:
         seen.append(Path(destination).name)
         assert Path(source).parent == tmp_path
         if Path(destination).suffix != ".json":

@@ -1,5 +1,7 @@
 import json
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import ml_dtypes
 import numpy as np
@@ -19,14 +21,14 @@ PARITY = [
 ]
 
 
-def _released(name):
+def _released(name: str) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     """Parameters named as released (without prefix) and the configuration of a parity file."""
     with np.load(DATA / f"{name}.npz") as file:
         names = [n for n in file.files if n.startswith("params/")]
         return {n.removeprefix("params/"): file[n] for n in names}, json.loads(str(file["config"]))
 
 
-def _small(depth=2, width=4, heads=2):
+def _small(depth: int = 2, width: int = 4, heads: int = 2) -> dict[str, Any]:
     """One value of each kind, numbered, under our own paths."""
     shapes = {
         "embedding/kernel": (2, 2, 3, width),
@@ -56,7 +58,7 @@ def _small(depth=2, width=4, heads=2):
     return traverse_util.unflatten_dict(flat, sep="/")
 
 
-def _as_linen(flat):
+def _as_linen(flat: Mapping[str, Any]) -> dict[str, Any]:
     """The same parameters as newer Linen code numbers them."""
     new = {"MultiHeadDotProductAttention_1": "MultiHeadDotProductAttention_0"}
     new |= {"LayerNorm_2": "LayerNorm_1", "MlpBlock_3": "MlpBlock_0"}
@@ -64,13 +66,13 @@ def _as_linen(flat):
 
 
 @pytest.mark.parametrize("name", PARITY)
-def test_released_names_survive_both_ways_bit_for_bit(name):
+def test_released_names_survive_both_ways_bit_for_bit(name: str) -> None:
     flat, _ = _released(name)
     assert_same(to_google(from_google(flat)), flat)
 
 
 @pytest.mark.parametrize("name", PARITY)
-def test_tree_has_the_configured_shapes(name):
+def test_tree_has_the_configured_shapes(name: str) -> None:
     flat, _ = _released(name)
     shapes = {
         path: leaf.shape
@@ -106,7 +108,7 @@ def test_tree_has_the_configured_shapes(name):
     assert shapes == expected
 
 
-def test_each_released_name_goes_to_its_own_place():
+def test_each_released_name_goes_to_its_own_place() -> None:
     flat, _ = _released("vit_token")
     params = from_google(flat)
     for i in range(2):
@@ -126,7 +128,7 @@ def test_each_released_name_goes_to_its_own_place():
     np.testing.assert_array_equal(params["norm"]["bias"], flat["Transformer/encoder_norm/bias"])
 
 
-def test_every_part_of_the_tree_survives_both_ways():
+def test_every_part_of_the_tree_survives_both_ways() -> None:
     params = _small()
     flat = to_google(params)
     assert {"registers", "MAPHead_0/probe", "MAPHead_0/MlpBlock_0/Dense_1/kernel"} <= flat.keys()
@@ -135,20 +137,20 @@ def test_every_part_of_the_tree_survives_both_ways():
     assert_same(from_google(flat), params)
 
 
-def test_depth_order_is_that_of_the_numbers():
+def test_depth_order_is_that_of_the_numbers() -> None:
     params = _small(depth=12)
     flat = dict(sorted(to_google(params).items()))  # 10 and 11 sort before 2
     assert_same(from_google(flat), params)
 
 
-def _without(flat, part):
+def _without(flat: Mapping[str, Any], part: str) -> dict[str, Any]:
     return {name: array for name, array in flat.items() if part not in name}
 
 
 # Numbering and prefixes.
 
 
-def test_linen_numbering_and_top_level_positions():
+def test_linen_numbering_and_top_level_positions() -> None:
     flat, _ = _released("vit_token")
     linen = _as_linen(flat)
     linen["pos_embedding"] = linen.pop("Transformer/posembed_input/pos_embedding")
@@ -158,7 +160,7 @@ def test_linen_numbering_and_top_level_positions():
 
 @pytest.mark.parametrize("depth", [1, 12])
 @pytest.mark.parametrize("number", [_as_linen, dict], ids=["linen", "released"])
-def test_scanned_blocks_of_big_vision(number, depth):
+def test_scanned_blocks_of_big_vision(number: Any, depth: int) -> None:
     params = _small(depth=depth)
     flat = number(to_google(params))
     scanned = _without(flat, "encoderblock_")
@@ -170,7 +172,7 @@ def test_scanned_blocks_of_big_vision(number, depth):
     assert_same(from_google({f"params/{name}": array for name, array in scanned.items()}), params)
 
 
-def test_bfloat16_stays_bfloat16():
+def test_bfloat16_stays_bfloat16() -> None:
     flat = {name: a.astype(ml_dtypes.bfloat16) for name, a in to_google(_small()).items()}
     params = from_google(flat)
     kernel = np.asarray(params["blocks"]["attention"]["query"]["kernel"])
@@ -179,7 +181,7 @@ def test_bfloat16_stays_bfloat16():
     np.testing.assert_array_equal(kernel[1], flat[name])
 
 
-def test_blocks_of_two_types_meet_in_float32():
+def test_blocks_of_two_types_meet_in_float32() -> None:
     flat = to_google(_small())
     expected = {name: array.copy() for name, array in flat.items()}
     first = "Transformer/encoderblock_0/LayerNorm_0/scale"
@@ -189,7 +191,7 @@ def test_blocks_of_two_types_meet_in_float32():
 
 
 @pytest.mark.parametrize("prefix", ["opt/target/", "params/"])
-def test_prefixes(prefix):
+def test_prefixes(prefix: Any) -> None:
     flat, _ = _released("vit_token")
     prefixed = {prefix + name: array for name, array in flat.items()}
     assert_same(from_google(prefixed), from_google(flat))
@@ -202,7 +204,9 @@ def test_prefixes(prefix):
         ("params/", ["opt/0/mu/cls", "opt/2/count", "opt/params/cls", "extra/step", "chrono/t"]),
     ],
 )
-def test_what_a_training_run_saves_is_left_out_beside_its_prefix_only(prefix, others):
+def test_what_a_training_run_saves_is_left_out_beside_its_prefix_only(
+    prefix: Any, others: list[str]
+) -> None:
     flat, _ = _released("vit_token")
     state = {name: np.zeros((3,) * i) for i, name in enumerate(others)}
     prefixed = {prefix + name: array for name, array in flat.items()}
@@ -213,7 +217,7 @@ def test_what_a_training_run_saves_is_left_out_beside_its_prefix_only(prefix, ot
     assert ", ".join(listed) in message
 
 
-def test_a_name_outside_the_prefix_is_not_understood():
+def test_a_name_outside_the_prefix_is_not_understood() -> None:
     flat, _ = _released("vit_token")
     prefixed = {f"params/{name}": array for name, array in flat.items()}
     message = refusal(from_google, prefixed | {"cls": flat["cls"]})
@@ -223,7 +227,7 @@ def test_a_name_outside_the_prefix_is_not_understood():
 # Refusals.
 
 
-def test_every_name_that_is_not_understood_is_listed_with_its_shape():
+def test_every_name_that_is_not_understood_is_listed_with_its_shape() -> None:
     flat, _ = _released("vit_token")
     strange = {
         "Transformer/encoderblock_0/LayerNorm_7/scale": (48,),
@@ -237,18 +241,18 @@ def test_every_name_that_is_not_understood_is_listed_with_its_shape():
     assert all(f"{name} {shape}" in message for name, shape in strange.items())
 
 
-def test_another_architecture():
+def test_another_architecture() -> None:
     names = ["resnet/root_block/conv2d/kernel", "blocks.0.attn.qkv.weight"]
     message = refusal(from_google, {name: np.zeros((1, 1, 3, 8)) for name in names})
     assert all(f"{name} (1, 1, 3, 8)" in message for name in names)
 
 
-def test_a_gap_in_the_blocks_is_an_error():
+def test_a_gap_in_the_blocks_is_an_error() -> None:
     flat = _without(to_google(_small(depth=4)), "encoderblock_1/")
     assert "encoderblock_1 is missing" in refusal(from_google, flat)
 
 
-def test_an_incomplete_block_is_an_error():
+def test_an_incomplete_block_is_an_error() -> None:
     flat = to_google(_small(depth=3))
     del flat["Transformer/encoderblock_2/MlpBlock_3/Dense_0/bias"]
     del flat["Transformer/encoderblock_0/LayerNorm_2/bias"]
@@ -257,7 +261,7 @@ def test_an_incomplete_block_is_an_error():
     assert "encoderblock_0: norm2/bias" in message
 
 
-def test_blocks_of_different_shapes_are_an_error():
+def test_blocks_of_different_shapes_are_an_error() -> None:
     flat = to_google(_small())
     flat["Transformer/encoderblock_1/LayerNorm_0/scale"] = np.ones(9, np.float32)
     assert "blocks/norm1/scale has different shapes in different blocks: (4,), (9,)" in refusal(
@@ -265,7 +269,7 @@ def test_blocks_of_different_shapes_are_an_error():
     )
 
 
-def test_two_names_for_one_parameter_are_an_error():
+def test_two_names_for_one_parameter_are_an_error() -> None:
     flat, _ = _released("vit_token")
     extra = {"pos_embedding": flat["Transformer/posembed_input/pos_embedding"]}
     assert "second name for pos_embedding" in refusal(from_google, flat | extra)
@@ -276,6 +280,6 @@ def test_two_names_for_one_parameter_are_an_error():
     assert "blocks/norm2/bias both block by block and stacked" in message
 
 
-def test_parameters_without_a_google_name_are_listed():
+def test_parameters_without_a_google_name_are_listed() -> None:
     params = _small() | {"stem": {"kernel": np.zeros(1)}, "tail": np.zeros(1)}
     assert "no name for stem/kernel, tail" in refusal(to_google, params)

@@ -1,11 +1,15 @@
 import dataclasses
 import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
 from tests.small_models import SMALL, assert_same, random_params, refusal
+from vit_jax.models.config import ModelConfig
 from vit_jax.preprocessing import PreprocessingConfig
 from vit_jax.weights.files import open_weights, write_weights
 from vit_jax.weights.layouts.huggingface import (
@@ -52,19 +56,19 @@ CLASSIFIER = {
 NAMES = ("a", "b", "c", "d", "e")
 
 
-def _file(shapes=CLASSIFIER):
+def _file(shapes: Mapping[str, Any] = CLASSIFIER) -> dict[str, np.ndarray]:
     rng = np.random.default_rng(0)
     return {name: rng.normal(size=shape).astype(np.float32) for name, shape in shapes.items()}
 
 
-def _model(**changes):
+def _model(**changes: Any) -> ModelConfig:
     return dataclasses.replace(SMALL, **changes)
 
 
 # Names and places.
 
 
-def test_each_value_has_its_place():
+def test_each_value_has_its_place() -> None:
     file = _file()
     params = from_huggingface(file, heads=2)
     blocks = params["blocks"]
@@ -96,7 +100,7 @@ def test_each_value_has_its_place():
     )
 
 
-def test_the_names_of_a_file_tell_the_layout():
+def test_the_names_of_a_file_tell_the_layout() -> None:
     assert HUGGINGFACE.matches(CLASSIFIER, {}) and HUGGINGFACE.matches(ENCODER, {})
     assert HUGGINGFACE.matches(ENCODER, {"config.json": {"model_type": "vit"}})
     assert not HUGGINGFACE.matches(ENCODER, {"config.json": {"model_type": "dinov2"}})
@@ -113,7 +117,9 @@ def test_the_names_of_a_file_tell_the_layout():
     ],
     ids=["classifier", "encoder", "encoder with pooler"],
 )
-def test_file_to_ours_and_back_bit_for_bit(shapes, changes):
+def test_file_to_ours_and_back_bit_for_bit(
+    shapes: Mapping[str, Any], changes: dict[str, Any]
+) -> None:
     file, model = _file(shapes), _model(**changes)
     assert_same(to_huggingface(from_huggingface(file, 2), model), file)
     params = random_params(model)
@@ -123,14 +129,14 @@ def test_file_to_ours_and_back_bit_for_bit(shapes, changes):
 # Refusals.
 
 
-def test_names_that_are_not_a_vits_are_listed_with_shapes():
+def test_names_that_are_not_a_vits_are_listed_with_shapes() -> None:
     strange = {"vit.embeddings.mask_token": (1, 1, 32), "vit.encoder.layer.0.lambda1": (32,)}
     message = refusal(from_huggingface, _file(CLASSIFIER | strange), 2)
     assert message.startswith("2 names ")
     assert all(f"{name} {shape}" in message for name, shape in strange.items())
 
 
-def test_a_pooler_that_the_classifier_takes_no_notice_of():
+def test_a_pooler_that_the_classifier_takes_no_notice_of() -> None:
     pooler = {f"vit.{name}": shape for name, shape in POOLER.items()}
     message = refusal(from_huggingface, _file(CLASSIFIER | pooler), 2)
     assert "vit.pooler.dense.weight (32, 32)" in message
@@ -147,7 +153,9 @@ def test_a_pooler_that_the_classifier_takes_no_notice_of():
         ({"representation_size": 8}, "representation layer before a head"),
     ],
 )
-def test_forms_that_hugging_face_has_not(tmp_path, changes, form):
+def test_forms_that_hugging_face_has_not(
+    tmp_path: Path, changes: dict[str, Any], form: str
+) -> None:
     model = _model(**changes)
     path = tmp_path / "w.safetensors"
     message = refusal(write_weights, path, random_params(model), model, layout="huggingface")
@@ -156,7 +164,7 @@ def test_forms_that_hugging_face_has_not(tmp_path, changes, form):
 
 
 @pytest.mark.parametrize("without", ["embeddings.patch_embeddings.projection.weight", "embeddings"])
-def test_a_file_of_another_transformer(tmp_path, without):
+def test_a_file_of_another_transformer(tmp_path: Path, without: str) -> None:
     file = {name: array for name, array in _file(ENCODER).items() if without not in name}
     file["embeddings.word_embeddings.weight"] = np.zeros((7, 32), np.float32)  # as of BERT
     save_file(file, tmp_path / "model.safetensors")
@@ -170,7 +178,7 @@ def test_a_file_of_another_transformer(tmp_path, without):
 # config.json and preprocessor_config.json.
 
 
-def test_what_a_config_says():
+def test_what_a_config_says() -> None:
     # As transformers writes it.
     config = {
         "architectures": ["ViTForImageClassification"],
@@ -237,11 +245,11 @@ def test_what_a_config_says():
         ),
     ],
 )
-def test_what_a_preprocessor_says(preprocessor, expected):
+def test_what_a_preprocessor_says(preprocessor: dict[str, Any], expected: Any) -> None:
     assert read_config({"model_type": "vit"}, preprocessor).values["preprocessing"] == expected
 
 
-def test_what_is_written_for_transformers():
+def test_what_is_written_for_transformers() -> None:
     preprocessing = PreprocessingConfig(interpolation="bicubic", antialias=True)
     model = _model(preprocessing=preprocessing, gelu="exact")
     config = write_config(model, NAMES)
@@ -288,7 +296,7 @@ def test_what_is_written_for_transformers():
         },
     ],
 )
-def test_a_file_for_the_hub_needs_its_configs_only(tmp_path, changes):
+def test_a_file_for_the_hub_needs_its_configs_only(tmp_path: Path, changes: dict[str, Any]) -> None:
     # Resizing is with antialiasing there, always.
     model = _model(**{"preprocessing": PreprocessingConfig(antialias=True), **changes})
     names = NAMES if model.num_classes else None
@@ -304,7 +312,7 @@ def test_a_file_for_the_hub_needs_its_configs_only(tmp_path, changes):
         assert_same(weights.params, params)
 
 
-def test_without_configs_the_librarys_defaults_are_assumed_and_said(tmp_path):
+def test_without_configs_the_librarys_defaults_are_assumed_and_said(tmp_path: Path) -> None:
     save_file(_file(), tmp_path / "vit.safetensors")
     weights = open_weights(tmp_path / "vit.safetensors")
     model = weights.model

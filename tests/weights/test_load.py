@@ -1,5 +1,7 @@
 import dataclasses
 import logging
+from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -30,11 +32,16 @@ MODEL = ModelConfig(
 NAMES = ("a", "b", "c", "d", "e")
 
 
-def _changed(**changes):
+def _changed(**changes: Any) -> ModelConfig:
     return dataclasses.replace(MODEL, **changes)
 
 
-def _write(directory, model=MODEL, names=NAMES, described=True):
+def _write(
+    directory: Path,
+    model: Any = MODEL,
+    names: tuple[str, ...] | None = NAMES,
+    described: bool = True,
+) -> tuple[Path, dict[str, Any]]:
     params = random_params(model)
     path = directory / "weights.npz"
     write_weights(path, params, model, class_names=names)
@@ -43,11 +50,11 @@ def _write(directory, model=MODEL, names=NAMES, described=True):
     return path, params
 
 
-def _logged(caplog):
+def _logged(caplog: pytest.LogCaptureFixture) -> list[str]:
     return [r.getMessage() for r in caplog.records if r.name == "vit_jax.weights.load"]
 
 
-def _refused(path, *args, **options):
+def _refused(path: Any, *args: Any, **options: Any) -> str:
     message = refusal(load_model, *args, weights=path, **options)
     assert str(path) in message
     return message
@@ -56,7 +63,7 @@ def _refused(path, *args, **options):
 # The model of the file.
 
 
-def test_the_file_s_own_model(tmp_path, caplog):
+def test_the_file_s_own_model(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
     path, params = _write(tmp_path)
     for source in (path, str(path), tmp_path):  # a file or a run's directory
@@ -68,7 +75,7 @@ def test_the_file_s_own_model(tmp_path, caplog):
 
 
 @pytest.mark.parametrize("layout", ["timm", "huggingface"])
-def test_every_layout_gives_the_same_function(tmp_path, layout):
+def test_every_layout_gives_the_same_function(tmp_path: Path, layout: str) -> None:
     path = tmp_path / "w.safetensors"
     write_weights(path, random_params(MODEL), MODEL, layout=layout)
     images = np.random.default_rng(0).normal(size=(2, 64, 64, 3)).astype(np.float32)
@@ -79,26 +86,26 @@ def test_every_layout_gives_the_same_function(tmp_path, layout):
 
 
 @pytest.mark.parametrize("name", ["ViT-mu/16", "mu16", "vit-mu_16"])
-def test_a_name_is_checked_against_the_file(tmp_path, name):
+def test_a_name_is_checked_against_the_file(tmp_path: Path, name: str) -> None:
     path, _ = _write(tmp_path)
     assert load_model(name, weights=path).config == _changed(name=name)
 
 
 @pytest.mark.parametrize("name", ["ViT-Ti/16", "ViT-B/16", "ViT-Ti/32"])
-def test_another_name_is_refused(tmp_path, name):
+def test_another_name_is_refused(tmp_path: Path, name: str) -> None:
     path, _ = _write(tmp_path)
     message = _refused(path, name)
     assert "holds ViT-mu/16 (depth=1, width=32, mlp_dim=128, num_heads=2)" in message
     assert name in message
 
 
-def test_a_size_without_a_name_is_no_named_one(tmp_path):
+def test_a_size_without_a_name_is_no_named_one(tmp_path: Path) -> None:
     path, params = _write(tmp_path, _changed(depth=2))
     assert "depth=2" in _refused(path, "ViT-mu/16")
     assert_same(model_params(load_model(weights=path)), params)
 
 
-def test_options_of_the_model(tmp_path):
+def test_options_of_the_model(tmp_path: Path) -> None:
     path, _ = _write(tmp_path)
     model = load_model(weights=path, dtype="bfloat16", scan=False, dropout=0.1)
     assert model.config == _changed(dtype="bfloat16", scan=False, dropout=0.1)
@@ -117,14 +124,16 @@ def test_options_of_the_model(tmp_path):
         ("positions", "learned", "sincos2d"),
     ],
 )
-def test_what_makes_another_function_is_refused(tmp_path, key, trained, wanted):
+def test_what_makes_another_function_is_refused(
+    tmp_path: Path, key: str, trained: object, wanted: Any
+) -> None:
     path, _ = _write(tmp_path, _changed(**{key: trained}))
     message = _refused(path, **{key: wanted})
     assert f"{key}={trained}, the model has {wanted}" in message
     assert f"--config.model.{key}={trained}" in message
 
 
-def test_another_width_or_depth_is_refused_with_all_shapes(tmp_path):
+def test_another_width_or_depth_is_refused_with_all_shapes(tmp_path: Path) -> None:
     path, _ = _write(tmp_path)
     assert "blocks/norm1/scale: file (1, 32), model (2, 32)" in _refused(path, depth=2)
     message = _refused(path, num_heads=4)
@@ -137,7 +146,7 @@ def test_another_width_or_depth_is_refused_with_all_shapes(tmp_path):
 # Another size.
 
 
-def test_another_size_that_is_no_square(tmp_path, caplog):
+def test_another_size_that_is_no_square(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
     path, params = _write(tmp_path)
     model = load_model(weights=path, image_size=(96, 128))
@@ -161,7 +170,7 @@ def test_another_size_that_is_no_square(tmp_path, caplog):
 @pytest.mark.parametrize(
     ("image_size", "short_side"), [(32, 36), (64, 72), (224, 252), ((80, 64), 72), ((40, 224), 45)]
 )
-def test_the_crop_keeps_its_share(tmp_path, image_size, short_side):
+def test_the_crop_keeps_its_share(tmp_path: Path, image_size: Any, short_side: int) -> None:
     path, _ = _write(tmp_path)
     config = load_model(weights=path, image_size=image_size).config
     assert config.preprocessing == dataclasses.replace(PREPROCESSING, short_side=short_side)
@@ -169,7 +178,7 @@ def test_the_crop_keeps_its_share(tmp_path, image_size, short_side):
     assert own.config.preprocessing == PreprocessingConfig()
 
 
-def test_as_many_patches_elsewhere(tmp_path, caplog):
+def test_as_many_patches_elsewhere(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
     squash = {"preprocessing": PreprocessingConfig()}
     # Of a released file, without a description, the 6 x 6 are a square, whatever is asked for.
@@ -193,7 +202,7 @@ def test_as_many_patches_elsewhere(tmp_path, caplog):
     assert "positions 4x9 -> 9x4" in _logged(caplog)[-1]
 
 
-def test_another_patch(tmp_path, caplog):
+def test_another_patch(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """Patches grow with the image: bilinearly resized, they get the embeddings that they had."""
     caplog.set_level(logging.INFO)
     path, params = _write(tmp_path)
@@ -203,7 +212,7 @@ def test_another_patch(tmp_path, caplog):
     patches = np.random.default_rng(1).normal(size=(16, 16, 16, 3)).astype(np.float32)
     large = jax.image.resize(patches, (16, 24, 24, 3), "bilinear")
 
-    def embed(kernel, patches):
+    def embed(kernel: np.ndarray, patches: np.ndarray) -> np.ndarray:
         return np.einsum("bhwc,hwcd->bd", patches, np.asarray(kernel), dtype=np.float64)
 
     expected = embed(params["embedding"]["kernel"], patches)
@@ -214,7 +223,7 @@ def test_another_patch(tmp_path, caplog):
 # The head.
 
 
-def test_another_number_of_classes(tmp_path, caplog):
+def test_another_number_of_classes(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
     path, params = _write(tmp_path)
     model = load_model(weights=path, num_classes=3)
@@ -226,7 +235,7 @@ def test_another_number_of_classes(tmp_path, caplog):
     assert_same(loaded, params)
 
 
-def test_no_head_gives_features(tmp_path):
+def test_no_head_gives_features(tmp_path: Path) -> None:
     path, params = _write(tmp_path)
     model = load_model(weights=path, num_classes=0)
     assert (model.config, model.class_names) == (_changed(num_classes=0), None)
@@ -238,7 +247,7 @@ def test_no_head_gives_features(tmp_path):
 
 
 @pytest.mark.parametrize("described", [True, False])
-def test_a_file_without_a_head(tmp_path, described):
+def test_a_file_without_a_head(tmp_path: Path, described: bool) -> None:
     headless = _changed(num_classes=0, gelu="tanh")
     path, params = _write(tmp_path, headless, described=described)
     model = load_model(weights=path)
@@ -248,7 +257,7 @@ def test_a_file_without_a_head(tmp_path, described):
     np.testing.assert_array_equal(model(jnp.ones((1, 64, 64, 3))), np.zeros((1, 4)))
 
 
-def test_the_representation_layer(tmp_path, caplog):
+def test_the_representation_layer(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
     path, params = _write(tmp_path, _changed(representation_size=24))
     kept = load_model(weights=path)
@@ -280,7 +289,7 @@ def test_the_representation_layer(tmp_path, caplog):
 # What nobody says, and what is damaged.
 
 
-def test_what_is_assumed_is_said_once(tmp_path, caplog):
+def test_what_is_assumed_is_said_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
     path, params = _write(tmp_path, _changed(gelu="tanh"), described=False)
     model = load_model(weights=path)
@@ -292,7 +301,7 @@ def test_what_is_assumed_is_said_once(tmp_path, caplog):
     assert f"assumed: {assumed}" in said
 
 
-def test_nan_never_comes_in(tmp_path):
+def test_nan_never_comes_in(tmp_path: Path) -> None:
     params = random_params(MODEL)
     params["blocks"]["mlp"]["dense1"]["bias"][0, 3] = np.nan
     for path, layout in (("w.npz", "google"), ("w.safetensors", "timm")):
@@ -302,7 +311,7 @@ def test_nan_never_comes_in(tmp_path):
         assert "MlpBlock_3/Dense_0/bias" in message or "blocks.0.mlp.fc1.bias" in message
 
 
-def test_damage_is_found_when_all_is_read(tmp_path):
+def test_damage_is_found_when_all_is_read(tmp_path: Path) -> None:
     path, params = _write(tmp_path)
     whole = bytearray(path.read_bytes())
     value = params["embedding"]["kernel"].tobytes()
@@ -311,7 +320,7 @@ def test_damage_is_found_when_all_is_read(tmp_path):
     assert "CRC" in _refused(path)
 
 
-def test_names_that_are_missing_are_all_listed(tmp_path):
+def test_names_that_are_missing_are_all_listed(tmp_path: Path) -> None:
     path, _ = _write(tmp_path)
     with np.load(path) as file:
         flat = dict(file)
@@ -323,7 +332,7 @@ def test_names_that_are_missing_are_all_listed(tmp_path):
         assert f"{name}: file none, model {shape}" in message
 
 
-def test_a_resnet(tmp_path):
+def test_a_resnet(tmp_path: Path) -> None:
     names = {"conv1.weight": (64, 3, 7, 7), "bn1.running_mean": (64,), "fc.weight": (1000, 512)}
     save_file(
         {name: np.zeros(shape, np.float32) for name, shape in names.items()},
@@ -333,7 +342,7 @@ def test_a_resnet(tmp_path):
     assert all(f"{name} {shape}" in message for name, shape in names.items())
 
 
-def test_files_that_are_not_there_or_not_weights(tmp_path):
+def test_files_that_are_not_there_or_not_weights(tmp_path: Path) -> None:
     assert "no such file" in _refused(tmp_path / "absent.npz")
     (tmp_path / "w.pth").write_bytes(b"\x80\x04")
     assert "pickles" in _refused(tmp_path / "w.pth")

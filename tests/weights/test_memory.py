@@ -1,5 +1,6 @@
 import subprocess
 import sys
+from pathlib import Path
 
 import jax
 import pytest
@@ -30,7 +31,7 @@ print(memory("VmHWM") - before)
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 @pytest.mark.parametrize("layout", ["google", "timm"])
-def test_loading_takes_little_more_memory_than_the_parameters(tmp_path, layout):
+def test_loading_takes_little_more_memory_than_the_parameters(tmp_path: Path, layout: str) -> None:
     ending = "npz" if layout == "google" else "safetensors"
     paths = [tmp_path / f"{size}.{ending}" for size in ("small", "large")]
     for path, model in zip(paths, (SMALL, LARGE), strict=True):

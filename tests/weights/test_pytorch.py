@@ -27,7 +27,7 @@ SHAPES = {
 }
 
 
-def _file(depth=2):
+def _file(depth: int = 2) -> dict[str, np.ndarray]:
     rng = np.random.default_rng(0)
     return {
         name.format(i): rng.normal(size=shape).astype(np.float32)
@@ -36,7 +36,7 @@ def _file(depth=2):
     }
 
 
-def test_each_kind_of_array_value_by_value():
+def test_each_kind_of_array_value_by_value() -> None:
     file = _file()
     params = from_pytorch(file, NAMES, heads=3)
     np.testing.assert_array_equal(params["cls"], file["token"])
@@ -67,7 +67,7 @@ def test_each_kind_of_array_value_by_value():
 
 @pytest.mark.parametrize("depth", [1, 12])
 @pytest.mark.parametrize("heads", [1, 3])
-def test_there_and_back_bit_for_bit(depth, heads):
+def test_there_and_back_bit_for_bit(depth: int, heads: int) -> None:
     file = _file(depth)
     params = from_pytorch(dict(sorted(file.items())), NAMES, heads)  # 10 and 11 sort before 2
     back = to_pytorch(params, NAMES)
@@ -75,7 +75,7 @@ def test_there_and_back_bit_for_bit(depth, heads):
     assert all(array.flags.c_contiguous for array in back.values())
 
 
-def test_names_that_are_not_understood_are_all_listed_with_shapes():
+def test_names_that_are_not_understood_are_all_listed_with_shapes() -> None:
     strange = {"gamma": (), "layer.0.q.weight_g": (6,), "layer.01.norm.bias": (6,), "fc": (2, 3)}
     message = refusal(
         from_pytorch, _file() | {name: np.zeros(s) for name, s in strange.items()}, NAMES, 3
@@ -84,15 +84,15 @@ def test_names_that_are_not_understood_are_all_listed_with_shapes():
     assert all(f"{name} {shape}" in message for name, shape in strange.items())
 
 
-def test_shapes_that_cannot_be_turned_are_all_listed():
-    wrong = {"layer.0.q.weight": (7, 6), "layer.1.q.bias": (), "stem.conv.weight": (6, 12)}
-    wrong = {name: np.zeros(shape) for name, shape in wrong.items()}
+def test_shapes_that_cannot_be_turned_are_all_listed() -> None:
+    shapes = {"layer.0.q.weight": (7, 6), "layer.1.q.bias": (), "stem.conv.weight": (6, 12)}
+    wrong = {name: np.zeros(shape) for name, shape in shapes.items()}
     message = refusal(from_pytorch, _file() | wrong, NAMES, 3)
     assert "a ViT with 3 attention heads" in message
     assert all(f"{name} {array.shape}" in message for name, array in wrong.items())
 
 
-def test_blocks_that_are_incomplete_or_differ_in_shape():
+def test_blocks_that_are_incomplete_or_differ_in_shape() -> None:
     file = _file(depth=4)
     del file["layer.2.q.bias"], file["layer.3.norm.weight"]
     message = refusal(from_pytorch, file, NAMES, 3)
@@ -107,6 +107,6 @@ def test_blocks_that_are_incomplete_or_differ_in_shape():
     )
 
 
-def test_parameters_without_a_name_are_all_listed():
+def test_parameters_without_a_name_are_all_listed() -> None:
     params = {"cls": np.zeros((1, 1, 6)), "stem": {"scale": np.zeros(1)}, "tail": np.zeros(1)}
     assert "no name for stem/scale, tail" in refusal(to_pytorch, params, NAMES)

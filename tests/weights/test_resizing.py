@@ -1,3 +1,5 @@
+from typing import Any
+
 import numpy as np
 import pytest
 import scipy.ndimage
@@ -7,11 +9,11 @@ from tests.small_models import refusal
 from vit_jax.weights.transfer import resize_patch_embedding, resize_positions
 
 
-def _random(*shape):
+def _random(*shape: int) -> np.ndarray:
     return np.random.default_rng(0).normal(size=shape).astype(np.float32)
 
 
-def _zoom(grid, new_grid, mode="constant"):
+def _zoom(grid: Any, new_grid: Any, mode: str = "constant") -> np.ndarray:
     factors = (new_grid[0] / grid.shape[0], new_grid[1] / grid.shape[1], 1)
     return scipy.ndimage.zoom(grid, factors, order=1, mode=mode)
 
@@ -33,7 +35,7 @@ def _zoom(grid, new_grid, mode="constant"):
     ],
 )
 @pytest.mark.parametrize("has_class_token", [True, False])
-def test_resize_equals_scipy(old_grid, new_grid, has_class_token):
+def test_resize_equals_scipy(old_grid: Any, new_grid: Any, has_class_token: bool) -> None:
     positions = _random(1, old_grid[0] * old_grid[1] + has_class_token, 8)
     resized = resize_positions(positions, old_grid, new_grid, has_class_token)
 
@@ -47,7 +49,7 @@ def test_resize_equals_scipy(old_grid, new_grid, has_class_token):
 
 
 @pytest.mark.parametrize(("old", "new"), [(24, 22), (24, 42), (16, 30), (8, 26)])
-def test_last_row_is_the_last_row_where_scipy_rounds_past_it(old, new):
+def test_last_row_is_the_last_row_where_scipy_rounds_past_it(old: Any, new: Any) -> None:
     positions = _random(1, old * old, 2)
     resized = resize_positions(positions, (old, old), (new, new), False).reshape(new, new, 2)
     grid = positions.reshape(old, old, 2)
@@ -55,13 +57,13 @@ def test_last_row_is_the_last_row_where_scipy_rounds_past_it(old, new):
     np.testing.assert_allclose(resized, _zoom(grid, (new, new), mode="nearest"), atol=1e-6)
 
 
-def test_corners_are_kept_and_the_middle_is_the_mean():
+def test_corners_are_kept_and_the_middle_is_the_mean() -> None:
     grid = np.array([[0, 4], [8, 12]], np.float32).reshape(1, 4, 1)
     resized = resize_positions(grid, (2, 2), (3, 3), False).reshape(3, 3)
     np.testing.assert_array_equal(resized, [[0, 2, 4], [4, 6, 8], [8, 10, 12]])
 
 
-def _pillow(grid, new_grid, filter):
+def _pillow(grid: Any, new_grid: Any, filter: Any) -> np.ndarray:
     """Resizes each channel; Pillow always antialiases."""
     height, width = new_grid
     channels = [Image.fromarray(c).resize((width, height), filter) for c in np.moveaxis(grid, 2, 0)]
@@ -83,7 +85,9 @@ def _pillow(grid, new_grid, filter):
     ("old_grid", "new_grid"),
     [((14, 14), (24, 24)), ((4, 6), (9, 8)), ((14, 14), (9, 5)), ((16, 24), (4, 30))],
 )
-def test_resize_equals_pillow(old_grid, new_grid, method, filter, has_class_token):
+def test_resize_equals_pillow(
+    old_grid: Any, new_grid: Any, method: Any, filter: Any, has_class_token: bool
+) -> None:
     shrinks = new_grid[0] < old_grid[0] or new_grid[1] < old_grid[1]
     positions = _random(1, old_grid[0] * old_grid[1] + has_class_token, 3)
     resized = resize_positions(positions, old_grid, new_grid, has_class_token, method)
@@ -101,7 +105,7 @@ def test_resize_equals_pillow(old_grid, new_grid, method, filter, has_class_toke
 @pytest.mark.parametrize(
     ("old_grid", "new_grid"), [((14, 14), (24, 24)), ((14, 14), (9, 5)), ((16, 24), (4, 30))]
 )
-def test_half_pixel_bilinear_without_antialias_equals_scipy(old_grid, new_grid):
+def test_half_pixel_bilinear_without_antialias_equals_scipy(old_grid: Any, new_grid: Any) -> None:
     positions = _random(1, old_grid[0] * old_grid[1], 3)
     resized = resize_positions(positions, old_grid, new_grid, False, "bilinear")
     factors = (new_grid[0] / old_grid[0], new_grid[1] / old_grid[1], 1)
@@ -112,7 +116,7 @@ def test_half_pixel_bilinear_without_antialias_equals_scipy(old_grid, new_grid):
 
 
 @pytest.mark.parametrize("method", ["bilinear", "bicubic"])
-def test_a_third_of_a_grid_without_antialias_is_every_third_point(method):
+def test_a_third_of_a_grid_without_antialias_is_every_third_point(method: Any) -> None:
     positions = _random(1, 81, 3)
     resized = resize_positions(positions, (9, 9), (3, 3), False, method)
     expected = positions.reshape(9, 9, 3)[1::3, 1::3].reshape(9, 3)
@@ -120,14 +124,14 @@ def test_a_third_of_a_grid_without_antialias_is_every_third_point(method):
 
 
 @pytest.mark.parametrize("method", ["aligned", "bilinear", "bicubic_antialiased"])
-def test_constant_positions_stay_constant_and_half_precision_becomes_float32(method):
+def test_constant_positions_stay_constant_and_half_precision_becomes_float32(method: Any) -> None:
     positions = np.full((1, 21, 2), 0.75, np.float16)
     resized = resize_positions(positions, (4, 5), (7, 3), True, method)
     assert resized.dtype == np.float32 and resized.shape == (1, 22, 2)
     np.testing.assert_allclose(resized, 0.75, atol=1e-6)
 
 
-def test_positions_that_are_not_of_the_grid():
+def test_positions_that_are_not_of_the_grid() -> None:
     positions = _random(1, 25, 4)
     message = refusal(resize_positions, positions, (5, 5), (6, 6), True)
     assert "24 positions, which is not a grid of 5x5" in message
@@ -136,13 +140,13 @@ def test_positions_that_are_not_of_the_grid():
 # Patches.
 
 
-def _answers(patches, kernel):
+def _answers(patches: np.ndarray, kernel: np.ndarray) -> np.ndarray:
     """Of a convolution whose kernel covers the whole patch: [batch, P, P, 3] -> [batch, D]."""
     return np.einsum("bhwc,hwcd->bd", patches, kernel, dtype=np.float64)
 
 
 @pytest.mark.parametrize(("old", "new"), [(8, 16), (8, 12), (5, 8), (16, 32), (7, 7)])
-def test_larger_patches_answer_to_resized_patches_as_before(old, new):
+def test_larger_patches_answer_to_resized_patches_as_before(old: Any, new: Any) -> None:
     kernel, patches = _random(old, old, 3, 4), _random(6, old, old, 3)
     resized = resize_patch_embedding(kernel, new)
     assert resized.shape == (new, new, 3, 4) and resized.dtype == np.float32
@@ -151,7 +155,7 @@ def test_larger_patches_answer_to_resized_patches_as_before(old, new):
     np.testing.assert_allclose(_answers(large, resized), answers, atol=1e-4 * np.abs(answers).max())
 
 
-def test_smaller_patches_answer_nearest_in_least_squares():
+def test_smaller_patches_answer_nearest_in_least_squares() -> None:
     kernel = _random(6, 6, 3, 4)
     resized = resize_patch_embedding(kernel, 3)
     # No linear function of shrunken patches is nearer on all unit patches: the residual is

@@ -1,9 +1,12 @@
 import dataclasses
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from tests.small_models import SMALL, assert_same, random_params, refusal
+from vit_jax.models.config import ModelConfig
 from vit_jax.weights.files import write_weights
 from vit_jax.weights.layouts.timm import TIMM, from_timm, to_timm
 
@@ -39,18 +42,18 @@ SHAPES = {
 }
 
 
-def _file(**changes):
+def _file(**changes: Any) -> dict[str, np.ndarray]:
     """Arrays as of timm; a change to a shape, or None for none."""
     rng = np.random.default_rng(0)
     shapes = {**SHAPES, **changes}
     return {n: rng.normal(size=s).astype(np.float32) for n, s in shapes.items() if s is not None}
 
 
-def _model(**changes):
+def _model(**changes: Any) -> ModelConfig:
     return dataclasses.replace(SMALL, **changes)
 
 
-def _mean_pooled():
+def _mean_pooled() -> dict[str, np.ndarray]:
     file = _file()
     return {
         name.replace("norm.", "fc_norm.") if name[0] == "n" else name: a for name, a in file.items()
@@ -60,7 +63,7 @@ def _mean_pooled():
 # Names and places.
 
 
-def test_each_value_has_its_place():
+def test_each_value_has_its_place() -> None:
     file = _file()
     params, pooling = from_timm(file, heads=2)
     assert pooling == "token"
@@ -92,7 +95,7 @@ def test_each_value_has_its_place():
     np.testing.assert_array_equal(params["cls"], file["cls_token"])
 
 
-def test_the_names_of_a_file_tell_the_layout():
+def test_the_names_of_a_file_tell_the_layout() -> None:
     assert TIMM.matches(_file(), {})
     assert not TIMM.matches({"embedding/kernel", "vit.embeddings.cls_token"}, {})
 
@@ -108,7 +111,9 @@ def test_the_names_of_a_file_tell_the_layout():
     ],
     ids=["token", "mean", "google's mean", "without head"],
 )
-def test_file_to_ours_and_back_bit_for_bit(file, model, pooling):
+def test_file_to_ours_and_back_bit_for_bit(
+    file: dict[str, np.ndarray], model: Any, pooling: str
+) -> None:
     params, found = from_timm(file, heads=2)
     assert found == pooling
     model = _model(**model)
@@ -122,7 +127,7 @@ def test_file_to_ours_and_back_bit_for_bit(file, model, pooling):
 @pytest.mark.parametrize("image_size", [16, (16, 32), (16, 40), (24, 40), (32, 48)])
 @pytest.mark.parametrize("registers", [0, 3, 4])
 @pytest.mark.parametrize("pooling", ["token", "gap", "gap_timm"])
-def test_positions_of_any_grid_and_registers(image_size, registers, pooling):
+def test_positions_of_any_grid_and_registers(image_size: Any, registers: int, pooling: str) -> None:
     # With a class token, 2x4, 3x5 and 4x6 patches have a square number of positions.
     model = _model(image_size=image_size, registers=registers, pooling=pooling)
     params = random_params(model)
@@ -136,7 +141,7 @@ def test_positions_of_any_grid_and_registers(image_size, registers, pooling):
 
 
 @pytest.mark.parametrize("has_class_token", [True, False])
-def test_positions_of_registers_are_part_of_the_registers(has_class_token):
+def test_positions_of_registers_are_part_of_the_registers(has_class_token: bool) -> None:
     # timm: tokens are class, registers, patches; positions are added to all of them.
     first = int(has_class_token)
     file = _file(
@@ -155,7 +160,7 @@ def test_positions_of_registers_are_part_of_the_registers(has_class_token):
 
 @pytest.mark.parametrize("registers", [0, 3])
 @pytest.mark.parametrize(("grid", "image_size"), [(4, None), (4, 16), (8, (16, 32))])
-def test_positions_of_patches_alone(grid, image_size, registers):
+def test_positions_of_patches_alone(grid: Any, image_size: Any, registers: int) -> None:
     # no_embed_class=True
     reg_token = (1, registers, 32) if registers else None
     file = _file(pos_embed=(1, grid, 32), reg_token=reg_token)
@@ -171,7 +176,7 @@ def test_positions_of_patches_alone(grid, image_size, registers):
 # Refusals.
 
 
-def test_names_and_shapes_that_are_not_a_plain_vits():
+def test_names_and_shapes_that_are_not_a_plain_vits() -> None:
     strange = {"blocks.0.ls1.gamma": (32,), "dist_token": (1, 1, 32), "norm_pre.weight": (32,)}
     message = refusal(from_timm, _file(**strange), 2)
     assert message.startswith("3 names ")
@@ -183,7 +188,7 @@ def test_names_and_shapes_that_are_not_a_plain_vits():
         assert f"blocks.1.attn.qkv.weight has the shape {shape}" in message
 
 
-def test_forms_that_this_package_has_not():
+def test_forms_that_this_package_has_not() -> None:
     file = {n: a for n, a in _mean_pooled().items() if n != "cls_token"}
     assert "fc_norm without a class token" in refusal(from_timm, file, 2)
 
@@ -197,7 +202,7 @@ def test_forms_that_this_package_has_not():
         {"positions": "absent"},
     ],
 )
-def test_forms_that_timm_has_not(tmp_path, changes):
+def test_forms_that_timm_has_not(tmp_path: Path, changes: dict[str, Any]) -> None:
     model = _model(**changes)
     message = refusal(
         write_weights, tmp_path / "w.safetensors", random_params(model), model, layout="timm"

@@ -1,10 +1,13 @@
 import dataclasses
 import json
+from pathlib import Path
+from typing import Any
 
 import pytest
 from safetensors.numpy import load_file
 
 from tests.small_models import SMALL, assert_same, random_params, refusal
+from vit_jax.models.config import ModelConfig
 from vit_jax.preprocessing import PreprocessingConfig
 from vit_jax.weights.files import open_weights, write_weights
 from vit_jax.weights.layouts.timm import to_timm
@@ -34,11 +37,11 @@ AUGREG = {
 }
 
 
-def _model(**changes):
+def _model(**changes: Any) -> ModelConfig:
     return dataclasses.replace(SMALL, **changes)
 
 
-def test_a_config_of_the_hub():
+def test_a_config_of_the_hub() -> None:
     described = read_config(AUGREG)
     assert described.class_names is None
     assert described.values == {
@@ -53,7 +56,7 @@ def test_a_config_of_the_hub():
     }
 
 
-def test_a_pooling_that_this_package_has_not():
+def test_a_pooling_that_this_package_has_not() -> None:
     config = AUGREG | {"global_pool": "avg", "model_args": {"fc_norm": False}}
     assert "fc_norm=false and a class token" in refusal(read_config, config)
 
@@ -86,13 +89,13 @@ def test_a_pooling_that_this_package_has_not():
         ),
     ],
 )
-def test_what_a_config_says(config, expected):
+def test_what_a_config_says(config: dict[str, Any], expected: Any) -> None:
     described = read_config(config)
     stated = {**described.values, "class_names": described.class_names}
     assert {key: stated[key] for key in expected} == expected
 
 
-def test_a_config_names_what_timm_builds():
+def test_a_config_names_what_timm_builds() -> None:
     model = _model(
         name="ViT-S/16",
         depth=None,
@@ -123,13 +126,13 @@ def test_a_config_names_what_timm_builds():
     json.dumps(config, allow_nan=False)
 
 
-def test_the_hidden_width_survives_timms_rounding():
+def test_the_hidden_width_survives_timms_rounding() -> None:
     for width, hidden in ((1408, 6144), (1152, 4304), (30, 77), (90, 91)):
         model = _model(width=width, mlp_dim=hidden, num_heads=2)
         assert int(width * write_config(model, None)["model_args"]["mlp_ratio"]) == hidden
 
 
-def test_any_crop_survives_timms_rounding():
+def test_any_crop_survives_timms_rounding() -> None:
     for side in (32, 224, 336):
         for short_side in range(side, 2 * side):
             preprocessing = PreprocessingConfig(resize="short_side", short_side=short_side)
@@ -157,7 +160,7 @@ def test_any_crop_survives_timms_rounding():
         },
     ],
 )
-def test_a_file_for_the_hub_needs_its_config_only(tmp_path, changes):
+def test_a_file_for_the_hub_needs_its_config_only(tmp_path: Path, changes: dict[str, Any]) -> None:
     preprocessing = PreprocessingConfig(antialias=True)  # timm has it always
     model = _model(**{"preprocessing": preprocessing, **changes})
     names = ("a", "b", "c", "d", "e") if model.num_classes else None
@@ -188,14 +191,15 @@ def test_a_file_for_the_hub_needs_its_config_only(tmp_path, changes):
     ],
 )
 def test_without_a_config_timms_customs_are_assumed_and_said(
-    tmp_path, name, mean, short_side, said
-):
+    tmp_path: Path, name: str, mean: tuple[float, ...], short_side: int, said: str
+) -> None:
     write_weights(tmp_path / name, random_params(SMALL), SMALL, layout="timm")
     (tmp_path / name).with_suffix(".json").unlink()
     weights = open_weights(tmp_path / name)
     model = weights.model
     assert (model.gelu, model.norm_epsilon, model.num_classes) == ("exact", 1e-6, 5)
     preprocessing = model.preprocessing
+    assert preprocessing is not None
     assert (preprocessing.mean, preprocessing.short_side) == (mean, short_side)
     assert (preprocessing.resize, preprocessing.interpolation) == ("short_side", "bicubic")
     assert preprocessing.antialias

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -35,7 +36,7 @@ def test_nothing_is_assumed(name: str) -> None:
 
 def test_a_model_without_positions_has_none() -> None:
     model = load_model(weights=FILES / "absent.npz")
-    images = np.random.default_rng(0).normal(size=(1, 16, 16, 3)).astype(np.float32)
+    images = jax.random.normal(jax.random.key(0), (1, 16, 16, 3))
     # The patches in another order.
-    shuffled = np.roll(images.reshape(1, 2, 8, 16, 3), 1, axis=1).reshape(images.shape)
+    shuffled = jnp.roll(images.reshape(1, 2, 8, 16, 3), 1, axis=1).reshape(images.shape)
     np.testing.assert_allclose(model(images), model(shuffled), rtol=1e-5, atol=1e-5)
