@@ -275,6 +275,53 @@ def test_an_unreadable_image_ends_it_or_is_left_out(weights, photos, tmp_path, c
     assert score(tmp_path / "a.json", weights, folder, "--on_error=skip")["examples"] == 40
 
 
+OWN_KIND = """
+from dataclasses import dataclass
+
+from vit_jax.evaluation.config import EvalConfig
+from vit_jax.evaluation.evaluator import Scores
+from vit_jax.inference.requests import Request
+
+
+@EvalConfig.kinds.register("mean_logit")
+@dataclass(frozen=True)
+class MeanLogitConfig(EvalConfig):
+    factor: float = 1.0
+
+    def make(self, opener):
+        return MeanLogit(opener.source(self.split, self.dataset), self.factor)
+
+
+class MeanLogit:
+    score_names, lower_is_better = ("mean",), frozenset()
+
+    def __init__(self, source, factor):
+        self.factor = factor
+        self.requests = {"test": Request(source, rows=lambda batch: {"x": batch["logits"]})}
+
+    def scores(self, answers):
+        mean = self.factor * float(answers["test"].rows["x"].mean(dtype=float))
+        return Scores({"mean": mean}, f"mean {mean:.3f}")
+
+
+def get_config():
+    return {}
+"""
+
+
+def test_a_kind_of_ones_own_from_a_config_file(weights, photos, tmp_path) -> None:
+    folder = write_photos(tmp_path / "photos", photos)
+    (tmp_path / "own.py").write_text(OWN_KIND)
+    flags = [f"--weights={weights}", f"--dataset={folder}", f"--config={tmp_path / 'own.py'}"]
+    (one,) = evaluate(tmp_path / "a.json", *flags, "--evaluator=mean_logit")
+    options = ["--evaluator=mean_logit,classification", "--evaluator.factor=-2"]
+    twice, classification = evaluate(tmp_path / "b.json", *flags, *options)
+    assert one["evaluation"] == "mean_logit" and one["scores"]["mean"] != 0
+    assert twice["scores"]["mean"] == pytest.approx(-2 * one["scores"]["mean"])
+    assert twice["text"] == f"mean {twice['scores']['mean']:.3f}"
+    assert classification["scores"]["examples"] == COUNT
+
+
 # What is refused.
 
 
