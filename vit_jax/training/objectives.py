@@ -4,7 +4,6 @@ A new kind is one file: a config dataclass that is registered with `ObjectiveCon
 objective that it makes. `training/supervised.py` is the one that learns classes from labels.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple, Protocol
 
@@ -16,12 +15,19 @@ from vit_jax.losses import Loss
 from vit_jax.models.config import ModelConfig
 from vit_jax.models.functional import Params
 from vit_jax.models.placement import Placement
+from vit_jax.parameters import Table
 
 # Arrays whose first axis is the batch: `images`, `labels`, `weights`, and what `prepare` adds.
 Batch = dict[str, Array]
 
 # The key in the run's parameters under which an objective's own parameters lie. No model uses it.
 OWN = "objective"
+
+
+def split_params(params: Params) -> tuple[Params, Params]:
+    """The model's parameters, and the objective's own ({} if it has none)."""
+    model = {name: value for name, value in params.items() if name != OWN}
+    return model, params.get(OWN, {})
 
 
 class Examples(NamedTuple):
@@ -45,8 +51,11 @@ class Objective(Protocol):
     fixed arrays.
     """
 
-    parameters: Mapping[str, Any]
-    """The table of its own parameters (`vit_jax.parameters`); empty if it has none."""
+    parameters: Table
+    """Describes its own parameters by their paths; empty if it has none.
+
+    Fixed arrays are described here too, unless they have the paths of the run's model.
+    """
 
     fixed: Any
     """A tree of arrays that the step reads and never changes, such as a teacher's parameters.

@@ -18,7 +18,7 @@ from vit_jax.models.functional import Params, abstract_params, init_params
 from vit_jax.parallel.sharding import OnMesh, batch_sharding, replicated, state_shardings
 from vit_jax.parameters import Table, nested
 from vit_jax.training.config import TrainConfig
-from vit_jax.training.objectives import OWN, Objective, ObjectiveContext
+from vit_jax.training.objectives import OWN, Objective, ObjectiveContext, split_params
 from vit_jax.training.optimizer import make_optimizer, make_schedule
 from vit_jax.training.step import TrainState, init_state, make_train_step
 
@@ -58,7 +58,7 @@ class Program:
     @property
     def model_params(self) -> Params:
         """Shapes, types and shardings of the model's parameters."""
-        return {name: value for name, value in self.state.params.items() if name != OWN}
+        return split_params(self.state.params)[0]
 
     @cached_property
     def fixed(self) -> Any:

@@ -13,7 +13,7 @@ from jax.sharding import Mesh
 from vit_jax.losses import weighted_sum
 from vit_jax.models.functional import Params
 from vit_jax.parallel.sharding import constrain_batch
-from vit_jax.training.objectives import OWN, Batch, Objective
+from vit_jax.training.objectives import Batch, Objective, split_params
 
 Metrics = dict[str, Array]
 
@@ -49,8 +49,7 @@ def init_state(
 
 def final_params(state: TrainState) -> Params:
     """The model's parameters to evaluate and write: the averaged ones if there are any."""
-    params = state.params if state.averaged is None else state.averaged
-    return {name: value for name, value in params.items() if name != OWN}
+    return split_params(state.params if state.averaged is None else state.averaged)[0]
 
 
 class _Sums(NamedTuple):

@@ -1,6 +1,5 @@
 """The supervised objective: classes are learnt from labels, with flips, Mixup and CutMix."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +10,7 @@ from vit_jax.losses import Loss, cross_entropy
 from vit_jax.models.config import ModelConfig
 from vit_jax.models.functional import Params, apply_model
 from vit_jax.models.placement import OneDevice, Placement
+from vit_jax.parameters import Table
 from vit_jax.preprocessing import normalize
 from vit_jax.training.mix import apply_mix, draw_mix, random_flip
 from vit_jax.training.objectives import (
@@ -46,7 +46,7 @@ class Supervised:
     ):
         if model.preprocessing is None:
             raise ValueError("the model's preprocessing must be known")
-        self.parameters: Mapping[str, Any] = {}
+        self.parameters: Table = {}
         self.fixed: Any = ()
         self.fixed_digest: str | None = None
         self._preprocessing, self._placement = model.preprocessing, placement or OneDevice()
