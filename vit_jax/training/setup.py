@@ -62,22 +62,18 @@ class Setup:
         return self.model.preprocessing
 
 
-def prepare(
-    config: TrainConfig, *, started: Mapping[str, Any] | None = None, keep_head: bool = False
-) -> Setup:
+def prepare(config: TrainConfig, *, started: Mapping[str, Any] | None = None) -> Setup:
     """Opens the data and the weights to start from, and makes the mesh and the program.
 
     Args:
       started: the saved config of this run, if it has a checkpoint to resume from.
-      keep_head: whether weights with another head are an error.
 
     Raises:
       UserError: something in the config does not fit the data, the weights or the devices.
     """
     mesh = make_mesh(config.mesh)
     check_devices(config, mesh)
-    source = open_training(config.data)
-    return assemble(config, mesh, source, started=started, keep_head=keep_head)
+    return assemble(config, mesh, open_training(config.data), started=started)
 
 
 def open_training(data: DataConfig) -> Source:
@@ -118,14 +114,13 @@ def assemble(
     source: Source,
     *,
     started: Mapping[str, Any] | None = None,
-    keep_head: bool = False,
 ) -> Setup:
     """As `prepare`, on a mesh and data that are given."""
     total_steps = config.steps(len(source))
     _check_early_stop(config, total_steps)
     model, initial = _with_classes(config.model, source), None
     if config.init_from is not None and started is None:
-        initial, model = _open_initial(config, model, keep_head=keep_head)
+        initial, model = _open_initial(config, model)
     elif config.init_from is not None:
         assert started is not None
         model = model.following(build(ModelConfig, started["model"], "model"))
@@ -206,12 +201,10 @@ def make_evaluations(setup: Setup) -> Evaluations:
     )
 
 
-def _open_initial(
-    config: TrainConfig, model: ModelConfig, *, keep_head: bool = False
-) -> tuple[Params, ModelConfig]:
+def _open_initial(config: TrainConfig, model: ModelConfig) -> tuple[Params, ModelConfig]:
     assert config.init_from is not None
     weights = open_weights(resolve(config.init_from), model.image_size)
-    return params_for(weights, model, config.position_resize, keep_head=keep_head)
+    return params_for(weights, model, config.position_resize)
 
 
 def _check_early_stop(config: TrainConfig, total_steps: int) -> None:
