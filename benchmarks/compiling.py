@@ -3,8 +3,8 @@
     python -m benchmarks.compiling
     python -m benchmarks.compiling --topology=v5e:2x2
 
-Traces and compiles for the devices at hand, or for a TPU that is not there (with the extra `tpu`),
-whose compiler takes more than a quarter of an hour for the unrolled step.
+Traces and compiles for the devices at hand or, with the extra `tpu`, for a TPU that is absent. The
+TPU compiler takes more than a quarter of an hour for the unrolled step.
 """
 
 import argparse
@@ -34,7 +34,7 @@ def main(model: str, batch_size: int, topology: str | None) -> None:
             model, batch_size, MeshConfig(), devices, depth=depth, scan=scan, dtype="bfloat16"
         )
 
-    step(1, True).compile()  # What is needed once.
+    step(1, True).compile()  # Leaves out what is needed only once.
     seconds = {}
     for scan, depth in ROWS:
         synthetic = step(depth, scan)

@@ -2,10 +2,10 @@
 
     python -m benchmarks.kills --kills=100
 
-Runs of a tiny ViT on the digits are started, killed after a random time and started again with
-the same command, each until it has ended, until so many kills have been done. Of every run that was
-killed, `metrics.jsonl` (without `time/`) and `weights.npz` must equal those of the run that was
-not, bit for bit. Prints a line a run; exits with 1 if any differs.
+Starts runs of a tiny ViT on the digits, kills them after a random time, and starts each again with
+the same command until it ends. This repeats until --kills kills are done. `metrics.jsonl` (without
+`time/`) and `weights.npz` of every killed run must equal those of a run that was not killed, bit
+for bit. Prints one line for each run; exits with 1 if any differs.
 """
 
 import argparse
@@ -32,7 +32,7 @@ COMMAND = [
 
 
 def start(workdir: Path, data_dir: Path, *more: str) -> subprocess.Popen[str]:
-    """Starts the run in `workdir`, or goes on with it."""
+    """Starts the run in `workdir`, or resumes it."""
     return subprocess.Popen(
         [*COMMAND, f"--config.data.data_dir={data_dir}", f"--workdir={workdir}", *more],
         stdout=subprocess.PIPE,

@@ -2,10 +2,10 @@
 
     python -m benchmarks.overhead
 
-In turns, --rounds times: the bare step on one batch, `train` on the digits in memory, and `train`
-with a checkpoint every --checkpoint_every steps. Each is timed as a whole at two lengths, and the
-difference is that of the steps between them, so that starting, compiling and the final weights
-drop out while all that steps cost stays in.
+Takes turns, --rounds times: the bare step on one batch, `train` on the digits in memory, and
+`train` with a checkpoint every --checkpoint_every steps. Each is timed as a whole at two lengths.
+The difference is the time of the steps between them: starting, compiling and writing the final
+weights drop out, and all costs of the steps stay in.
 """
 
 import argparse
@@ -25,7 +25,7 @@ from vit_jax.training.config import TrainConfig
 from vit_jax.training.loop import train
 from vit_jax.training.setup import make_loader, prepare
 
-# Of a checkpoint, which comes after the last step in any case.
+# A checkpoint is saved after the last step in any case.
 _NEVER = 10**9
 
 
@@ -38,7 +38,7 @@ def main(
         f"jax {jax.__version__}, Python {platform.python_version()}"
     )
     with tempfile.TemporaryDirectory() as directory:
-        # Programs are the same in all rounds.
+        # All rounds run the same programs.
         jax.config.update("jax_compilation_cache_dir", f"{directory}/programs")
 
         def config(total: int, every: int) -> TrainConfig:

@@ -1,11 +1,12 @@
-"""Images a second and MFU of the training step, over models, attention, scan and remat.
+"""Images per second and MFU of the training step, over models, attention, scan and remat.
 
     python -m benchmarks.training
 
-Prints a table: AdamW in bfloat16 at 224 pixels on random images that lie on the devices. MFU counts
-3 x 2 x multiply-adds an image (recomputation is no work) against the chips' peak; see
-`vit_jax/analysis/peaks.py`. Every row is compiled, run for --warmup steps and timed over --steps; a
-row that needs more memory than there is says so, and one whose attention is not for these devices.
+Prints a table for AdamW in bfloat16 at 224 pixels, on random images that lie on the devices. MFU
+counts 3 x 2 x multiply-adds for each image, without recomputation, against the peak speed of the
+chips; see `vit_jax/analysis/peaks.py`. Every row is compiled, run for --warmup steps and timed over
+--steps. A row shows if it needs more memory than a device has, or if its attention is for other
+devices.
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""Classification losses, one value an example."""
+"""Classification losses, one value for each example."""
 
 from typing import Literal
 
@@ -14,18 +14,18 @@ def cross_entropy(logits: Array, labels: Array, loss: Loss, label_smoothing: flo
     """Cross-entropy of each example.
 
     `sigmoid` scores each class on its own and sums over the classes, as the paper's pre-training
-    does. `softmax` is for one class an example; of k classes, each is the target with 1/k, as
-    Mahajan et al. train on hashtags (arXiv 1805.00932, section 2.2).
+    does. `softmax` is for one class in each example; if there are k, each has the target 1/k, as in
+    Mahajan et al.'s training on hashtags (arXiv 1805.00932, section 2.2).
 
     Args:
       logits: float [batch, classes].
-      labels: int [batch] in [0, classes), or [batch, labels] for any number of classes an example,
-        padded with -1; a class that stands there twice counts once.
+      labels: int [batch] in [0, classes), or [batch, labels] for any number of classes in each
+        example, padded with -1. A class that is listed twice counts once.
       label_smoothing: share s of the target that is taken from the true class. Softmax spreads
-        it evenly over all classes; sigmoid's targets are 1 - s and s, so that s is below 1/2.
+        it evenly over all classes. Sigmoid's targets are 1 - s and s, so s must be below 1/2.
 
     Returns:
-      float32 [batch], in nats; of `softmax` 0 for an example without any class.
+      float32 [batch], in nats. With `softmax`, 0 for an example without any class.
     """
     logits = logits.astype(jnp.float32)
     if labels.ndim == 2:
@@ -40,11 +40,11 @@ def cross_entropy(logits: Array, labels: Array, loss: Loss, label_smoothing: flo
 def _multi_label_cross_entropy(
     logits: Array, labels: Array, loss: Loss, label_smoothing: float
 ) -> Array:
-    """As `cross_entropy`, in forms in which the targets stay as sparse as the labels are.
+    """As `cross_entropy`, in forms that keep the targets as sparse as the labels.
 
-    With x the logits and y the multi-hot targets, sigmoid's sum is that of log(1 + exp(x)) - y x,
-    and softmax's is log(sum(exp(x))) - sum(y x). With y of [batch, classes], or worse of [batch,
-    labels, classes], the loss would need more memory than the logits do.
+    With logits x and multi-hot targets y, the sigmoid loss is the sum of log(1 + exp(x)) - y x, and
+    the softmax loss is log(sum(exp(x))) - sum(y x). A y of [batch, classes], or worse of [batch,
+    labels, classes], would need more memory than the logits.
     """
     classes = logits.shape[-1]
     repeated = jnp.tril(labels[:, :, None] == labels[:, None, :], -1).any(axis=-1)
@@ -62,7 +62,7 @@ def _multi_label_cross_entropy(
 def weighted_sum(values: Array, weights: Array) -> Array:
     """Sum of `values` [batch] over the rows that count.
 
-    A row of weight 0 may hold any value, NaN included, and its gradient is 0. What made the value
-    must still be finite for that 0 to travel further back: 0 times NaN is NaN.
+    A row of weight 0 may hold any value, NaN included, and its gradient is 0. The computation of
+    that value must still be finite for the 0 to travel further back: 0 times NaN is NaN.
     """
     return jnp.where(weights > 0, values * weights, 0).sum()

@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-import vit_jax
 from tests.real_processes import finish, start_on
 from vit_jax.training.early_stop import BestStep
 from vit_jax.training.notes import Notes, notes_of_0_1_0
@@ -72,8 +71,13 @@ def test_its_notes_are_read_from_its_metrics(tmp_path: Path) -> None:
     assert not notes.is_done(23, "test") and notes.scores["test/loss"] == losses[15]
 
 
-def test_its_weights_load_and_evaluate(tmp_path: Path) -> None:
+def test_its_weights_evaluate(tmp_path: Path) -> None:
     whole = unpack("whole", tmp_path)
-    model = vit_jax.load_model(weights=str(whole))
-    images = np.zeros((1, 8, 8, 3), np.float32)
-    assert model(images).shape == (1, 10)
+    config = json.loads((whole / "config.json").read_text())
+    config["data"]["data_dir"] = str(tmp_path / "data")
+    (whole / "config.json").write_text(json.dumps(config))
+    output = command("evaluate", f"--weights={whole}", f"--output={tmp_path / 'scores.json'}")
+    assert "was written by vit_jax 0.1.0" in output
+    (found,) = json.loads((tmp_path / "scores.json").read_text())
+    expected = json.loads((DATA / "evaluate.json").read_text())
+    assert {key: found["scores"][key] for key in expected} == pytest.approx(expected, rel=1e-5)

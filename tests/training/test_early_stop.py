@@ -5,6 +5,8 @@ import json
 import math
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import jax.numpy as jnp
 import pytest
@@ -21,6 +23,7 @@ from vit_jax.parallel.processes import Preemption
 from vit_jax.training.config import TrainConfig
 from vit_jax.training.early_stop import BestStep, EarlyStopConfig
 from vit_jax.training.final_weights import best_weights
+from vit_jax.training.opening import make_best
 from vit_jax.training.optimizer import OptimizerConfig
 from vit_jax.training.reporter import Reporter
 from vit_jax.training.step import TrainState
@@ -78,6 +81,35 @@ def test_mistakes():
     message = refusal(config, EarlyStopConfig("val"), val=ClassificationConfig("test"))
     assert "would be ignored" in message and "give it every_steps" in message
     assert "the name is taken" in refusal(config, EarlyStopConfig("val"), val=val, best=val)
+
+
+class Scored:
+    """Evaluations whose scores are known, and of which the loss is best when lowest."""
+
+    def score_names(self, name: str) -> tuple[str, ...]:
+        return ("top1", "loss")
+
+    def lower_is_better(self, name: str, score: str) -> bool:
+        return score == "loss"
+
+
+@pytest.mark.parametrize(
+    ("metric", "mode", "lower"),
+    [("top1", None, False), ("loss", None, True), ("loss", "max", False), ("top1", "min", True)],
+)
+def test_any_score_is_minimised_or_maximised(metric: str, mode: Any, lower: bool) -> None:
+    val = ClassificationConfig("test", every_steps=5)
+    setup: Any = SimpleNamespace(config=config(EarlyStopConfig("val", metric, mode), val=val))
+    best = make_best(setup, Scored())  # type: ignore[arg-type]
+    assert best is not None and best.lower_is_better == lower
+
+
+def test_a_score_that_the_evaluation_lacks() -> None:
+    val = ClassificationConfig("test", every_steps=5)
+    setup: Any = SimpleNamespace(config=config(EarlyStopConfig("val", "top2"), val=val))
+    message = refusal(make_best, setup, Scored())
+    assert message.startswith("config.early_stop.metric: evals.val has no score 'top2'")
+    assert "did you mean 'top1'?" in message
 
 
 # Runs, of a rate so high that the loss goes up and down.

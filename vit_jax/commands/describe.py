@@ -126,7 +126,7 @@ def _print_model(model: "ModelConfig") -> None:
     total = f"{sum(params.values()):>14,} {sum(macs.values()) / 1e9:>14.4f} G"
     heads = f"{'parameters':>14} {'multiply-adds':>16} {'activations':>18}"
     _print_table(
-        "of an image; activations are those that one block keeps for the backward pass",
+        "for one image; activations: what one block keeps for the backward pass",
         [("", heads), *parts, ("total", total)],
     )
 

@@ -1,4 +1,4 @@
-"""Compiled programs that outlive the process, so that a restarted run need not compile again."""
+"""Compiled programs that outlive the process, so that a restart skips compilation."""
 
 from pathlib import Path
 
@@ -8,11 +8,11 @@ from vit_jax.parallel.agreement import check_shared
 
 
 def use_compile_cache(directory: Path) -> None:
-    """Takes compiled programs from a directory, and leaves there those that are new.
+    """Reads compiled programs from a directory, and writes new ones there.
 
-    All are kept, however small or fast to compile. The first of several processes writes, and all
-    of them read: with other contents, some would compile while the others already compute. (On
-    CPUs they do: there JAX keeps a process's programs apart from another's.)
+    All programs are kept, however small or fast to compile. If there are several processes, process
+    0 writes and all of them read the same directory: otherwise some would still compile while the
+    others compute. (On CPUs, JAX keeps the programs of each process apart.)
 
     Raises:
       UserError: the directory cannot be written, or is not the same on all processes.

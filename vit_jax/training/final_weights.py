@@ -15,7 +15,6 @@ from vit_jax.runs.directory import RunDirectory
 from vit_jax.training.early_stop import BestStep
 from vit_jax.training.setup import Setup
 from vit_jax.training.step import TrainState, final_params
-from vit_jax.version import __version__
 from vit_jax.weights.files import write_weights
 
 
@@ -88,7 +87,6 @@ def write_final_weights(setup: Setup, result: RunResult, params: Params) -> None
                 "scores": result.scores,
                 "averaged": setup.config.optimizer.average is not None,
                 "loss": setup.config.loss,
-                "vit_jax": __version__,
             },
         )
     except OSError as error:

@@ -59,7 +59,7 @@ def open_run(
             # Before the directory is made, so that a damaged file leaves nothing behind.
             initial = initial_params(setup) if started is None else None
             evaluations = stack.enter_context(make_evaluations(setup))
-            best = _make_best(setup, evaluations)
+            best = make_best(setup, evaluations)
         check_same_data(evaluations.sources())
         with on_all_processes():
             directory = stack.enter_context(_claim(workdir, setup))
@@ -140,7 +140,12 @@ def _claim(workdir: str | os.PathLike[str], setup: Setup) -> RunDirectory:
     )
 
 
-def _make_best(setup: Setup, evaluations: Evaluations) -> BestStep | None:
+def make_best(setup: Setup, evaluations: Evaluations) -> BestStep | None:
+    """What early stopping starts with; None without it.
+
+    Raises:
+      UserError: the evaluation has no such score.
+    """
     early_stop = setup.config.early_stop
     if early_stop is None:
         return None

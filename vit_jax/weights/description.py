@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from pathlib import Path
 from typing import get_args
 
@@ -10,9 +11,12 @@ from vit_jax.errors import UserError
 from vit_jax.losses import Loss
 from vit_jax.models.config import ModelConfig
 from vit_jax.schema import convert, to_dict
+from vit_jax.version import __version__
 from vit_jax.weights.layouts.layout import Described, Json
 
-_OWN_KEYS = ("layout", "model", "class_names")
+_OWN_KEYS = ("layout", "model", "class_names", "vit_jax")
+
+_log = logging.getLogger(__name__)
 
 
 def description_path(path: Path) -> Path:
@@ -36,12 +40,15 @@ def make_description(
         "layout": layout,
         "model": to_dict(model),
         "class_names": None if class_names is None else list(class_names),
+        "vit_jax": __version__,
         **extra,
     }
 
 
 def read_description(path: Path) -> Described | None:
     """Reads what the description of a weight file states; None if it has no description.
+
+    Logs the version of this package that wrote it, if it is not this one.
 
     Raises:
       UserError: the description cannot be read, or states what no model is.
@@ -62,6 +69,9 @@ def read_description(path: Path) -> Described | None:
             f"its description {file.name} has loss={extra['loss']!r}, which is none of "
             f"{', '.join(get_args(Loss))}; correct it"
         )
+    # A description by hand has no layout.
+    if "layout" in stated and (version := stated.get("vit_jax", "0.1.0")) != __version__:
+        _log.info("%s was written by vit_jax %s, and this is %s", path, version, __version__)
     return Described(
         values=convert(ModelConfig, values, "model"),
         class_names=None if class_names is None else tuple(class_names),
