@@ -42,3 +42,13 @@ def test_the_menu_lists_every_page() -> None:
     menu = (ROOT / "mkdocs.yml").read_text()
     listed = re.findall(r"^ +- .*?([\w-]+\.md)$", menu, re.MULTILINE)
     assert sorted(listed) == sorted(page.name for page in (ROOT / "docs").glob("*.md"))
+
+
+def test_the_reading_order_has_todays_lengths() -> None:
+    text = (ROOT / "docs/architecture.md").read_text()
+    rows = re.findall(r"^\| `(vit_jax/\S+\.py)` \| (\d+) \|", text, re.MULTILINE)
+    assert len(rows) > 10
+    for file, stated in rows:
+        lines = len((ROOT / file).read_text().splitlines())
+        # What a reader plans an hour by need not be exact.
+        assert abs(lines - int(stated)) <= max(40, lines // 4), f"{file} has {lines} lines"
