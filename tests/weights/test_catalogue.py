@@ -242,7 +242,7 @@ def test_a_damaged_index(index: list[dict[str, object]], cache: Path) -> None:
     assert "is not a table" in _error("augreg/B_16")
 
 
-def test_the_index_cannot_be_had() -> None:
+def test_the_index_cannot_be_downloaded() -> None:
     assert "check the network" in _error("augreg/B_16")
 
 

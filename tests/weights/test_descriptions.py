@@ -1,4 +1,4 @@
-"""What lies beside a weight file, and what is assumed where nothing does."""
+"""What describes a weight file, and what is assumed without a description."""
 
 import dataclasses
 import json
@@ -49,7 +49,7 @@ def _write(
 
 
 @pytest.mark.parametrize("layout", ["google", "timm"])
-def test_a_description_says_what_no_array_shows(tmp_path: Path, layout: str) -> None:
+def test_a_description_states_what_no_array_shows(tmp_path: Path, layout: str) -> None:
     weights = open_weights(_write(tmp_path, OTHER, layout))
     assert (weights.model, weights.assumed) == (OTHER, {})
 
@@ -74,10 +74,10 @@ def test_heads_that_the_layout_does_not_show(tmp_path: Path, layout: str) -> Non
         assert_same(weights.params, random_params(model))
 
 
-# Nothing beside it.
+# Without a description.
 
 
-def test_google_s_customs_are_assumed_and_said(tmp_path: Path) -> None:
+def test_google_s_defaults_are_assumed_and_listed(tmp_path: Path) -> None:
     model = _model(pooling="gap", registers=2, representation_size=24)
     weights = open_weights(_write(tmp_path, model, text=""))
     assert weights.model == model
@@ -112,10 +112,10 @@ def test_a_thousand_classes_are_imagenets(tmp_path: Path) -> None:
     assert open_weights(_write(tmp_path, model)).class_names is None  # others, that have no names
 
 
-# Something else beside it.
+# With another description.
 
 
-def test_what_a_description_leaves_out_is_assumed_and_said(tmp_path: Path) -> None:
+def test_what_a_description_leaves_out_is_assumed_and_listed(tmp_path: Path) -> None:
     text = json.dumps({"class_names": ["a", "b", "c", "d", "e"], "model": {"gelu": "exact"}})
     weights = open_weights(_write(tmp_path, text=text))
     assert weights.model == _model(gelu="exact")
@@ -160,7 +160,7 @@ def test_wrong_values_are_named(
     assert problem in message and str(path) in message
 
 
-def test_a_loss_that_there_is_not(tmp_path: Path) -> None:
+def test_a_loss_that_does_not_exist(tmp_path: Path) -> None:
     assert open_weights(_write(tmp_path, extra={"loss": "sigmoid"})).extra == {"loss": "sigmoid"}
     message = refusal(open_weights, _write(tmp_path, text='{"loss": "hinge"}'))
     assert "loss='hinge', which is none of softmax, sigmoid" in message

@@ -150,13 +150,13 @@ def test_a_file_that_was_put_there_needs_no_network_and_is_left_alone(cache: Pat
     assert os.listdir((cache / PATH).parent) == ["ViT-B_16.npz"]
 
 
-def test_a_broken_download_goes_on_where_it_stopped(storage: Storage) -> None:
+def test_a_broken_download_resumes_where_it_stopped(storage: Storage) -> None:
     storage.faults = [{"stop_after": 600_000}, {"stop_after": 200_000}]
     assert fetch(URL).read_bytes() == CONTENT
     first, *others = storage.requests
     assert "Range" not in first
     starts = [int(r["Range"].removeprefix("bytes=").removesuffix("-")) for r in others]
-    # All but a piece that was on its way is kept.
+    # Everything but the piece that was on its way is kept.
     assert 500_000 < starts[0] <= 600_000
     assert starts[0] + 100_000 < starts[1] <= starts[0] + 200_000
 
@@ -166,7 +166,7 @@ def test_breaks_are_many_as_long_as_each_brings_something(storage: Storage) -> N
     assert fetch(URL).read_bytes() == CONTENT
 
 
-def test_a_later_call_goes_on_where_an_earlier_one_gave_up(
+def test_a_later_call_resumes_where_an_earlier_one_gave_up(
     storage: Storage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(download, "RETRY_DELAYS", ())
@@ -191,7 +191,7 @@ def test_a_file_that_has_changed_meanwhile_starts_anew(
 
 
 def test_a_part_of_unknown_length_that_is_complete_starts_anew(storage: Storage) -> None:
-    """What a process leaves that is killed before it puts the file in place."""
+    """A process was killed before it put the file in place."""
     fetch(URL)
     file = next(Path(os.environ["VIT_JAX_CACHE"]).rglob("*.npz"))
     record = file.with_name("ViT-B_16.npz.download.json")
@@ -266,7 +266,9 @@ def test_a_damaged_file_stays_so_until_it_is_replaced(
 
 
 @pytest.mark.parametrize(("status", "words"), [(404, "no such file"), (403, "refuses")])
-def test_a_file_that_is_not_to_be_had(status: int, words: str, storage: Storage) -> None:
+def test_a_file_that_does_not_exist_or_is_refused(
+    status: int, words: str, storage: Storage
+) -> None:
     storage.faults = [{"status": status}]
     message = _message()
     assert words in message

@@ -159,7 +159,7 @@ def test_positions_after_a_backbone_that_pads() -> None:
     assert "15 positions" in refusal(infer_model, params, (48, 21))
 
 
-def test_what_is_not_whole() -> None:
+def test_files_that_are_incomplete() -> None:
     params = random_params(SMALL["resnet"])
     stage = params["backbone"].pop("stage1")
     assert "backbone/stage1 is missing" in refusal(infer_model, params)

@@ -134,7 +134,7 @@ def test_a_head_that_is_larger_than_its_data_has_no_names(
     assert open_weights(path).class_names is None
 
 
-# What is not there, or another thing.
+# Files that are missing or hold something else.
 
 
 def test_missing_file(tmp_path: Path) -> None:

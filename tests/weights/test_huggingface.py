@@ -153,9 +153,7 @@ def test_a_pooler_that_the_classifier_takes_no_notice_of() -> None:
         ({"representation_size": 8}, "representation layer before a head"),
     ],
 )
-def test_forms_that_hugging_face_has_not(
-    tmp_path: Path, changes: dict[str, Any], form: str
-) -> None:
+def test_forms_that_hugging_face_lacks(tmp_path: Path, changes: dict[str, Any], form: str) -> None:
     model = _model(**changes)
     path = tmp_path / "w.safetensors"
     message = refusal(write_weights, path, random_params(model), model, layout="huggingface")
@@ -178,7 +176,7 @@ def test_a_file_of_another_transformer(tmp_path: Path, without: str) -> None:
 # config.json and preprocessor_config.json.
 
 
-def test_what_a_config_says() -> None:
+def test_what_a_config_states() -> None:
     # As transformers writes it.
     config = {
         "architectures": ["ViTForImageClassification"],
@@ -245,7 +243,7 @@ def test_what_a_config_says() -> None:
         ),
     ],
 )
-def test_what_a_preprocessor_says(preprocessor: dict[str, Any], expected: Any) -> None:
+def test_what_a_preprocessor_states(preprocessor: dict[str, Any], expected: Any) -> None:
     assert read_config({"model_type": "vit"}, preprocessor).values["preprocessing"] == expected
 
 
@@ -312,7 +310,7 @@ def test_a_file_for_the_hub_needs_its_configs_only(tmp_path: Path, changes: dict
         assert_same(weights.params, params)
 
 
-def test_without_configs_the_librarys_defaults_are_assumed_and_said(tmp_path: Path) -> None:
+def test_without_configs_the_librarys_defaults_are_assumed_and_listed(tmp_path: Path) -> None:
     save_file(_file(), tmp_path / "vit.safetensors")
     weights = open_weights(tmp_path / "vit.safetensors")
     model = weights.model

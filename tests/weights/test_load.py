@@ -181,7 +181,7 @@ def test_the_crop_keeps_its_share(tmp_path: Path, image_size: Any, short_side: i
 def test_as_many_patches_elsewhere(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
     squash = {"preprocessing": PreprocessingConfig()}
-    # Of a released file, without a description, the 6 x 6 are a square, whatever is asked for.
+    # Without a description, as for a released file, 6 x 6 positions are taken for a square.
     path, params = _write(tmp_path, _changed(image_size=96, **squash), described=False)
     model = load_model(weights=path, image_size=(64, 144))
     expected = scipy.ndimage.zoom(
@@ -190,7 +190,7 @@ def test_as_many_patches_elsewhere(tmp_path: Path, caplog: pytest.LogCaptureFixt
     positions = np.asarray(model_params(model)["pos_embedding"])
     np.testing.assert_allclose(positions[0, 1:], expected.reshape(36, -1), atol=1e-6)
     assert "positions 6x6 -> 4x9" in _logged(caplog)[0]
-    # Of a described one they are what it says.
+    # With a description they are as it states.
     path, params = _write(tmp_path, _changed(image_size=(64, 144)))
     assert_same(model_params(load_model(weights=path, image_size=(64, 144))), params)
     model = load_model(weights=path, image_size=(144, 64))
@@ -286,10 +286,10 @@ def test_the_representation_layer(tmp_path: Path, caplog: pytest.LogCaptureFixtu
     assert "pre_logits/kernel: file (32, 24), model (32, 16)" in message
 
 
-# What nobody says, and what is damaged.
+# What is assumed, and what is damaged.
 
 
-def test_what_is_assumed_is_said_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_what_is_assumed_is_logged_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
     path, params = _write(tmp_path, _changed(gelu="tanh"), described=False)
     model = load_model(weights=path)

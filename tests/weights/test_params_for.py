@@ -30,7 +30,7 @@ def weights(tmp_path: Path) -> Weights:
     return open_weights(tmp_path / "w.npz")
 
 
-def test_what_a_config_leaves_open_is_that_of_the_weights(weights: Weights) -> None:
+def test_a_config_inherits_what_it_leaves_open(weights: Weights) -> None:
     params, model = params_for(weights, OPEN)
     assert model == TRAINED
     assert_same(params, random_params(TRAINED))
@@ -92,7 +92,7 @@ def test_an_image_size_that_the_patch_does_not_divide(weights: Weights) -> None:
     assert_same(params, random_params(TRAINED))
 
 
-def test_only_what_is_assumed_and_used_is_said(
+def test_only_what_is_assumed_and_used_is_logged(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)

@@ -188,7 +188,7 @@ def test_names_and_shapes_that_are_not_a_plain_vits() -> None:
         assert f"blocks.1.attn.qkv.weight has the shape {shape}" in message
 
 
-def test_forms_that_this_package_has_not() -> None:
+def test_forms_that_are_not_supported() -> None:
     file = {n: a for n, a in _mean_pooled().items() if n != "cls_token"}
     assert "fc_norm without a class token" in refusal(from_timm, file, 2)
 
@@ -202,7 +202,7 @@ def test_forms_that_this_package_has_not() -> None:
         {"positions": "absent"},
     ],
 )
-def test_forms_that_timm_has_not(tmp_path: Path, changes: dict[str, Any]) -> None:
+def test_forms_that_timm_lacks(tmp_path: Path, changes: dict[str, Any]) -> None:
     model = _model(**changes)
     message = refusal(
         write_weights, tmp_path / "w.safetensors", random_params(model), model, layout="timm"

@@ -56,7 +56,7 @@ def test_a_config_of_the_hub() -> None:
     }
 
 
-def test_a_pooling_that_this_package_has_not() -> None:
+def test_a_pooling_that_is_not_supported() -> None:
     config = AUGREG | {"global_pool": "avg", "model_args": {"fc_norm": False}}
     assert "fc_norm=false and a class token" in refusal(read_config, config)
 
@@ -89,7 +89,7 @@ def test_a_pooling_that_this_package_has_not() -> None:
         ),
     ],
 )
-def test_what_a_config_says(config: dict[str, Any], expected: Any) -> None:
+def test_what_a_config_states(config: dict[str, Any], expected: Any) -> None:
     described = read_config(config)
     stated = {**described.values, "class_names": described.class_names}
     assert {key: stated[key] for key in expected} == expected
@@ -190,7 +190,7 @@ def test_a_file_for_the_hub_needs_its_config_only(tmp_path: Path, changes: dict[
         ("vit_small.safetensors", (0.5, 0.5, 0.5), 17, "mean=[0.5, 0.5, 0.5]"),
     ],
 )
-def test_without_a_config_timms_customs_are_assumed_and_said(
+def test_without_a_config_timms_defaults_are_assumed_and_listed(
     tmp_path: Path, name: str, mean: tuple[float, ...], short_side: int, said: str
 ) -> None:
     write_weights(tmp_path / name, random_params(SMALL), SMALL, layout="timm")
