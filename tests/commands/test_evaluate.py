@@ -79,7 +79,7 @@ def photos(tmp_path_factory: pytest.TempPathFactory, weights: Path) -> dict[str,
 
 
 def predicted(weights: Path, folder: Path, *flags: str) -> dict[int, list[str]]:
-    """Of each image, by its number, the names of the classes, the most probable first."""
+    """The names of the classes by the image's number, the most probable first."""
     output = folder.parent / f"{folder.name}.csv"
     command = ["predict", f"--weights={weights}", f"--images={folder}", f"--output={output}"]
     assert main([*command, *flags]) == 0

@@ -85,7 +85,7 @@ READABLE = ("b.png", "c.JPG", "deep/er/e.webp")
 
 
 def predict(weights: Path, images: list[str], output: Path | None, *flags: str) -> str:
-    """Runs the command, which must succeed, and returns what it says besides."""
+    """Runs the command, which must succeed, and returns what it prints to stderr."""
     errors = io.StringIO()
     to = [] if output is None else [f"--output={output}"]
     with contextlib.redirect_stderr(errors):
@@ -125,7 +125,7 @@ def read_json_lines(path: Path) -> Answers:
 
 
 def expected(weights: Path, files: list[Path], **options) -> np.ndarray:
-    """Softmax of what the model says, [image, class]."""
+    """Softmax of the model's logits, [image, class]."""
     model = vit_jax.load_model(weights=weights, **options)
     logits = jax.jit(lambda images: model(images))(vit_jax.preprocess(files, model))
     return scipy.special.softmax(logits, axis=-1)
@@ -144,7 +144,7 @@ def assert_close(actual: Answers, wanted: Answers) -> None:
 
 @pytest.fixture(scope="module")
 def answers(weights: Path, photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Answers:
-    """Of all images in the folder, in one batch."""
+    """The answers for all images in the folder, in one batch."""
     output = tmp_path_factory.mktemp("answers") / "photos.csv"
     said = predict(weights, [str(photos)], output)
     assert said == "4 of 7 images could not be read\n"

@@ -44,7 +44,7 @@ def opened(data_dir: Path):
 
 @pytest.fixture
 def batch_sizes(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """Of each loader that is started."""
+    """The batch size of each loader that is started."""
     sizes: list[int] = []
 
     class Counted(Loader):

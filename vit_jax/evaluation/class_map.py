@@ -1,7 +1,7 @@
-"""Which of a model's classes each of a data set's classes is: by name, never silently by position.
+"""Matches a data set's classes with a model's: by name, never silently by position.
 
-A file may say it where names differ, in one of three forms. A class of the data that the file does
-not list is matched by its name.
+Where names differ, a file lists the pairs, in one of three forms. A class of the data that the file
+does not list is matched by its name.
 
 - `.txt`: a line `data name -> model name` for each class; `#` starts a comment.
 - `.csv`: two columns, the data's name and the model's; a first row `data,model` is a heading.
@@ -99,7 +99,7 @@ def match_classes(
       model_names: in the order of the logits; None if they are not known. There may be fewer than
         logits.
       data: the data set's name, for messages.
-      file: says it for classes whose names differ.
+      file: lists classes whose names differ.
       option: how a user names the file, for messages.
 
     Returns:
@@ -107,7 +107,7 @@ def match_classes(
 
     Raises:
       UserError: a class of the data cannot be matched, two of them are the same class of the model
-        without the file saying so, or the file cannot be read.
+        and the file does not list them, or the file cannot be read.
     """
     if not data_names:
         return None

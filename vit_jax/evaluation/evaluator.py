@@ -36,7 +36,7 @@ class Evaluator(Protocol):
 
     @property
     def lower_is_better(self) -> frozenset[str]:
-        """Those of the scores of which a lower value is the better one."""
+        """The scores that are better when they are lower."""
         ...
 
     def scores(self, answers: Mapping[str, Answer]) -> Scores:

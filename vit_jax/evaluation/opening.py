@@ -95,7 +95,7 @@ class Evaluations:
         return self._evaluators[name].score_names
 
     def lower_is_better(self, name: str, score: str) -> bool:
-        """Whether a lower value of this score is the better one."""
+        """Whether this score is better when it is lower."""
         return score in self._evaluators[name].lower_is_better
 
     def run(
@@ -115,7 +115,7 @@ class Evaluations:
             so far and in all.
 
         Yields:
-          Name and scores of each evaluation as soon as they are there; equal on all processes.
+          The name and the scores of each evaluation as soon as it is done; equal on all processes.
 
         Raises:
           Interrupted: `should_stop()` was true. Evaluations that have been yielded are complete.

@@ -31,7 +31,7 @@ class ScoredModel(NamedTuple):
       params: nested, still to be read from the file.
       config: with nothing left open.
       class_names: of the head, None if nothing beside the file names them.
-      loss: that the head was trained with, None if nothing beside the file says it.
+      loss: that the head was trained with, None if nothing beside the file records it.
     """
 
     params: Params
@@ -99,7 +99,7 @@ class Scorer:
           progress: as in `Evaluations.run`.
 
         Yields:
-          Of each evaluation its name, its sources and its scores.
+          The name, the sources and the scores of each evaluation.
 
         Raises:
           UserError: the data is missing, does not fit the model or cannot be read, or a device has
