@@ -126,6 +126,7 @@ def test_the_program_has_its_description(program: Path) -> None:
         "layout": "stablehlo",
         "model": to_dict(EXACT),
         "class_names": list(NAMES),
+        "vit_jax": vit_jax.__version__,
         "loss": None,
     }
     assert set(os.listdir(program.parent)) == {"w.stablehlo", "w.json"}
