@@ -1,4 +1,4 @@
-"""What a model expects of its input images. It travels with the weights."""
+"""How a model expects its input images. This travels with the weights."""
 
 import dataclasses
 from dataclasses import dataclass
@@ -13,20 +13,24 @@ from vit_jax.errors import UserError
 class PreprocessingConfig:
     """From a decoded image to the values that a model was trained on.
 
-    The evaluation image is made on the host, in uint8: `squash` resizes the whole image to the
-    model's input size without regard to its aspect; `short_side` resizes the shorter side to
-    `short_side` pixels and takes the central crop. Mean and deviation apply on the device, to
-    values in [0, 1]; the default of 0.5 maps to [-1, 1] as in the paper's code.
+    The host resizes and crops the image in uint8; the device applies mean and deviation.
     """
 
     mean: tuple[float, float, float] = (0.5, 0.5, 0.5)
+    """Mean of each channel, for values in [0, 1]. With the default deviation, 0.5 maps them to
+    [-1, 1] as in the paper's code."""
     std: tuple[float, float, float] = (0.5, 0.5, 0.5)
+    """Deviation of each channel, for values in [0, 1]."""
     resize: Literal["squash", "short_side"] = "squash"
-    # Pixels, only with resize="short_side"; None is the shorter side of the model's input.
+    """How an image is resized for evaluation. squash: to the model's input size, whatever its
+    aspect. short_side: the shorter side to `short_side` pixels, then the central crop."""
     short_side: int | None = None
+    """Pixels of the shorter side, only with resize='short_side'. None: the shorter side of the
+    model's input."""
     interpolation: Literal["bilinear", "bicubic"] = "bilinear"
-    # The paper's code resizes without antialiasing; Pillow and torchvision resize with it.
+    """Kernel that resizes images."""
     antialias: bool = False
+    """Whether resizing smooths first, as Pillow and torchvision do. The paper's code does not."""
 
     def __post_init__(self) -> None:
         if self.short_side is not None and self.resize == "squash":

@@ -115,7 +115,7 @@ def test_evaluations_in_another_order_are_another_config(monkeypatch: pytest.Mon
     values["evals"]["val"] = {"split": "train[:9]"}
     config = build(TrainConfig, values)
     turned = dataclasses.replace(config, evals=dict(reversed(config.evals.items())))
-    assert "(in its order)" in gathered(monkeypatch, config, turned)
+    assert "(in another order)" in gathered(monkeypatch, config, turned)
 
 
 def test_checkpoints_that_some_processes_see(
