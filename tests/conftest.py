@@ -10,10 +10,10 @@ import pytest
 
 from tests.eight_devices import EightDevices
 from tests.eight_devices import eight_devices as start_eight_devices
+from tests.real_processes import COMPILE_FAST
 
 os.environ["JAX_PLATFORMS"] = "cpu"
-# Tests compile much and compute little.
-os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
+os.environ.setdefault("XLA_FLAGS", COMPILE_FAST)
 
 # A shell starts background jobs with Ctrl-C ignored, and children inherit that.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:

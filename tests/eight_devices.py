@@ -13,11 +13,12 @@ from typing import ParamSpec, TypeVar
 
 import pytest
 
+from tests.real_processes import COMPILE_FAST
+
 P = ParamSpec("P")
 T = TypeVar("T")
 
-# Optimized as little as possible, because compiling is what takes the time.
-FLAGS = "--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0"
+FLAGS = f"--xla_force_host_platform_device_count=8 {COMPILE_FAST}"
 
 
 class EightDevices:

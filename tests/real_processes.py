@@ -8,6 +8,9 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+# Tests compile much and compute little. Without fusion emitters XLA compiles three times as fast.
+COMPILE_FAST = "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false"
+
 # By (processes, simulated devices of each).
 Topology = tuple[int, int]
 ONE, EIGHT, TWO_BY_FOUR = (1, 1), (1, 8), (2, 4)
@@ -62,7 +65,7 @@ def start_on(
 ) -> list[subprocess.Popen[str]]:
     """Starts a command, once or as several processes that join; float32 is of full precision."""
     count, devices = topology
-    xla = f"--xla_force_host_platform_device_count={devices} --xla_backend_optimization_level=0"
+    xla = f"--xla_force_host_platform_device_count={devices} {COMPILE_FAST}"
     environment = os.environ | {"XLA_FLAGS": xla, "JAX_DEFAULT_MATMUL_PRECISION": "highest"}
     with socket.socket() as free:
         free.bind(("localhost", 0))

@@ -84,6 +84,7 @@ def join(directory: Path, topology: Topology) -> dict[str, np.ndarray]:
     return {name: np.concatenate([rows[i] for i in firsts]) for name, rows in parts.items()}
 
 
+@pytest.mark.slow
 def test_batches_do_not_depend_on_topology_workers_or_start(photos: Path, tmp_path: Path) -> None:
     outputs = {name: tmp_path / f"{name[0]}x{name[1]}" for name in (ONE, EIGHT, TWO_BY_FOUR)}
     command = [

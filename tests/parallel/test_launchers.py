@@ -20,7 +20,7 @@ from vit_jax.parallel.processes import join_processes
 ADDRESS = "localhost:1234"
 
 
-@pytest.mark.parametrize("launch", [by_slurm, by_open_mpi])
+@pytest.mark.parametrize("launch", [by_slurm, pytest.param(by_open_mpi, marks=pytest.mark.slow)])
 def test_launched_processes_train_together(launch: Launch, tmp_path: Path) -> None:
     workdir = tmp_path / "run"
     short = ["--config.total_steps=8", "--config.log_every=4", "--config.data.workers=0"]

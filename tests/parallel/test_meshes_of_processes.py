@@ -10,6 +10,9 @@ import pytest
 from tests.real_processes import EIGHT, ONE, TWO_BY_FOUR, Topology, finish, start_on
 from tests.tiny_run import COMMAND
 
+# They share one run that nothing disturbed.
+pytestmark = pytest.mark.xdist_group("meshes_of_processes")
+
 FOUR_BY_TWO = (4, 2)
 # Each of these `tensor` axes reaches over two processes; small arrays are split as well.
 MESHES = {
@@ -39,6 +42,7 @@ def on_one(tmp_path_factory: pytest.TempPathFactory) -> list[float]:
     return losses(workdir)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("topology", MESHES, ids=["2x4", "4x2"])
 def test_tensor_reaches_over_processes(
     topology: Topology, on_one: list[float], tmp_path: Path

@@ -25,6 +25,9 @@ from vit_jax.__main__ import main
 from vit_jax.commands.processes import fail_together
 from vit_jax.parallel import processes as joined
 
+# They share one run that nothing disturbed.
+pytestmark = pytest.mark.xdist_group("processes")
+
 # In float32 at the highest precision, and without the clipping and warm-up that hide differences.
 RUN = ["--config.total_steps=100", "--config.log_every=1", "--config.checkpoint.every_steps=40"]
 
@@ -69,6 +72,7 @@ def go_on_after_80(source: Path, topology: Topology, workdir: Path, data_dir: Pa
     assert "resuming after step 80 of 100" in outputs[0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("topology", [EIGHT, TWO_BY_FOUR], ids=["8", "2x4"])
 def test_losses_and_checkpoints_do_not_depend_on_the_topology(
     topology: Topology, on_one: Path, data_dir: Path, tmp_path: Path
@@ -109,6 +113,7 @@ def test_a_notice_to_one_process_stops_all_after_the_same_step(
     assert losses(tmp_path) == pytest.approx(losses(on_one), abs=1e-5)
 
 
+@pytest.mark.slow
 def test_all_processes_fall_back_to_the_same_checkpoint(
     on_one: Path, data_dir: Path, tmp_path: Path
 ) -> None:

@@ -18,6 +18,7 @@ def steps_compiled(cache: Path) -> dict[str, int]:
     return {file.name: file.stat().st_mtime_ns for file in cache.glob("jit_step-*")}
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("no_compile_cache")
 def test_a_restarted_run_does_not_compile_the_step_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch

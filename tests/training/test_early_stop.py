@@ -28,6 +28,9 @@ from vit_jax.training.optimizer import OptimizerConfig
 from vit_jax.training.reporter import Reporter
 from vit_jax.training.step import TrainState
 
+# They share one run that nothing disturbed.
+pytestmark = pytest.mark.xdist_group("early_stop")
+
 
 def follow(
     lower_is_better: bool, patience: int | None, values: list[float]
@@ -329,6 +332,7 @@ def test_the_best_weights_that_can_be_read(
     assert (step, float(params["w"])) == (chosen, chosen)
 
 
+@pytest.mark.slow
 def test_a_killed_run_goes_on_bit_for_bit(stopped: Path, data_dir: Path, tmp_path: Path) -> None:
     last = max(lines(stopped, "val/loss"))
     for moment in (f"step {last - EVERY}: val", f"step {last}: test"):

@@ -12,6 +12,9 @@ import pytest
 from tests.real_processes import descendants, wait_for, wait_for_line
 from tests.tiny_run import COMMAND, results, start
 
+# They share one run that nothing disturbed.
+pytestmark = pytest.mark.xdist_group("kills")
+
 STEPS = "--config.total_steps=60"
 
 
@@ -30,6 +33,7 @@ def whole(data_dir: Path, tmp_path_factory: pytest.TempPathFactory):
     return results(workdir)
 
 
+@pytest.mark.slow
 def test_a_run_killed_at_any_moment_goes_on_bit_for_bit(
     whole, data_dir: Path, tmp_path: Path
 ) -> None:
@@ -78,6 +82,7 @@ def test_sigterm_saves_and_the_next_start_goes_on(whole, data_dir: Path, tmp_pat
     assert results(workdir) == whole
 
 
+@pytest.mark.slow
 def test_sigterm_to_the_whole_group_lets_the_workers_live_until_it_is_saved(
     data_dir: Path, tmp_path: Path
 ) -> None:

@@ -19,6 +19,7 @@ def resident_mib(pid: int) -> float:
     return int(status.partition("VmRSS:")[2].split()[0]) / 1024
 
 
+@pytest.mark.slow
 def test_memory_of_host_and_workers_does_not_grow_over_2000_steps(tmp_path: Path) -> None:
     process = start(
         tmp_path / "run",
