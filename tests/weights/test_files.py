@@ -10,6 +10,7 @@ import pytest
 
 from tests.small_models import SMALL, assert_same, random_params, refusal
 from vit_jax.schema import to_dict
+from vit_jax.version import __version__
 from vit_jax.weights.archives import array_writer
 from vit_jax.weights.files import open_weights, write_weights
 from vit_jax.weights.layouts.google import from_google
@@ -51,6 +52,7 @@ def test_what_lies_beside_a_file(tmp_path: Path, params: dict[str, Any]) -> None
         "layout": "google",
         "model": to_dict(SMALL),
         "class_names": list(NAMES),
+        "vit_jax": __version__,
         "step": 3,
         "averaged": False,
     }
