@@ -136,21 +136,12 @@ def _mib(number: int | None) -> str:
 
 
 def _shape(model: "ModelConfig") -> list[tuple[str, str]]:
+    from vit_jax.models.config import family_of
+
     (height, width), (rows, columns) = model.input_size, model.grid
-    places = "positions" if model.family == "resnet" else "patches"
+    places = "positions" if model.blocks is None else "patches"
     lines = [("image", f"{height}x{width} pixels, {rows}x{columns} {places}")]
-    if model.resnet is not None:
-        stages, factor = model.resnet
-        units = "+".join(map(str, stages)) or "no"
-        order = f"{model.unit_order}-activation"
-        lines.append(("backbone", f"{units} units, width factor {factor:g}, {order}"))
-    if model.family == "mixer":
-        depth, size, mlp_dim, token_mlp_dim = model.mixer_size
-        mlps = f"MLP of channels {mlp_dim}, of tokens {token_mlp_dim}"
-        lines.append(("blocks", f"{depth} of width {size}, {mlps}"))
-    elif model.family != "resnet":
-        depth, size, mlp_dim, heads = model.size
-        lines.append(("encoder", f"{depth} blocks, width {size}, MLP {mlp_dim}, {heads} heads"))
+    lines += family_of(model).description(model)
     tokens = [f"{rows * columns} {places}"]
     tokens += ["class token"] if model.has_class_token else []
     tokens += [f"{model.registers} registers"] if model.registers else []

@@ -2,6 +2,7 @@
 
 from typing import Unpack
 
+from vit_jax.models import families
 from vit_jax.models.config import ModelConfig
 from vit_jax.models.functional import make_model
 from vit_jax.models.model import Model
@@ -10,7 +11,7 @@ from vit_jax.models.sizes import list_models
 from vit_jax.models.vit import ViT
 from vit_jax.schema import build
 
-__all__ = ["Model", "ModelConfig", "ViT", "create_model", "list_models"]
+__all__ = ["Model", "ModelConfig", "ViT", "create_model", "families", "list_models"]
 
 
 def create_model(name: str, *, seed: int = 0, **options: Unpack[NewModelOptions]) -> Model:
@@ -18,14 +19,14 @@ def create_model(name: str, *, seed: int = 0, **options: Unpack[NewModelOptions]
 
     Args:
       name: such as `ViT-B/16`; see `list_models`.
-      seed: of the initial parameters.
+      seed: for drawing the initial parameters.
       **options: fields of `ModelConfig`, such as `image_size=224` and `num_classes=1000`.
 
     Returns:
       A module that maps float images [batch, height, width, 3] to logits [batch, num_classes].
 
     Raises:
-      UserError: an unknown name, or options that do not fit together.
+      UserError: the name is unknown, or options do not fit together.
     """
     config = build(ModelConfig, {"num_classes": 1000, **options, "name": name}, where="model")
     return make_model(config, seed)

@@ -23,8 +23,8 @@ def _gelu_exact(x: Array) -> Array:
     return jax.nn.gelu(x, approximate=False)
 
 
-# By their name in a config; one with nothing left open has one.
-GELUS: dict[str | None, Callable[[Array], Array]] = {"tanh": _gelu_tanh, "exact": _gelu_exact}
+# By the name in a completed config.
+GELUS: dict[str, Callable[[Array], Array]] = {"tanh": _gelu_tanh, "exact": _gelu_exact}
 
 _HEADS = ("heads", "head_size")
 ATTENTION: Table = {
@@ -56,7 +56,9 @@ class Attention(nnx.Module):
         width, heads = config.size.width, config.size.num_heads
         split = (heads, width // heads)
 
-        def project(inputs: int | tuple[int, int], outputs: int | tuple[int, int]):
+        def project(
+            inputs: int | tuple[int, int], outputs: int | tuple[int, int]
+        ) -> nnx.LinearGeneral:
             axis = -1 if isinstance(inputs, int) else (-2, -1)
             return nnx.LinearGeneral(
                 inputs, outputs, axis=axis, kernel_init=_xavier, dtype=config.dtype, rngs=rngs
@@ -74,7 +76,7 @@ class Attention(nnx.Module):
         return self.out(attend(query, key, value, self.implementation, placement))
 
     def with_weights(self, queries: Array, tokens: Array) -> tuple[Array, Array]:
-        """The same, and the weights float32 [batch, heads, Q, T], each row of which sums to 1."""
+        """The same, and the weights: float32 [batch, heads, Q, T], each row sums to 1."""
         query, key, value = self.query(queries), self.key(tokens), self.value(tokens)
         scores = jnp.einsum("bqhd,bkhd->bhqk", query, key, preferred_element_type=jnp.float32)
         weights = jax.nn.softmax(scores / query.shape[-1] ** 0.5)
@@ -88,7 +90,7 @@ class Mlp(nnx.Module):
     def __init__(self, config: ModelConfig, *, rngs: nnx.Rngs):
         width, hidden = config.size.width, config.size.mlp_dim
 
-        def dense(inputs: int, outputs: int):
+        def linear(inputs: int, outputs: int) -> nnx.Linear:
             return nnx.Linear(
                 inputs,
                 outputs,
@@ -98,8 +100,8 @@ class Mlp(nnx.Module):
                 rngs=rngs,
             )
 
-        self.dense1 = dense(width, hidden)
-        self.dense2 = dense(hidden, width)
+        self.dense1 = linear(width, hidden)
+        self.dense2 = linear(hidden, width)
         self.dropout = nnx.Dropout(config.dropout)
         self.gelu = GELUS[config.gelu]
 
@@ -133,6 +135,6 @@ class AttentionPooling(nnx.Module):
 
 
 def layer_norm(config: ModelConfig, width: int, *, rngs: nnx.Rngs) -> nnx.LayerNorm:
-    """A normalisation over `width` channels; `config` has nothing left open."""
+    """A normalisation over `width` channels, for a completed config."""
     assert config.norm_epsilon is not None
     return nnx.LayerNorm(width, epsilon=config.norm_epsilon, dtype=config.dtype, rngs=rngs)

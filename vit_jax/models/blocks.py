@@ -13,10 +13,9 @@ from vit_jax.models.rematerialisation import block_input, rematerialised
 
 
 def stack(make: Callable[[nnx.Rngs], nnx.Module], depth: int, *, rngs: nnx.Rngs) -> nnx.Module:
-    """Blocks whose parameters are stacked on their first axis, each drawn on its own.
+    """Blocks whose parameters are stacked on a new first axis, each block drawn on its own.
 
-    They are so whether the blocks are scanned or unrolled, so that weights and checkpoints do not
-    depend on it.
+    Scanned and unrolled blocks are stacked alike, so weights and checkpoints fit both.
     """
     return nnx.split_rngs(splits=depth)(nnx.vmap(make))(rngs)
 
@@ -32,14 +31,14 @@ def run(
     """Runs stacked blocks one after the other.
 
     Args:
-      blocks: as of `stack`. One of them maps (tokens, key, skip_rate, placement, capture) to the
+      blocks: made by `stack`. One block maps (tokens, key, skip_rate, placement, capture) to the
           next tokens and a dict of what it captured.
       tokens: [batch, T, width].
-      key: of dropout and stochastic depth; None turns them off.
+      key: for dropout and stochastic depth; None turns them off.
 
     Returns:
-      The last tokens, and what was captured, stacked on a new first axis: what the blocks do, and
-      `layers`, their outputs.
+      The last tokens, and what was captured, stacked on a new first axis: the blocks' own captures,
+      and `layers`, the blocks' outputs.
     """
     graphdef, stacked = nnx.split(blocks)
     depth = jax.tree.leaves(stacked)[0].shape[0]
@@ -63,8 +62,31 @@ def run(
     return jax.lax.scan(body, tokens, (stacked, keys, skip_rates), unroll=unroll)
 
 
+def branch(
+    norm: Callable[[Array], Array],
+    layer: Callable[[Array], Array],
+    x: Array,
+    key: Array | None,
+    *,
+    skip_rate: Array | None,
+    placement: Placement,
+) -> Array:
+    """The branch of a pre-norm block, layer(norm(x)), with stochastic depth.
+
+    Args:
+      x: tokens [batch, T, width].
+      key: for stochastic depth.
+      skip_rate: probability of skipping the branch, for each example; None never skips.
+
+    Returns:
+      [batch, T, width], to be added to `x`.
+    """
+    y = placement.gather_sequence(layer(placement.gather_sequence(norm(x))))
+    return skip(y, key, skip_rate)
+
+
 def skip(branch: Array, key: Array | None, rate: Array | None) -> Array:
-    """Zeroes the branch for a share `rate` of the examples and scales up the others to match."""
+    """Zeroes a branch for a share `rate` of the examples and scales the others up to match."""
     if key is None or rate is None:
         return branch
     kept = jax.random.bernoulli(key, 1 - rate, (branch.shape[0], 1, 1))

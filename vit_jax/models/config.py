@@ -1,131 +1,159 @@
 """The `model` section of a config: everything that defines a model and the input it expects."""
 
 import dataclasses
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from flax import nnx
+
 from vit_jax.errors import UserError
-from vit_jax.models.checks import check
 from vit_jax.models.dot_product import Implementation
 from vit_jax.models.rematerialisation import Remat
 from vit_jax.models.sizes import (
-    MIXER_SIZES,
-    SIZES,
-    Family,
+    ActivationOrder,
+    FamilyName,
     MixerSize,
     ResNetSize,
     Size,
-    UnitOrder,
     parse_name,
 )
+from vit_jax.parameters import Table
 from vit_jax.preprocessing import PreprocessingConfig
+
+# The word of a field that takes the value of the weights that training starts from.
+INHERIT = "inherit"
+# The fields that a model inherits: no parameter's shape shows them for certain, or they make
+# another function of the same parameters.
+INHERITED = ("positions", "pooling", "gelu", "norm_epsilon")
 
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """A model by name, with what differs from the name.
+    """A model by name, and what differs from the name.
 
-    Not every family has every key: setting one that it has not is an error.
+    Not every family of models has every key. Setting a key that the family lacks is an error.
     """
 
     name: str = "ViT-B/16"
-    # Pixels: a side, or (height, width).
+    """Name of a model, such as ViT-B/16, R50+ViT-B/16, BiT-R50x1 or Mixer-B/16; `python -m vit_jax
+    models` lists them."""
     image_size: int | tuple[int, int] = 224
-    # None takes the number of classes of the training data; 0 is no head: the model returns its
-    # features.
+    """Pixels: the side of a square, or HEIGHTxWIDTH such as 384x512."""
     num_classes: int | None = None
+    """Classes of the head. None: as many as the training data have; 0: no head, so that the model
+    returns its features."""
 
-    # Of the blocks of ViT (Table 1), hybrid and Mixer; None is as named. `mlp_dim` mixes channels.
     depth: int | None = None
+    """Number of blocks (ViT, hybrid, Mixer). None: that of the named size (Table 1)."""
     width: int | None = None
+    """Channels of a token (ViT, hybrid, Mixer). None: that of the named size."""
     mlp_dim: int | None = None
-    # Of ViT and hybrid.
+    """Hidden units of the MLP that mixes channels (ViT, hybrid, Mixer). None: that of the named
+    size."""
     num_heads: int | None = None
-    # Of Mixer: hidden units that mix tokens.
+    """Attention heads (ViT, hybrid). None: that of the named size."""
     token_mlp_dim: int | None = None
-    # Of ResNet and hybrid: units in each stage, and the factor of all widths, 64 at the root.
+    """Hidden units of the MLP that mixes tokens (Mixer). None: that of the named size."""
     stages: tuple[int, ...] | None = None
+    """Residual units in each stage (ResNet, hybrid). None: those of the name."""
     width_factor: float | None = None
+    """Factor of all widths of the ResNet, 64 at the root (ResNet, hybrid). None: that of the name."""
 
-    # Where None stands in these four, it is that of the weights that training starts from, else
-    # learned, token, tanh and 1e-6 (1e-5 in BiT), as in the authors' code. Without positions, which
-    # is absent, the model sees a set of patches.
-    positions: Literal["learned", "sincos2d", "absent"] | None = None
-    # token: the class token. gap: mean over the normalised patch tokens, no class token, as in
-    # Google's files. gap_timm: mean over the patch tokens, then the norm; a class token takes
-    # part in attention but is left out of the mean. attention: a learned query attends to them.
-    # ResNet and Mixer always take the mean.
-    pooling: Literal["token", "gap", "gap_timm", "attention"] | None = None
-    # Width of the tanh layer before the head (section 3.1: pre-training); None is no such layer.
+    positions: str | Literal["none"] = INHERIT
+    """Position embeddings (ViT, hybrid): learned, sincos2d, none, or a registered scheme. inherit:
+    those of the weights in `init_from`, otherwise learned. With none the model ignores the order of
+    the patches."""
+    pooling: Literal["inherit", "token", "gap", "gap_timm", "attention"] = INHERIT
+    """How tokens become features (ViT, hybrid). token: the class token. gap: the mean over the
+    normalised patch tokens, without a class token, as in Google's files. gap_timm: the norm of the
+    mean over the patch tokens; a class token takes part in attention but not in the mean. attention:
+    a learned query attends to the tokens. inherit: that of the weights in `init_from`, otherwise
+    token."""
     representation_size: int | None = None
+    """Width of a tanh layer before the head (section 3.1, for pre-training). None: no such layer."""
     registers: int = 0
-    # Initial bias of the head; -10 for sigmoid pre-training on many classes.
+    """Extra learned tokens that take part in attention and are dropped before pooling."""
     head_bias: float = 0.0
+    """Initial bias of the head; -10 for sigmoid pre-training on many classes."""
 
     dropout: float = 0.0
-    # Probability that the last block is skipped, falling linearly to 0 at the first.
+    """Share of values that dropout zeroes after positions, attention and MLP layers."""
     stochastic_depth: float = 0.0
+    """Probability of skipping the last block. It falls linearly to 0 at the first block."""
 
-    gelu: Literal["tanh", "exact"] | None = None
-    # Of all norms, layer's and group's.
+    gelu: Literal["inherit", "tanh", "exact"] = INHERIT
+    """Form of the GELU: its tanh approximation, or exact. inherit: that of the weights in
+    `init_from`, otherwise tanh."""
     norm_epsilon: float | None = None
+    """Small number in all norms. None: that of the weights in `init_from`, otherwise 1e-6 (BiT:
+    1e-5)."""
 
-    # Of activations; parameters are float32.
     dtype: Literal["float32", "bfloat16"] = "float32"
-    # Of the blocks: composed by XLA, or fused in a kernel for GPUs or for TPUs.
+    """Type of activations. Parameters are float32."""
     attention: Implementation = "xla"
-    # What the backward pass recomputes: nothing, all of the blocks but matrix products, or whole
-    # blocks and residual units; with offload their inputs wait in the host's memory.
+    """Implementation of attention: composed by XLA, or a fused kernel for GPUs (cudnn) or TPUs
+    (pallas)."""
     remat: Remat = "none"
-    # True compiles one block and loops over the stacked parameters; False unrolls the loop.
+    """What the backward pass recomputes. none: nothing. dots: everything in a block except matrix
+    products. block: whole blocks and residual units. offload: like block, with the blocks' inputs
+    kept in the host's memory."""
     scan: bool = True
+    """True compiles one block and loops over the stacked parameters. False unrolls the loop."""
 
-    # None takes that of the weights that training starts from, else the defaults.
     preprocessing: PreprocessingConfig | None = None
+    """How images are prepared. None: as for the weights in `init_from`, otherwise the defaults."""
 
     def __post_init__(self) -> None:
-        check(self)
+        family_of(self).check(self)
 
-    def following(self, weights: "ModelConfig | None" = None) -> "ModelConfig":
-        """With nothing left open: what this config does not say is as in `weights`, or the default.
+    def completed(self, from_weights: "ModelConfig | None" = None) -> "ModelConfig":
+        """Fills in what this config leaves open: from the weights, otherwise the family's defaults.
 
-        Of preprocessing, `short_side` keeps its ratio to the image size.
+        The preprocessing's `short_side` keeps its ratio to the image size.
 
         Args:
-          weights: a model of the same family.
+          from_weights: the model of the weights, of the same family.
         """
-        defaults = _defaults(self.family, self.unit_order)
-        source = {k: getattr(weights, k) for k in defaults} if weights else defaults
-        changes = {
-            k: defaults[k] if source[k] is None else source[k]
-            for k in defaults
-            if getattr(self, k) is None
-        }
-        if self.preprocessing is None and weights and weights.preprocessing is not None:
-            old, new = min(weights.input_size), min(self.input_size)
-            changes["preprocessing"] = weights.preprocessing.at(old, new)
+        defaults = family_of(self).defaults(self)
+        changes = {}
+        for key, default in defaults.items():
+            if getattr(self, key) in (None, INHERIT):
+                inherited = getattr(from_weights, key, None)
+                changes[key] = default if inherited in (None, INHERIT) else inherited
+        if self.preprocessing is None and from_weights and from_weights.preprocessing is not None:
+            old, new = min(from_weights.input_size), min(self.input_size)
+            changes["preprocessing"] = from_weights.preprocessing.at(old, new)
         return dataclasses.replace(self, **changes)
 
     @property
-    def family(self) -> Family:
-        """Of the named model."""
+    def family(self) -> FamilyName:
+        """The family of the named model."""
         return parse_name(self.name).family
 
     @property
+    def blocks(self) -> Size | MixerSize | None:
+        """The shape of the blocks: the named one, with this config's changes. A ResNet has none."""
+        named = parse_name(self.name).blocks
+        return None if named is None else self._changed(named)
+
+    @property
     def size(self) -> Size:
-        """The encoder's shape, of a ViT or hybrid: the named one, with this config's changes."""
-        return self._changed(SIZES[parse_name(self.name).size])
+        """The encoder's shape, of a ViT or hybrid."""
+        assert isinstance(self.blocks, Size)
+        return self.blocks
 
     @property
     def mixer_size(self) -> MixerSize:
         """The shape of a Mixer."""
-        return self._changed(MIXER_SIZES[parse_name(self.name).size])
+        assert isinstance(self.blocks, MixerSize)
+        return self.blocks
 
     @property
     def resnet(self) -> ResNetSize | None:
-        """The shape of a ResNet or of a hybrid's; None if there is none."""
+        """The shape of a ResNet or of a hybrid's ResNet; None if there is none."""
         named = parse_name(self.name)
-        if named.family not in ("resnet", "hybrid"):
+        if not named.has_backbone:
             return None
         stages = named.stages if self.stages is None else self.stages
         if stages is None:
@@ -136,12 +164,10 @@ class ModelConfig:
 
     @property
     def shape(self) -> dict[str, Any]:
-        """All numbers that tell models of one family apart, by name, but for the patch size."""
-        numbers: dict[str, Any] = {}
-        if self.family != "resnet":
-            numbers |= (self.mixer_size if self.family == "mixer" else self.size)._asdict()
+        """All numbers, except the patch size, that tell models of one family apart, by name."""
+        numbers = {} if self.blocks is None else self.blocks._asdict()
         if self.resnet is not None:
-            numbers |= self.resnet._asdict() | {"unit_order": self.unit_order}
+            numbers |= self.resnet._asdict() | {"activation_order": self.activation_order}
         return numbers
 
     def _changed(self, named: Any) -> Any:
@@ -149,21 +175,19 @@ class ModelConfig:
         return named._replace(**{k: v for k, v in changed.items() if v is not None})
 
     @property
-    def unit_order(self) -> UnitOrder:
-        """Of a ResNet's units."""
+    def activation_order(self) -> ActivationOrder:
+        """Whether a ResNet's units activate before ("pre") or after ("post") they convolve."""
         return parse_name(self.name).order
 
     @property
     def patch_size(self) -> int:
-        """Pixels a side that become one token; of a ResNet, one position of its output."""
-        if self.family == "resnet":
-            assert self.resnet is not None
-            return self.resnet.stride
-        return parse_name(self.name).patch_size
+        """Pixels a side that become one token, or in a ResNet one position of its output."""
+        named = parse_name(self.name).patch_size
+        return self.resnet.stride if self.resnet and not named else named
 
     @property
     def embedding_size(self) -> int:
-        """Side of the embedding's kernel: in pixels, in a hybrid in positions of the ResNet."""
+        """Side of the embedding's kernel, in pixels or, in a hybrid, in positions of the ResNet."""
         return self.patch_size // (self.resnet.stride if self.resnet else 1)
 
     @property
@@ -175,45 +199,65 @@ class ModelConfig:
 
     @property
     def grid(self) -> tuple[int, int]:
-        """Rows and columns of patches; of a ResNet, of its output.
+        """Rows and columns of patches, or in a ResNet of its output.
 
-        A remainder that is no whole patch is cut off at the bottom and right. A ResNet pads
+        A remainder that is not a whole patch is cut off at the bottom and right. A ResNet pads
         instead: its output is the image's size over its stride, rounded up.
         """
         stride = self.resnet.stride if self.resnet else 1
         rows, columns = (-(-side // stride) for side in self.input_size)
-        if self.family == "resnet":
-            return rows, columns
         return rows // self.embedding_size, columns // self.embedding_size
 
     @property
     def has_class_token(self) -> bool:
         """Whether a class token stands before the patch tokens."""
-        is_encoder = self.family in ("vit", "hybrid")
-        return is_encoder and self.pooling in (None, "token", "gap_timm")
+        has_pooling = "pooling" in family_of(self).keys
+        return has_pooling and self.pooling in (INHERIT, "token", "gap_timm")
 
     @property
     def sequence_length(self) -> int:
         """Tokens that the blocks see: patches, class token and registers.
 
-        Of a ResNet, which has none, the positions of its output.
+        For a ResNet, the positions of its output.
         """
         rows, columns = self.grid
         return rows * columns + self.has_class_token + self.registers
 
 
-# What no parameter's shape shows for certain, and what makes the same parameters another function.
-FOLLOWED = ("positions", "pooling", "gelu", "norm_epsilon")
+@dataclass(frozen=True)
+class Family:
+    """What the models of one family have in common; `models/families/` holds one file for each.
+
+    Attributes:
+      words: the family in messages, such as "a ViT".
+      keys: the fields of `ModelConfig` that this family has and some other family lacks.
+      defaults: (config) -> what `inherit` and None stand for if no weights are given.
+      check: (config) -> None; raises `UserError` for values that fit no model of this family.
+      make: (config, rngs=...) -> a `Model` with fresh parameters.
+      parameters: (completed config) -> the table of its parameters.
+      macs: (config) -> multiply-adds of one image by part of the model, without the head.
+      features: (config) -> channels that the head sees.
+      kept: (config) -> numbers that one block, or the residual unit of a stage that keeps most,
+        keeps of one image for the backward pass; by part of the model.
+      description: (config) -> lines of `describe`: a label and what the blocks are.
+    """
+
+    words: str
+    keys: frozenset[str]
+    defaults: Callable[[ModelConfig], Mapping[str, Any]]
+    check: Callable[[ModelConfig], None]
+    make: Callable[..., nnx.Module]
+    parameters: Callable[[ModelConfig], Table]
+    macs: Callable[[ModelConfig], dict[str, int]]
+    features: Callable[[ModelConfig], int]
+    kept: Callable[[ModelConfig], dict[str, int]]
+    description: Callable[[ModelConfig], list[tuple[str, str]]]
 
 
-def _defaults(family: Family, order: UnitOrder) -> dict[str, Any]:
-    """What a model of this family is where neither a config nor weights say it."""
-    defaults: dict[str, Any] = {
-        "norm_epsilon": 1e-5 if order == "pre" else 1e-6,
-        "preprocessing": PreprocessingConfig(),
-    }
-    if family != "resnet":
-        defaults["gelu"] = "tanh"
-    if family in ("vit", "hybrid"):
-        defaults |= {"positions": "learned", "pooling": "token"}
-    return defaults
+# Filled by `models/families/`.
+FAMILIES: dict[FamilyName, Family] = {}
+
+
+def family_of(config: ModelConfig) -> Family:
+    """The family of a model."""
+    return FAMILIES[config.family]

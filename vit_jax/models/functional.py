@@ -7,49 +7,65 @@ import jax
 from flax import nnx
 from jax import Array
 
-from vit_jax.models.config import ModelConfig
-from vit_jax.models.mixer import Mixer
+from vit_jax.models.config import ModelConfig, family_of
 from vit_jax.models.model import Model
-from vit_jax.models.resnet import ResNet
-from vit_jax.models.sizes import Family
-from vit_jax.models.vit import ViT
 
+# Nested by name. The leaves are arrays: JAX's, NumPy's, stored ones, or their shapes.
 Params = dict[str, Any]
-
-_MODELS: dict[Family, Callable[..., Model]] = {
-    "vit": ViT,
-    "hybrid": ViT,
-    "resnet": ResNet,
-    "mixer": Mixer,
-}
 
 
 def make_model(config: ModelConfig, seed: int) -> Model:
-    """A model of any family, with fresh parameters."""
-    return _MODELS[config.family](config, rngs=nnx.Rngs(seed))
+    """Makes a model of any family, with fresh parameters."""
+    model = family_of(config).make(config, rngs=nnx.Rngs(seed))
+    assert isinstance(model, Model)
+    return model
 
 
 def abstract_model(config: ModelConfig) -> Model:
-    """The same with parameters that have shapes and types only; nothing is computed."""
+    """Makes a model whose parameters have only shapes and types; computes nothing."""
     return nnx.eval_shape(lambda: make_model(config, 0))
 
 
 def init_params(config: ModelConfig, seed: int) -> Params:
-    """Fresh parameters."""
+    """Draws fresh parameters."""
     return model_params(make_model(config, seed))
 
 
 def model_params(model: Model) -> Params:
-    """The parameters of a model."""
+    """Returns the parameters of a model."""
     return nnx.to_pure_dict(nnx.state(model))
 
 
 def abstract_params(config: ModelConfig) -> Params:
-    """The parameters' shapes and types, as `jax.ShapeDtypeStruct`; nothing is computed."""
+    """Returns the parameters' shapes and types, as `jax.ShapeDtypeStruct`; computes nothing."""
     return jax.eval_shape(lambda: init_params(config, 0))
 
 
-def apply_model(config: ModelConfig) -> Callable[..., Array]:
-    """The forward pass: (params, images, **options of `Model.__call__`) -> logits."""
+def bind_model(config: ModelConfig) -> Callable[[Params], Model]:
+    """Returns a function from parameters to the model that has them, to use its parts.
+
+    The function is pure and may be called within a jitted function:
+
+        bind = bind_model(config)
+        patches = bind(params).patches(images)
+
+    Parameters that no model has, such as an objective's own, must be left out.
+    """
     graphdef = nnx.graphdef(abstract_model(config))
-    return lambda params, images, **options: nnx.merge(graphdef, params)(images, **options)
+    return lambda params: nnx.merge(graphdef, params)
+
+
+def apply_part(config: ModelConfig, name: str) -> Callable[..., Any]:
+    """Returns one part of the forward pass as a function: (params, *args, **options) -> result.
+
+    Args:
+      name: `patches`, `tokens`, `encode`, `pool` or `classify`; see `Model`.
+    """
+    bind = bind_model(config)
+    return lambda params, *args, **options: getattr(bind(params), name)(*args, **options)
+
+
+def apply_model(config: ModelConfig) -> Callable[..., Array]:
+    """Returns the forward pass: (params, images, **options of `Model.__call__`) -> logits."""
+    bind = bind_model(config)
+    return lambda params, images, **options: bind(params)(images, **options)

@@ -1,5 +1,6 @@
 """MLP-Mixer (arXiv 2105.01601): blocks that mix tokens, then channels."""
 
+import functools
 from collections.abc import Collection
 
 import jax
@@ -9,7 +10,7 @@ from jax import Array
 from vit_jax.models import blocks
 from vit_jax.models.attention import GELUS, layer_norm
 from vit_jax.models.config import ModelConfig
-from vit_jax.models.model import PATCH_EMBEDDING, Model, head
+from vit_jax.models.model import PATCH_EMBEDDING, TokenModel, head
 from vit_jax.models.placement import Placement
 from vit_jax.parameters import Parameter, Table, dense, nested, norm, stacked
 
@@ -67,15 +68,17 @@ class Block(nnx.Module):
         """[batch, T, width] -> [batch, T, width]; see `blocks.run`."""
         del capture
         keys = (None,) * 2 if key is None else tuple(jax.random.split(key))
-        normed = placement.whole(self.norm1(x))
-        y = placement.whole(self.token_mixing(normed.swapaxes(1, 2)).swapaxes(1, 2))
-        x = placement.constrain(x + blocks.skip(y, keys[0], skip_rate))
-        y = placement.whole(self.channel_mixing(placement.whole(self.norm2(x))))
-        return x + blocks.skip(y, keys[1], skip_rate), {}
+
+        def mix_tokens(x: Array) -> Array:
+            return self.token_mixing(x.swapaxes(1, 2)).swapaxes(1, 2)
+
+        branch = functools.partial(blocks.branch, skip_rate=skip_rate, placement=placement)
+        x = placement.constrain(x + branch(self.norm1, mix_tokens, x, keys[0]))
+        return x + branch(self.norm2, self.channel_mixing, x, keys[1]), {}
 
 
-class Mixer(Model):
-    """MLP-Mixer, for images of one size: it has a weight for each pair of a token and a unit."""
+class Mixer(TokenModel):
+    """MLP-Mixer. Its images have one size, because tokens are mixed by weights for each token."""
 
     captured = ("features", "tokens", "layers")
 
@@ -83,20 +86,12 @@ class Mixer(Model):
         super().__init__(config)
         config = self.config
         size = config.mixer_size
-        patch = (config.patch_size, config.patch_size)
-        self.embedding = nnx.Conv(
-            3, size.width, patch, strides=patch, padding="VALID", dtype=config.dtype, rngs=rngs
-        )
+        self._add_embedding(3, size.width, rngs)
         self.blocks = blocks.stack(lambda rngs: Block(config, rngs=rngs), size.depth, rngs=rngs)
         self.norm = layer_norm(config, size.width, rngs=rngs)
         self._add_head(size.width, rngs)
 
-    def _features(
-        self, images: Array, key: Array | None, placement: Placement, capture: Collection[str]
-    ) -> tuple[Array, dict[str, Array]]:
-        x = self.embedding(images)
-        tokens = x.reshape(x.shape[0], -1, x.shape[-1])
-        tokens = placement.constrain(placement.whole(tokens))
-        tokens, captured = blocks.run(self.blocks, tokens, self.config, key, placement, capture)
-        tokens = self.norm(tokens)
-        return tokens.mean(axis=1), captured | ({"tokens": tokens} if "tokens" in capture else {})
+    def pool(self, tokens: Array, *, key: Array | None = None) -> Array:
+        """See `Model.pool`."""
+        del key
+        return self.norm(tokens).mean(axis=1)

@@ -1,21 +1,26 @@
-"""What all models have in common: how they are called, and the head."""
+"""What all models have in common: the parts of their forward pass, and the head."""
 
 from collections.abc import Collection
-from typing import Any
+from typing import overload
 
 import jax.numpy as jnp
 from flax import nnx
 from jax import Array
 
 from vit_jax.errors import UserError
+from vit_jax.image_size import format_size
 from vit_jax.losses import Loss
+from vit_jax.models import blocks
 from vit_jax.models.config import ModelConfig
 from vit_jax.models.placement import OneDevice, Placement
 from vit_jax.parameters import Parameter, Table, dense, nested
-from vit_jax.schema import nearest
+from vit_jax.spelling import nearest
 
 _PATCH = ("height", "columns", "channels")
 PATCH_EMBEDDING: Table = dense(_PATCH, ("width",), "stem")
+
+# One key for each of `tokens`, `encode` and `pool`; None turns off what is random in it.
+Keys = tuple[Array | None, Array | None, Array | None]
 
 
 def head(config: ModelConfig, features: str) -> dict[str, Parameter]:
@@ -24,20 +29,22 @@ def head(config: ModelConfig, features: str) -> dict[str, Parameter]:
 
 
 class Model(nnx.Module):
-    """Images to class scores.
+    """Images to class scores, in five parts.
 
-    State is parameters only.
+    `patches`, `tokens`, `encode`, `pool` and `classify` follow each other, and a call runs them
+    all. Each can be used alone: to mask patches, to read features, or to predict something else
+    from tokens. State is parameters only.
 
     Attributes:
-      captured: what `__call__` can return besides the logits, by name:
-          `features`: what the head sees, [batch, features];
+      captured: what `__call__` and `encode` can return besides their result, by name:
+          `features`: what the head sees, [batch, features]; of `__call__` only;
           `tokens`: the output of the blocks after their norm, [batch, T, width], class token first,
           registers last;
           `layers`: each block's output, [depth, batch, T, width];
           `attention`: each block's weights, float32 [depth, batch, heads, T, T].
       config: with nothing left open.
-      class_names: of the head's classes, if known.
-      loss: that the head was trained with, if known.
+      class_names: the names of the head's classes, if known.
+      loss: the loss that the head was trained with, if known.
     """
 
     captured: tuple[str, ...] = ("features",)
@@ -45,7 +52,7 @@ class Model(nnx.Module):
     def __init__(self, config: ModelConfig):
         if config.num_classes is None:
             raise ValueError("num_classes must be known when a model is made")
-        self.config = config.following()
+        self.config = config.completed()
         self.class_names: tuple[str, ...] | None = None
         self.loss: Loss | None = None
 
@@ -61,6 +68,21 @@ class Model(nnx.Module):
                 rngs=rngs,
             )
 
+    @overload
+    def __call__(
+        self, images: Array, *, key: Array | None = None, placement: Placement | None = None
+    ) -> Array: ...
+
+    @overload
+    def __call__(
+        self,
+        images: Array,
+        *,
+        key: Array | None = None,
+        placement: Placement | None = None,
+        capture: Collection[str],
+    ) -> tuple[Array, dict[str, Array]]: ...
+
     def __call__(
         self,
         images: Array,
@@ -68,41 +90,168 @@ class Model(nnx.Module):
         key: Array | None = None,
         placement: Placement | None = None,
         capture: Collection[str] = (),
-    ) -> Any:
-        """Class scores.
+    ) -> Array | tuple[Array, dict[str, Array]]:
+        """Computes class scores.
 
         Args:
           images: float [batch, height, width, 3] as the model's preprocessing makes them.
-          key: of dropout and stochastic depth; None, as in evaluation, turns them off.
+          key: for dropout and stochastic depth; None, as in evaluation, turns them off.
           placement: keeps activations sharded over a mesh; None leaves them to the compiler.
-          capture: what to return besides, of the names in `captured`.
+          capture: what else to return, by the names in `captured`.
 
         Returns:
-          float32 logits [batch, num_classes] (the features if `num_classes` is 0); with `capture`
-          the pair of these and a dict of what was captured.
+          float32 logits [batch, num_classes] (the features if `num_classes` is 0). If `capture`
+          names anything, the pair of the logits and a dict of what was captured.
 
         Raises:
-          UserError: `capture` holds a name that this model has not.
+          UserError: `capture` holds a name that this model lacks.
         """
         for name in capture:
             if name not in self.captured:
                 raise UserError(f"capture: no {name!r}{nearest(name, self.captured)}")
-        height, width = images.shape[1:3]
-        if (height, width) != self.config.input_size:
-            raise ValueError(
-                f"images are {height}x{width}, the model's are {self.config.input_size}"
-            )
-        images = images.astype(self.config.dtype)
-        features, captured = self._features(images, key, placement or OneDevice(), capture)
-        logits = features.astype(jnp.float32)
-        if self.config.num_classes:
-            logits = self.head(logits)
+        stem_key, blocks_key, pooling_key = self._split(key)
+        patches = self.patches(images, placement=placement)
+        tokens = self.tokens(patches, key=stem_key, placement=placement)
+        tokens, captured = self.encode(
+            tokens, key=blocks_key, placement=placement, capture=capture
+        )
+        features = self.pool(tokens, key=pooling_key)
+        logits = self.classify(features)
         if not capture:
             return logits
         return logits, captured | ({"features": features} if "features" in capture else {})
 
-    def _features(
-        self, images: Array, key: Array | None, placement: Placement, capture: Collection[str]
-    ) -> tuple[Array, dict[str, Array]]:
-        """[batch, height, width, 3] -> [batch, features], and what else is captured."""
+    def _split(self, key: Array | None) -> Keys:
+        """The keys of `tokens`, `encode` and `pool` in a call with this key."""
+        return None, key, None
+
+    def patches(self, images: Array, *, placement: Placement | None = None) -> Array:
+        """Embeds the patches of images, before anything tells where they are.
+
+        Args:
+          images: as in `__call__`.
+
+        Returns:
+          [batch, rows * columns, width], row by row; of a ResNet its output.
+
+        Raises:
+          ValueError: the images have another size than the model's.
+        """
         raise NotImplementedError
+
+    def tokens(
+        self, patches: Array, *, key: Array | None = None, placement: Placement | None = None
+    ) -> Array:
+        """Makes the first block's input: adds positions, class token and registers if there are.
+
+        Args:
+          patches: [batch, rows * columns, width].
+          key: for dropout; None turns it off.
+
+        Returns:
+          [batch, T, width]: class token, patches, registers.
+        """
+        del key, placement
+        return patches
+
+    def encode(
+        self,
+        tokens: Array,
+        *,
+        key: Array | None = None,
+        placement: Placement | None = None,
+        capture: Collection[str] = (),
+    ) -> tuple[Array, dict[str, Array]]:
+        """Runs the blocks.
+
+        Args:
+          tokens: [batch, T, width].
+          key: for dropout and stochastic depth; None turns them off.
+          capture: what else to return, by the names in `captured`. The norm after the blocks is in
+            "tokens", but not in the first result: pooling needs tokens before it.
+
+        Returns:
+          Tokens [batch, T, width] and a dict of what was captured.
+        """
+        del key, placement, capture
+        return tokens, {}
+
+    def pool(self, tokens: Array, *, key: Array | None = None) -> Array:
+        """Makes one vector of the tokens that `encode` returned.
+
+        Args:
+          tokens: [batch, T, width].
+          key: for dropout; None turns it off.
+
+        Returns:
+          Features [batch, features], after the representation layer if there is one.
+        """
+        raise NotImplementedError
+
+    def classify(self, features: Array) -> Array:
+        """Applies the head.
+
+        Args:
+          features: [batch, features].
+
+        Returns:
+          float32 logits [batch, num_classes]; the features in float32 if `num_classes` is 0.
+        """
+        features = features.astype(jnp.float32)
+        return self.head(features) if self.config.num_classes else features
+
+    def _checked(self, images: Array) -> Array:
+        """Images in the type of the activations."""
+        height, width = images.shape[1:3]
+        if (height, width) != self.config.input_size:
+            raise ValueError(
+                f"images are {height}x{width}, but the model's are "
+                f"{format_size(self.config.input_size)}"
+            )
+        return images.astype(self.config.dtype)
+
+
+class TokenModel(Model):
+    """A model of equal blocks on the patches of an image."""
+
+    embedding: nnx.Conv
+    blocks: nnx.Module
+    norm: nnx.LayerNorm
+
+    def _add_embedding(self, channels: int, width: int, rngs: nnx.Rngs) -> None:
+        side = (self.config.embedding_size,) * 2
+        dtype = self.config.dtype
+        self.embedding = nnx.Conv(
+            channels, width, side, strides=side, padding="VALID", dtype=dtype, rngs=rngs
+        )
+
+    def patches(self, images: Array, *, placement: Placement | None = None) -> Array:
+        """See `Model.patches`."""
+        del placement
+        return self._embed(self._checked(images))
+
+    def _embed(self, x: Array) -> Array:
+        """[batch, height, width, channels] -> [batch, rows * columns, width]."""
+        x = self.embedding(x)
+        return x.reshape(x.shape[0], -1, x.shape[-1])
+
+    def tokens(
+        self, patches: Array, *, key: Array | None = None, placement: Placement | None = None
+    ) -> Array:
+        """See `Model.tokens`."""
+        del key
+        placement = placement or OneDevice()
+        return placement.constrain(placement.gather_sequence(patches))
+
+    def encode(
+        self,
+        tokens: Array,
+        *,
+        key: Array | None = None,
+        placement: Placement | None = None,
+        capture: Collection[str] = (),
+    ) -> tuple[Array, dict[str, Array]]:
+        """See `Model.encode`."""
+        placement = placement or OneDevice()
+        tokens, captured = blocks.run(self.blocks, tokens, self.config, key, placement, capture)
+        return tokens, captured | ({"tokens": self.norm(tokens)} if "tokens" in capture else {})

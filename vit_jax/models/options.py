@@ -17,14 +17,14 @@ class ModelOptions(TypedDict, total=False):
     token_mlp_dim: int | None
     stages: tuple[int, ...] | None
     width_factor: float | None
-    positions: Literal["learned", "sincos2d", "absent"] | None
-    pooling: Literal["token", "gap", "gap_timm", "attention"] | None
+    positions: str | Literal["none"]
+    pooling: Literal["inherit", "token", "gap", "gap_timm", "attention"]
     representation_size: int | None
     registers: int
     head_bias: float
     dropout: float
     stochastic_depth: float
-    gelu: Literal["tanh", "exact"] | None
+    gelu: Literal["inherit", "tanh", "exact"]
     norm_epsilon: float | None
     dtype: Literal["float32", "bfloat16"]
     attention: Implementation

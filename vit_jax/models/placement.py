@@ -1,4 +1,4 @@
-"""Where activations live: asked of whoever knows the devices, for models know no mesh."""
+"""Where activations live. Models know no mesh, so they ask whoever knows the devices."""
 
 from collections.abc import Callable
 from typing import Protocol, TypeVar
@@ -15,31 +15,31 @@ class Placement(Protocol):
         """The same values: tokens [batch, T, width], or feature maps [batch, ...] of a ResNet."""
         ...
 
-    def whole(self, x: Array) -> Array:
-        """The same tokens, all of an example on one device: what a branch takes and gives."""
+    def gather_sequence(self, x: Array) -> Array:
+        """The same tokens, with all tokens of an example on one device, as a branch needs them."""
         ...
 
     def on_each_device(self, f: F) -> F:
-        """`f` run by every device on its own part of its arguments.
+        """`f`, run by every device on its own part of the arguments.
 
         Args:
-          f: of arrays [batch, T, heads, size], each with the same result for an example and a head
-            whatever the others are.
+          f: a function of arrays [batch, T, heads, size] whose result for one example and head
+            depends on that example and head alone.
         """
         ...
 
 
 class OneDevice:
-    """The placement where there is nothing to spread."""
+    """The placement on a single device: it changes nothing."""
 
     def constrain(self, x: Array) -> Array:
-        """As it is."""
+        """Returns `x`."""
         return x
 
-    def whole(self, x: Array) -> Array:
-        """As it is."""
+    def gather_sequence(self, x: Array) -> Array:
+        """Returns `x`."""
         return x
 
     def on_each_device(self, f: F) -> F:
-        """As it is."""
+        """Returns `f`."""
         return f

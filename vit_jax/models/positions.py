@@ -1,7 +1,136 @@
-"""Position embeddings that are added to the tokens at the stem."""
+"""How a ViT learns where a patch is: position schemes, by the name in `model.positions`.
+
+A scheme of one's own is a subclass of `Positions`, registered by name, in a config file or any
+module that is imported before the model is made:
+
+    @register("rows")
+    class Rows(Positions):
+        def on_patches(self, patches, params, config): ...
+"""
+
+from collections.abc import Callable, Mapping
 
 import jax.numpy as jnp
+from flax import nnx
 from jax import Array
+
+from vit_jax.errors import UserError
+from vit_jax.models.config import INHERIT, ModelConfig
+from vit_jax.parameters import Parameter, Table
+from vit_jax.spelling import nearest
+
+
+class Positions:
+    """A scheme without parameters that changes nothing; subclasses override what they need.
+
+    A scheme keeps no state. Its parameters lie among the model's own, under the names that
+    `parameters` lists, and every hook gets them.
+    """
+
+    def check(self, config: ModelConfig) -> None:
+        """Checks that the scheme fits the model.
+
+        Raises:
+          UserError: it does not.
+        """
+
+    def parameters(self, config: ModelConfig) -> Table:
+        """Describes the scheme's parameters. Names that a model uses itself are an error."""
+        del config
+        return {}
+
+    def init(self, config: ModelConfig, rngs: nnx.Rngs) -> dict[str, Array]:
+        """Draws the parameters that `parameters` lists, float32."""
+        del config, rngs
+        return {}
+
+    def on_patches(
+        self, patches: Array, params: Mapping[str, Array], config: ModelConfig
+    ) -> Array:
+        """Patch embeddings [batch, rows * columns, width], before other tokens join them."""
+        del params, config
+        return patches
+
+    def on_tokens(self, tokens: Array, params: Mapping[str, Array], config: ModelConfig) -> Array:
+        """Tokens [batch, T, width]: a class token, if there is one, and patches; no registers."""
+        del params, config
+        return tokens
+
+
+_SCHEMES: dict[str, Positions] = {}
+
+
+def register(name: str) -> Callable[[type[Positions]], type[Positions]]:
+    """Returns a class decorator that makes a scheme known as `model.positions=NAME`.
+
+    A class that is defined again, as by a config file that is read twice, replaces the first.
+
+    Raises:
+      ValueError: a scheme from another place has this name.
+    """
+
+    def add(cls: type[Positions]) -> type[Positions]:
+        known = type(_SCHEMES[name]) if name in _SCHEMES else cls
+        if name == INHERIT or known.__qualname__ != cls.__qualname__:
+            raise ValueError(f"positions {name!r} are taken; register {cls.__name__} as another")
+        _SCHEMES[name] = cls()
+        return cls
+
+    return add
+
+
+def scheme(config: ModelConfig) -> Positions:
+    """The scheme of a model; one that inherits gets that of a model without weights.
+
+    Raises:
+      UserError: no scheme has this name.
+    """
+    name = "learned" if config.positions == INHERIT else config.positions
+    if name not in _SCHEMES:
+        raise UserError(f"positions: no scheme {name!r}{nearest(name, [INHERIT, *_SCHEMES])}")
+    return _SCHEMES[name]
+
+
+register("none")(Positions)
+
+
+@register("learned")
+class Learned(Positions):
+    """An embedding for each patch and for the class token (section 3.1, eq. 1)."""
+
+    def parameters(self, config: ModelConfig) -> Table:
+        """`pos_embedding` [1, positions, width]."""
+        axes = ("batch", "positions", "width")
+        return {"pos_embedding": Parameter(axes, "embedding", "position")}
+
+    def init(self, config: ModelConfig, rngs: nnx.Rngs) -> dict[str, Array]:
+        """Normal, with deviation 0.02."""
+        positions = config.sequence_length - config.registers
+        draw = nnx.initializers.normal(0.02)
+        return {"pos_embedding": draw(rngs.params(), (1, positions, config.size.width))}
+
+    def on_tokens(self, tokens: Array, params: Mapping[str, Array], config: ModelConfig) -> Array:
+        """Adds the embeddings."""
+        return tokens + params["pos_embedding"].astype(tokens.dtype)
+
+
+@register("sincos2d")
+class SinCos2D(Positions):
+    """Fixed 2-D sine-cosine embeddings on the patches (see `sincos2d`)."""
+
+    def check(self, config: ModelConfig) -> None:
+        """Needs a width that is a multiple of 4."""
+        if config.size.width % 4:
+            raise UserError(
+                f"positions='sincos2d' needs a width that is a multiple of 4, not "
+                f"{config.size.width}"
+            )
+
+    def on_patches(
+        self, patches: Array, params: Mapping[str, Array], config: ModelConfig
+    ) -> Array:
+        """Adds the embeddings."""
+        return patches + sincos2d(config.grid, config.size.width).astype(patches.dtype)
 
 
 def sincos2d(grid: tuple[int, int], width: int, temperature: float = 10_000.0) -> Array:

@@ -3,8 +3,6 @@
 The backbone is that of the ResNets and, up to its last stage or cut short, of the hybrids.
 """
 
-from collections.abc import Collection
-
 import jax
 import jax.numpy as jnp
 from flax import nnx
@@ -12,7 +10,7 @@ from jax import Array
 
 from vit_jax.models.config import ModelConfig
 from vit_jax.models.model import Model, head
-from vit_jax.models.placement import Placement
+from vit_jax.models.placement import OneDevice, Placement
 from vit_jax.models.rematerialisation import Remat, block_input, rematerialised
 from vit_jax.parameters import Parameter, Table, nested, norm
 
@@ -32,7 +30,7 @@ def parameters(config: ModelConfig) -> dict[str, Parameter]:
 def backbone_parameters(config: ModelConfig) -> dict[str, Parameter]:
     """Describes the parameters of a `Backbone`."""
     assert config.resnet is not None
-    is_pre = config.unit_order == "pre"
+    is_pre = config.activation_order == "pre"
     table = {"root/kernel": Parameter(_KERNEL, "kernel", "stem")}
     table |= nested("norm", norm("channels", "norm")) if is_pre else {}
     table |= nested("root_norm", norm("channels", "stem")) if not is_pre else {}
@@ -75,7 +73,7 @@ class StandardizedConv(nnx.Module):
     ):
         self.kernel = nnx.Param(_lecun(rngs.params(), (size, size, inputs, outputs), jnp.float32))
         self.strides = (stride, stride)
-        self.order = config.unit_order
+        self.order = config.activation_order
 
     def __call__(self, x: Array) -> Array:
         """[batch, height, width, inputs] -> [batch, height / stride, width / stride, outputs]."""
@@ -129,7 +127,7 @@ class Unit(nnx.Module):
     def __init__(
         self, config: ModelConfig, inputs: int, width: int, stride: int, *, rngs: nnx.Rngs
     ):
-        is_pre, outputs = config.unit_order == "pre", 4 * width
+        is_pre, outputs = config.activation_order == "pre", 4 * width
         self.conv1 = StandardizedConv(config, inputs, width, 1, rngs=rngs)
         self.norm1 = GroupNorm(config, inputs if is_pre else width)
         self.conv2 = StandardizedConv(config, width, width, 3, stride, rngs=rngs)
@@ -205,16 +203,16 @@ class Backbone(nnx.Module):
         assert size is not None
         inputs = size.root_width
         self.root = StandardizedConv(config, 3, inputs, 7, 2, rngs=rngs)
-        if config.unit_order == "post":
+        if config.activation_order == "post":
             self.root_norm = GroupNorm(config, inputs)
         self.names = tuple(f"stage{i + 1}" for i in range(len(size.stages)))
         for i, (name, units) in enumerate(zip(self.names, size.stages, strict=True)):
             width, stride = size.root_width * 2**i, 2 if i else 1
             setattr(self, name, Stage(config, inputs, width, stride, units, rngs=rngs))
             inputs = 4 * width
-        if config.unit_order == "pre":
+        if config.activation_order == "pre":
             self.norm = GroupNorm(config, inputs)
-        self.order = config.unit_order
+        self.order = config.activation_order
 
     def __call__(self, x: Array, placement: Placement) -> Array:
         """[batch, height, width, 3] -> [batch, height / stride, width / stride, channels]."""
@@ -246,10 +244,15 @@ class ResNet(Model):
         self.backbone = Backbone(self.config, rngs=rngs)
         self._add_head(size.channels, rngs)
 
-    def _features(
-        self, images: Array, key: Array | None, placement: Placement, capture: Collection[str]
-    ) -> tuple[Array, dict[str, Array]]:
-        return self.backbone(images, placement).mean(axis=(1, 2)), {}
+    def patches(self, images: Array, *, placement: Placement | None = None) -> Array:
+        """See `Model.patches`."""
+        x = self.backbone(self._checked(images), placement or OneDevice())
+        return x.reshape(x.shape[0], -1, x.shape[-1])
+
+    def pool(self, tokens: Array, *, key: Array | None = None) -> Array:
+        """See `Model.pool`."""
+        del key
+        return tokens.mean(axis=1)
 
 
 def _padding(order: str, size: int) -> str | list[tuple[int, int]]:

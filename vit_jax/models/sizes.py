@@ -2,15 +2,17 @@
 
 import functools
 import re
+from collections.abc import Callable
 from typing import Literal, NamedTuple
 
 from vit_jax.errors import UserError
 
-# vit: the plain Vision Transformer. hybrid: one on the features of a ResNet (section 3.1). resnet:
+# vit: the plain Vision Transformer. hybrid: a ViT on the features of a ResNet (section 3.1). resnet:
 # the paper's baseline, after BiT (arXiv 1912.11370). mixer: MLP-Mixer (arXiv 2105.01601).
-Family = Literal["vit", "hybrid", "resnet", "mixer"]
-# Whether a residual unit normalises after its convolutions (ResNet, v1) or before (ResNet v2).
-UnitOrder = Literal["post", "pre"]
+FamilyName = Literal["vit", "hybrid", "resnet", "mixer"]
+# Whether a residual unit normalises and activates after its convolutions (ResNet v1) or before them
+# (ResNet v2).
+ActivationOrder = Literal["post", "pre"]
 
 
 class Size(NamedTuple):
@@ -32,7 +34,7 @@ class MixerSize(NamedTuple):
 
 
 class ResNetSize(NamedTuple):
-    """Shape of a ResNet: units in each stage, and the factor of all widths, 64 at the root."""
+    """Shape of a ResNet: units in each stage, and the factor of all widths (64 at the root)."""
 
     stages: tuple[int, ...]
     width_factor: float
@@ -55,21 +57,27 @@ class ResNetSize(NamedTuple):
 
 
 class Name(NamedTuple):
-    """What a name says of a model.
+    """What a model's name tells.
 
     Attributes:
-      size: key into `SIZES`, of Mixer into `MIXER_SIZES`; empty for a ResNet.
+      size: key into `SIZES`, or of a Mixer into `MIXER_SIZES`; empty for a ResNet.
+      blocks: the shape of that size; None for a ResNet.
       patch_size: pixels a side that become one token; 0 for a ResNet.
-      stages: of the ResNet; None if there is none, or if the name does not tell them.
-      width_factor: of the ResNet.
+      has_backbone: whether there is a ResNet.
+      stages: units in each stage of the ResNet; None if there is no ResNet, or if the name does not
+        tell the stages.
+      width_factor: the factor of the ResNet's widths.
+      order: the order of the ResNet's units.
     """
 
-    family: Family
+    family: FamilyName
     size: str = ""
+    blocks: Size | MixerSize | None = None
     patch_size: int = 0
+    has_backbone: bool = False
     stages: tuple[int, ...] | None = None
     width_factor: float = 1.0
-    order: UnitOrder = "post"
+    order: ActivationOrder = "post"
 
 
 # B, L and H: Table 1 of the paper. Ti and S: released with the paper's code. mu, M, So400m, g, G
@@ -125,13 +133,48 @@ _PATCH = r"(?P<patch>[1-9][0-9]*)"
 _ENCODER = rf"(?P<size>{'|'.join(SIZES)})[-_/]?{_PATCH}"
 _LAYERS = rf"(?P<layers>{'|'.join(map(str, RESNET_STAGES))})"
 _FACTOR = r"x(?P<factor>[0-9]+(?:\.[0-9]+)?)"
-_NAMES: dict[Family, re.Pattern[str]] = {
-    "vit": _compile(rf"(?:vit[-_])?{_ENCODER}"),
-    "hybrid": _compile(rf"r(?:{_LAYERS}(?:{_FACTOR})?)?[+_](?:vit[-_])?{_ENCODER}"),
-    "resnet": _compile(rf"(?P<bit>bit[-_])?r{_LAYERS}{_FACTOR}"),
-    "mixer": _compile(rf"mixer[-_](?P<size>{'|'.join(MIXER_SIZES)})[-_/]?{_PATCH}"),
-}
 _BY_LOWER_CASE = {size.lower(): size for size in SIZES}
+
+
+def _size(spelling: str) -> str:
+    """The key into `SIZES`; only g and G differ in their case alone."""
+    return spelling if spelling in SIZES else _BY_LOWER_CASE[spelling.lower()]
+
+
+def _vit(parts: dict[str, str]) -> Name:
+    size = _size(parts["size"])
+    return Name("vit", size, SIZES[size], int(parts["patch"]))
+
+
+def _hybrid(parts: dict[str, str]) -> Name:
+    size, patch, factor = _size(parts["size"]), int(parts["patch"]), float(parts["factor"] or 1)
+    if parts["layers"] is None:
+        return Name("hybrid", size, SIZES[size], 2 * patch, True, (), factor)
+    stages = RESNET_STAGES[int(parts["layers"])]
+    folded = (*stages[:2], stages[2] + stages[3])
+    stages_of_patch = {16: folded, 32: stages}.get(patch)
+    return Name("hybrid", size, SIZES[size], patch, True, stages_of_patch, factor)
+
+
+def _resnet(parts: dict[str, str]) -> Name:
+    order: ActivationOrder = "pre" if parts["bit"] else "post"
+    stages = RESNET_STAGES[int(parts["layers"])]
+    factor = float(parts["factor"])
+    return Name("resnet", has_backbone=True, stages=stages, width_factor=factor, order=order)
+
+
+def _mixer(parts: dict[str, str]) -> Name:
+    size = _size(parts["size"])
+    return Name("mixer", size, MIXER_SIZES[size], int(parts["patch"]))
+
+
+# The spellings, and what they tell. They exclude each other.
+_NAMES: tuple[tuple[re.Pattern[str], Callable[[dict[str, str]], Name]], ...] = (
+    (_compile(rf"(?:vit[-_])?{_ENCODER}"), _vit),
+    (_compile(rf"r(?:{_LAYERS}(?:{_FACTOR})?)?[+_](?:vit[-_])?{_ENCODER}"), _hybrid),
+    (_compile(rf"(?P<bit>bit[-_])?r{_LAYERS}{_FACTOR}"), _resnet),
+    (_compile(rf"mixer[-_](?P<size>{'|'.join(MIXER_SIZES)})[-_/]?{_PATCH}"), _mixer),
+)
 
 
 def list_models() -> list[str]:
@@ -142,7 +185,7 @@ def list_models() -> list[str]:
 
 
 def heads_of_width(width: int) -> int:
-    """Attention heads of the named sizes of this width; of others, one for 64 channels."""
+    """Attention heads of the named size of this width; otherwise one for every 64 channels."""
     named = (size.num_heads for size in SIZES.values() if size.width == width)
     return next(named, max(width // 64, 1))
 
@@ -153,37 +196,21 @@ def parse_name(name: str) -> Name:
 
     - `ViT-B/16`, `ViT-B_16`, `B/16` or `b16`. Any patch side is a name: `ViT-Ti/4` is the tiny
       encoder on patches of 4 x 4 pixels.
-    - `R50+ViT-B/16`, `R50_B_16` or `R50x1+ViT-B/16`: a hybrid, whose number is the pixels a side
-      that become a token. With /32 the ResNet has its four stages; with /16 the fourth one's units
-      are in the third. `R+ViT-Ti/16` has a ResNet's root only and, as it was released, twice the
-      pixels that its name says (8 x 8 patches of the root's output).
-    - `R50x1`: a ResNet, the number after the x being the factor of its widths, with units as in the
-      hybrids; `BiT-R50x1` has those of BiT, which normalise before they convolve.
+    - `R50+ViT-B/16`, `R50_B_16` or `R50x1+ViT-B/16`: a hybrid. The last number is the pixels a side
+      that become a token. With /32 the ResNet has its four stages; with /16 the units of the fourth
+      stage are in the third. `R+ViT-Ti/16` has only the root of a ResNet and, as it was released,
+      twice the pixels that its name tells (8x8 patches of the root's output).
+    - `R50x1`: a ResNet. The number after the x is the factor of its widths, and its units are those
+      of the hybrids; `BiT-R50x1` has those of BiT, which normalise before they convolve.
     - `Mixer-B/16`.
 
     Raises:
-      UserError: the name is not one of a model.
+      UserError: no model has this name.
     """
-    matches = ((family, pattern.fullmatch(name)) for family, pattern in _NAMES.items())
-    family, match = next((pair for pair in matches if pair[1] is not None), ("vit", None))
-    if match is None:
-        known = ", ".join(SIZES)
-        raise UserError(
-            f"model {name!r}: no such model; write ViT-SIZE/PATCH, such as ViT-B/16, where SIZE is "
-            f"one of {known}; or as in R50+ViT-B/16, R50x1, BiT-R50x1, Mixer-B/16"
-        )
-    said = match.groupdict()
-    factor = float(said.get("factor") or 1)
-    if family == "resnet":
-        stages = RESNET_STAGES[int(said["layers"])]
-        return Name("resnet", "", 0, stages, factor, "pre" if said["bit"] else "post")
-    spelling, patch = said["size"], int(said["patch"])
-    # Only g and G differ in their case alone.
-    size = spelling if spelling in SIZES else _BY_LOWER_CASE[spelling.lower()]
-    if family != "hybrid":
-        return Name(family, size, patch)
-    if said["layers"] is None:
-        return Name("hybrid", size, 2 * patch, (), factor)
-    stages = RESNET_STAGES[int(said["layers"])]
-    folded = (*stages[:2], stages[2] + stages[3])
-    return Name("hybrid", size, patch, {16: folded, 32: stages}.get(patch), factor)
+    for pattern, read in _NAMES:
+        if match := pattern.fullmatch(name):
+            return read(match.groupdict())
+    raise UserError(
+        f"model {name!r}: no such model; write ViT-SIZE/PATCH, such as ViT-B/16, where SIZE is "
+        f"one of {', '.join(SIZES)}; or as in R50+ViT-B/16, R50x1, BiT-R50x1, Mixer-B/16"
+    )

@@ -1,5 +1,6 @@
 """The Vision Transformer of "An Image is Worth 16x16 Words", section 3.1, and its hybrids."""
 
+import functools
 from collections.abc import Collection
 
 import jax
@@ -18,9 +19,9 @@ from vit_jax.models.attention import (
     layer_norm,
 )
 from vit_jax.models.config import ModelConfig
-from vit_jax.models.model import PATCH_EMBEDDING, Model, head
-from vit_jax.models.placement import Placement
-from vit_jax.models.positions import sincos2d
+from vit_jax.models.model import PATCH_EMBEDDING, Keys, TokenModel, head
+from vit_jax.models.placement import OneDevice, Placement
+from vit_jax.models.positions import scheme
 from vit_jax.models.resnet import Backbone, backbone_parameters
 from vit_jax.parameters import Parameter, Table, dense, nested, norm, stacked
 
@@ -45,15 +46,20 @@ def parameters(config: ModelConfig) -> dict[str, Parameter]:
         table["cls"] = Parameter(("batch", "token", "width"), "embedding", "token")
     if config.registers:
         table["registers"] = Parameter(("batch", "registers", "width"), "embedding", "token")
-    if config.positions == "learned":
-        table["pos_embedding"] = Parameter(("batch", "positions", "width"), "embedding", "position")
     if config.pooling == "attention":
         table |= nested("pooling", ATTENTION_POOLING)
     features = "width"
     if config.representation_size is not None:
         features = "features"
         table |= nested("pre_logits", dense(("width",), (features,), "representation"))
-    return table | head(config, features)
+    table |= head(config, features)
+    own = scheme(config).parameters(config)
+    if taken := table.keys() & own.keys():
+        raise ValueError(
+            f"positions={config.positions!r}: the model has its own {', '.join(sorted(taken))}; "
+            "rename the scheme's parameters"
+        )
+    return {**table, **own}
 
 
 class Block(nnx.Module):
@@ -78,22 +84,28 @@ class Block(nnx.Module):
         """[batch, T, width] -> [batch, T, width], and the attention's weights if captured.
 
         Args:
-          key: of this block's dropout and stochastic depth; None turns both off.
-          skip_rate: probability of skipping a branch, for each example; None is never.
+          key: for this block's dropout and stochastic depth; None turns both off.
+          skip_rate: probability of skipping a branch, for each example; None never skips.
         """
         keys = (None,) * 4 if key is None else tuple(jax.random.split(key, 4))
-        normed, captured = placement.whole(self.norm1(x)), {}
-        if "attention" in capture:
-            y, captured["attention"] = self.attention.with_weights(normed, normed)
-        else:
-            y = self.attention(normed, normed, placement)
-        y = placement.whole(self.dropout(y, deterministic=key is None, rngs=keys[0]))
-        x = placement.constrain(x + blocks.skip(y, keys[1], skip_rate))
-        y = placement.whole(self.mlp(placement.whole(self.norm2(x)), keys[2]))
-        return x + blocks.skip(y, keys[3], skip_rate), captured
+        captured: dict[str, Array] = {}
+
+        def attend(x: Array) -> Array:
+            if "attention" in capture:
+                y, captured["attention"] = self.attention.with_weights(x, x)
+            else:
+                y = self.attention(x, x, placement)
+            return self.dropout(y, deterministic=key is None, rngs=keys[0])
+
+        def mlp(x: Array) -> Array:
+            return self.mlp(x, keys[2])
+
+        branch = functools.partial(blocks.branch, skip_rate=skip_rate, placement=placement)
+        x = placement.constrain(x + branch(self.norm1, attend, x, keys[1]))  # eq. 2
+        return x + branch(self.norm2, mlp, x, keys[3]), captured  # eq. 3
 
 
-class ViT(Model):
+class ViT(TokenModel):
     """Vision Transformer on the patches of an image or, as a hybrid, of a ResNet's output."""
 
     captured = ("features", "tokens", "layers", "attention")
@@ -106,19 +118,14 @@ class ViT(Model):
         if config.resnet is not None:
             self.backbone = Backbone(config, rngs=rngs)
             channels = config.resnet.channels
-        patch = (config.embedding_size, config.embedding_size)
-        self.embedding = nnx.Conv(
-            channels, width, patch, strides=patch, padding="VALID", dtype=config.dtype, rngs=rngs
-        )
+        self._add_embedding(channels, width, rngs)
         if config.has_class_token:
             self.cls = nnx.Param(jnp.zeros((1, 1, width)))
         if config.registers:
             draw = nnx.initializers.normal(0.02)
             self.registers = nnx.Param(draw(rngs.params(), (1, config.registers, width)))
-        if config.positions == "learned":
-            positions = config.sequence_length - config.registers
-            draw = nnx.initializers.normal(0.02)
-            self.pos_embedding = nnx.Param(draw(rngs.params(), (1, positions, width)))
+        for name, value in scheme(config).init(config, rngs).items():
+            setattr(self, name, nnx.Param(value))
         self.dropout = nnx.Dropout(config.dropout)
         self.blocks = blocks.stack(
             lambda rngs: Block(config, rngs=rngs), config.size.depth, rngs=rngs
@@ -132,36 +139,41 @@ class ViT(Model):
             self.pre_logits = nnx.Linear(width, features, dtype=config.dtype, rngs=rngs)
         self._add_head(features, rngs)
 
-    def _features(
-        self, images: Array, key: Array | None, placement: Placement, capture: Collection[str]
-    ) -> tuple[Array, dict[str, Array]]:
-        stem_key, encoder_key, pooling_key = (
-            (None,) * 3 if key is None else tuple(jax.random.split(key, 3))
-        )
-        if self.config.resnet is not None:
-            images = self.backbone(images, placement)
-        tokens = placement.constrain(placement.whole(self._embed(images, stem_key)))
-        tokens, captured = blocks.run(
-            self.blocks, tokens, self.config, encoder_key, placement, capture
-        )
-        features = self._pool(tokens, pooling_key)
-        if self.config.representation_size is not None:
-            features = jnp.tanh(self.pre_logits(features))
-        return features, captured | ({"tokens": self.norm(tokens)} if "tokens" in capture else {})
+    def _split(self, key: Array | None) -> Keys:
+        if key is None:
+            return None, None, None
+        stem_key, blocks_key, pooling_key = jax.random.split(key, 3)
+        return stem_key, blocks_key, pooling_key
 
-    def _embed(self, x: Array, key: Array | None) -> Array:
-        """Patches to tokens, class token first, registers last; positions added (eq. 1)."""
-        config = self.config
-        x = self.embedding(x).reshape(x.shape[0], -1, config.size.width)
-        if config.positions == "sincos2d":
-            x = x + sincos2d(config.grid, config.size.width).astype(x.dtype)
+    def patches(self, images: Array, *, placement: Placement | None = None) -> Array:
+        """See `Model.patches`."""
+        x = self._checked(images)
+        if self.config.resnet is not None:
+            x = self.backbone(x, placement or OneDevice())
+        return self._embed(x)
+
+    def tokens(
+        self, patches: Array, *, key: Array | None = None, placement: Placement | None = None
+    ) -> Array:
+        """Class token first, registers last; positions added (eq. 1)."""
+        config, x = self.config, patches
+        positions = scheme(config)
+        params = {name: getattr(self, name)[...] for name in positions.parameters(config)}
+        x = positions.on_patches(x, params, config)
         if config.has_class_token:
             x = jnp.concatenate([_repeat(self.cls[...], x), x], axis=1)
-        if config.positions == "learned":
-            x = x + self.pos_embedding[...].astype(x.dtype)
+        x = positions.on_tokens(x, params, config)
         if config.registers:
             x = jnp.concatenate([x, _repeat(self.registers[...], x)], axis=1)
-        return self.dropout(x, deterministic=key is None, rngs=key)
+        x = self.dropout(x, deterministic=key is None, rngs=key)
+        return super().tokens(x, placement=placement)
+
+    def pool(self, tokens: Array, *, key: Array | None = None) -> Array:
+        """See `Model.pool`."""
+        features = self._pool(tokens, key)
+        if self.config.representation_size is not None:
+            features = jnp.tanh(self.pre_logits(features))
+        return features
 
     def _pool(self, tokens: Array, key: Array | None) -> Array:
         config = self.config

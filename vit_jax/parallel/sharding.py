@@ -14,7 +14,7 @@ from vit_jax.parameters import Parameter, Table, check_axes, find, missing, path
 
 F = TypeVar("F", bound=Callable[..., Array])
 
-# The batch's first axis is split over both.
+# The mesh axes that split the batch.
 BATCH_AXES = ("data", "fsdp")
 
 # Arrays with fewer elements stay whole: gathering them costs more than splitting saves.
@@ -91,12 +91,12 @@ def share_split(params: Any, table: Table, mesh: Mesh | AbstractMesh, axis: str)
 
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:
-    """Arrays whose first axis is the batch."""
+    """The sharding of arrays whose first axis is the batch."""
     return NamedSharding(mesh, P(BATCH_AXES))
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
-    """Arrays that every device holds whole."""
+    """The sharding of arrays that every device holds whole."""
     return NamedSharding(mesh, P())
 
 
@@ -105,8 +105,8 @@ class OnMesh:
     """A model's activations, split over the batch.
 
     Attributes:
-      sequence: whether tokens between blocks are split over `tensor` too, which keeps norms and
-        residuals from being computed by each of its devices alike (Korthikanti et al.,
+      sequence: whether tokens between blocks are split over `tensor` too, so that the devices of
+        `tensor` share the work of norms and residuals instead of repeating it (Korthikanti et al.,
         arXiv 2205.05198, section 4.2).
     """
 
@@ -119,24 +119,24 @@ class OnMesh:
         spec = P(BATCH_AXES, "tensor") if is_split else P(BATCH_AXES)
         return jax.lax.with_sharding_constraint(x, NamedSharding(self.mesh, spec))
 
-    def whole(self, x: Array) -> Array:
-        """Tokens [batch, T, width] split over the batch alone.
+    def gather_sequence(self, x: Array) -> Array:
+        """Splits tokens [batch, T, width] over the batch alone.
 
-        Without it XLA leaves a branch's tokens split over the sequence, forward or backward, and
-        gathers its kernels instead.
+        Otherwise XLA leaves a branch's tokens split over the sequence, forward or backward, and
+        gathers the branch's kernels instead.
         """
         if not self.sequence:
             return x
         return jax.lax.with_sharding_constraint(x, NamedSharding(self.mesh, P(BATCH_AXES)))
 
     def on_each_device(self, f: F) -> F:
-        """`f` of arrays [batch, T, heads, size], by each device on its examples and heads."""
+        """`f` of arrays [batch, T, heads, size], run by each device on its examples and heads."""
         spec = P(BATCH_AXES, None, "tensor")
-        # What a kernel makes of its shapes says nothing of the mesh's axes, hence no check.
+        # A kernel's output does not tell over which mesh axes it varies, so JAX cannot check it.
         return jax.shard_map(f, mesh=self.mesh, in_specs=spec, out_specs=spec, check_vma=False)
 
 
 def constrain_batch(mesh: Mesh, axis: int) -> Callable[[Array], Array]:
-    """A function that keeps an array split over the batch, which is its axis `axis`."""
+    """Returns a function that keeps arrays split over the batch, their axis number `axis`."""
     sharding = NamedSharding(mesh, P(*(None,) * axis, BATCH_AXES))
     return lambda x: jax.lax.with_sharding_constraint(x, sharding)

@@ -7,7 +7,7 @@ import jax
 from jax.sharding import AbstractMesh, Mesh
 
 from vit_jax.errors import UserError
-from vit_jax.models.config import ModelConfig
+from vit_jax.models.config import ModelConfig, family_of
 from vit_jax.models.families import parameter_table
 from vit_jax.models.functional import abstract_params
 from vit_jax.parallel.mesh import AXES
@@ -45,7 +45,7 @@ def _check_batch(config: TrainConfig, mesh: Mesh) -> None:
 
 
 def _check_attention(model: ModelConfig, device: Any) -> None:
-    if model.family not in ("vit", "hybrid"):
+    if "attention" not in family_of(model).keys:
         return
     platform = device.platform
     needed = KERNELS.get(model.attention, platform)
@@ -81,13 +81,14 @@ def _check_cudnn(model: ModelConfig, device: Any) -> None:
 def _check_tensor(model: ModelConfig, tensor: int) -> None:
     if tensor == 1:
         return
-    if model.family == "resnet":
+    split = [key for key in ("num_heads", "mlp_dim", "token_mlp_dim") if key in model.shape]
+    if not split:
         raise UserError(
             f"config.mesh.tensor: {tensor} would be ignored: no layer of {model.name} is split by "
             "it but the head; use data or fsdp"
         )
-    for key in ("num_heads", "mlp_dim", "token_mlp_dim"):
-        number = model.shape.get(key, 0)
+    for key in split:
+        number = model.shape[key]
         if number % tensor:
             what = "heads" if key == "num_heads" else f"hidden units ({key})"
             raise UserError(

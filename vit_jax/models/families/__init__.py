@@ -1,25 +1,17 @@
-"""The families of models, and what each of them says about itself."""
+"""The families of models, a record in one file each; importing this registers them."""
 
-from collections.abc import Callable
-
-from vit_jax.models import mixer, resnet, vit
-from vit_jax.models.config import ModelConfig
-from vit_jax.models.sizes import Family
+from vit_jax.models.config import ModelConfig, family_of
+from vit_jax.models.families import hybrid, mixer, resnet, vit
 from vit_jax.parameters import Table
 
-_TABLES: dict[Family, Callable[[ModelConfig], Table]] = {
-    "vit": vit.parameters,
-    "hybrid": vit.parameters,
-    "resnet": resnet.parameters,
-    "mixer": mixer.parameters,
-}
+__all__ = ["hybrid", "mixer", "parameter_table", "resnet", "vit"]
 
 
 def parameter_table(config: ModelConfig) -> Table:
     """Describes each parameter of a model by its path.
 
     Args:
-      config: what it leaves open is as `following` says.
+      config: fields that are left open are completed by the family's defaults.
     """
-    config = config.following()
-    return _TABLES[config.family](config)
+    config = config.completed()
+    return family_of(config).parameters(config)
