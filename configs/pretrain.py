@@ -119,7 +119,7 @@ def _table_3(model: str, data: str, recipe: str) -> ConfigDict:
 def _row(model: str, recipe: str) -> Table3Row:
     name = parse_name(model)
     if name.family == "hybrid" and recipe != "jft":
-        name = Name("vit", name.size, name.patch_size)
+        name = Name("vit", name.size, name.blocks, name.patch_size)
     rows = [row for row in (*TABLE_3, *_OPEN) if row.data == recipe]
     for row in rows:
         if any(_stands_for(listed, name) for listed in row.models):

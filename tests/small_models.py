@@ -15,7 +15,7 @@ from vit_jax.models.functional import abstract_params
 from vit_jax.models.placement import OneDevice
 
 # Two blocks, so that their order shows; heads as `weights` assumes them for a width of 32.
-SMALL = ModelConfig("ViT-mu/8", image_size=16, num_classes=5, depth=2).following()
+SMALL = ModelConfig("ViT-mu/8", image_size=16, num_classes=5, depth=2).completed()
 
 _shapes = functools.cache(abstract_params)
 

@@ -162,7 +162,7 @@ def test_nothing_by_its_word_on_the_command_line() -> None:
         "--config.model.positions=absent",
     )
     assert (config.data.crop, config.data.affine) == ("none", None)
-    assert (config.model.remat, config.model.positions) == ("none", "absent")
+    assert (config.model.remat, config.model.positions) == ("none", "none")
 
 
 @pytest.mark.parametrize("budget", ["cpu", "gpu"])

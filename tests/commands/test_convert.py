@@ -193,7 +193,7 @@ def changed(**changes: Any) -> ModelConfig:
     [
         (changed(pooling="gap"), "w.safetensors", "huggingface", "no pooling=gap"),
         (changed(registers=2), "w.safetensors", "huggingface", "no registers"),
-        (changed(positions="absent"), "w.safetensors", "huggingface", "no positions=absent"),
+        (changed(positions="none"), "w.safetensors", "huggingface", "no positions=none"),
         (
             changed(representation_size=8),
             "w.safetensors",

@@ -132,7 +132,7 @@ def test_everything_that_can_be_on(capsys, tmp_path: Path) -> None:
         "dropout": "0.1",
         "stochastic depth": "0.2 at the last block",
         "seed": "7",
-        "positions": "absent",
+        "positions": "none",
         "best step by": "test/top1",
         "patience": "3 evaluations",
         "mesh": "data 1, fsdp 1, tensor 1",

@@ -41,7 +41,7 @@ MODEL = ModelConfig(
     gelu="exact",
     norm_epsilon=1e-12,
     preprocessing=PREPROCESSING,
-).following()
+).completed()
 DIGITS = tuple(str(digit) for digit in range(10))
 
 

@@ -25,7 +25,7 @@ ORIENTATION, TURNED = 0x0112, 6  # The right column of the pixels is shown on to
 def model(size: tuple[int, int] = (16, 24), preprocessing: PreprocessingConfig = CROP) -> ViT:
     config = ModelConfig(
         "ViT-mu/8", image_size=size, num_classes=2, preprocessing=preprocessing
-    ).following()
+    ).completed()
     return nnx.eval_shape(lambda: ViT(config, rngs=nnx.Rngs(0)))
 
 

@@ -11,7 +11,7 @@ from vit_jax.parameters import Parameter, find
 MODELS = [
     ModelConfig("ViT-B/16", num_classes=1000, representation_size=512),
     ModelConfig("ViT-S/16", num_classes=0, pooling="gap", positions="sincos2d", registers=4),
-    ModelConfig("ViT-L/16", num_classes=10, pooling="attention", positions="absent"),
+    ModelConfig("ViT-L/16", num_classes=10, pooling="attention", positions="none"),
     ModelConfig("ViT-Ti/16", num_classes=10, pooling="gap_timm", image_size=(64, 96)),
     ModelConfig("R50+ViT-B/16", num_classes=1000),
     ModelConfig("R+ViT-Ti/16", num_classes=10),

@@ -104,7 +104,7 @@ def test_initial_values(model):
         if path.endswith("bias"):
             assert not leaf.any(), path
         elif path.endswith("scale"):
-            starts_at_zero = path.endswith("norm3/scale") and model.unit_order == "post"
+            starts_at_zero = path.endswith("norm3/scale") and model.activation_order == "post"
             assert (leaf == (0 if starts_at_zero else 1)).all(), path
         else:
             # LeCun: 1 / sqrt(inputs).
@@ -137,7 +137,7 @@ def test_a_unit_starts_as_the_identity():
 @pytest.mark.parametrize("name", ["R50x1", "BiT-R50x1"])
 @pytest.mark.parametrize(("side", "stride"), [(6, 1), (6, 2), (5, 2)])
 def test_a_standardised_convolution(name, side, stride):
-    config = dataclasses.replace(POST, name=name).following()
+    config = dataclasses.replace(POST, name=name).completed()
     conv = StandardizedConv(config, 2, 4, 3, stride, rngs=nnx.Rngs(0))
     rng = np.random.default_rng(0)
     kernel = rng.normal(3, 2, (3, 3, 2, 4)).astype(np.float32)
@@ -179,7 +179,7 @@ def test_the_scale_of_a_kernel_does_not_matter(model):
 @ORDERS
 @pytest.mark.parametrize("size", [32, (33, 47), (1, 8), (100, 31)])
 def test_the_backbone_s_output_is_the_grid(model, size):
-    config = dataclasses.replace(model, image_size=size).following()
+    config = dataclasses.replace(model, image_size=size).completed()
     images = jax.ShapeDtypeStruct((2, *config.input_size, 3), jnp.float32)
     output = jax.eval_shape(lambda x: Backbone(config, rngs=nnx.Rngs(0))(x, OneDevice()), images)
     assert output.shape == (2, *config.grid, 256)
@@ -281,9 +281,9 @@ def test_options_that_do_not_fit(name, options, message):
 
 
 def test_what_is_left_open_follows_the_family():
-    assert PRE.following().norm_epsilon == 1e-5
-    assert POST.following().norm_epsilon == HYBRID.following().norm_epsilon == 1e-6
-    assert (POST.following().pooling, POST.following().gelu) == (None, None)
-    assert (HYBRID.following().pooling, HYBRID.following().gelu) == ("token", "tanh")
-    trained = dataclasses.replace(PRE, norm_epsilon=1e-3).following()
-    assert PRE.following(trained).norm_epsilon == 1e-3
+    assert PRE.completed().norm_epsilon == 1e-5
+    assert POST.completed().norm_epsilon == HYBRID.completed().norm_epsilon == 1e-6
+    assert (POST.completed().pooling, POST.completed().gelu) == ("inherit", "inherit")
+    assert (HYBRID.completed().pooling, HYBRID.completed().gelu) == ("token", "tanh")
+    trained = dataclasses.replace(PRE, norm_epsilon=1e-3).completed()
+    assert PRE.completed(trained).norm_epsilon == 1e-3

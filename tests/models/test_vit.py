@@ -23,7 +23,7 @@ from vit_jax.models.positions import sincos2d
 def _config(**options):
     small = {"name": "ViT-B/8", "image_size": 16, "num_classes": 5, "depth": 2}
     small |= {"width": 16, "mlp_dim": 32, "num_heads": 2}
-    return ModelConfig(**small | options).following()
+    return ModelConfig(**small | options).completed()
 
 
 def _redrawn(shapes, seed=0):
@@ -58,6 +58,10 @@ def _features(model, images, **options):
 
 def _encode(model, tokens, key):
     return run_blocks(model.blocks, tokens, model.config, key, OneDevice(), ())[0]
+
+
+def _tokens(model, images, key):
+    return model.tokens(model.patches(images), key=key)
 
 
 def _layer_norm(x, norm, epsilon):
@@ -239,7 +243,7 @@ def _swap_patches(images):
     return images.at[:, :8, :8].set(last).at[:, -8:, -8:].set(first)
 
 
-@pytest.mark.parametrize("positions", ["absent", "learned", "sincos2d"])
+@pytest.mark.parametrize("positions", ["none", "learned", "sincos2d"])
 def test_only_positions_tell_patches_apart(positions):
     config = _config(pooling="gap", positions=positions, image_size=(16, 24), depth=1)
     assert ("pos_embedding" in abstract_params(config)) == (positions == "learned")
@@ -247,7 +251,7 @@ def test_only_positions_tell_patches_apart(positions):
     logits, swapped = jnp.split(
         _logits(config, jnp.concatenate([images, _swap_patches(images)])), 2
     )
-    assert np.allclose(logits, swapped, rtol=1e-4, atol=1e-4) == (positions == "absent")
+    assert np.allclose(logits, swapped, rtol=1e-4, atol=1e-4) == (positions == "none")
 
 
 @pytest.mark.parametrize("pooling", ["token", "gap", "gap_timm"])
@@ -262,7 +266,7 @@ def test_pooling_leaves_registers_out(pooling):
     @jax.jit
     def run(params, images):
         model = _module(config, params)
-        embedded = model._embed(images, None)
+        embedded = model.tokens(model.patches(images))
         return embedded, _encode(model, embedded, None), _features(model, images)
 
     embedded, tokens, features = map(np.asarray, run(params, _images(config)))
@@ -442,7 +446,7 @@ def test_dropout_after_positions_and_within_the_mlp():
     params = jax.tree.map(lambda p: jnp.ones(p.shape, p.dtype), abstract_params(config))
     images = jnp.zeros((20, 64, 64, 3))
     # Patch tokens are the bias and the position, 1 + 1; the class token and its position too.
-    embedded = np.asarray(_module(config, params)._embed(images, jax.random.key(0)))
+    embedded = np.asarray(_tokens(_module(config, params), images, jax.random.key(0)))
     assert set(np.unique(embedded.round(4))) == {np.float32(0), np.float32(2.6667)}
     assert embedded.mean() == pytest.approx(2, rel=0.02)
 

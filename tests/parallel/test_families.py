@@ -56,7 +56,7 @@ def test_loss_and_gradients_are_the_same_on_every_mesh(
     name: str, mesh: MeshConfig, eight_devices: EightDevices
 ) -> None:
     options, split = MODELS[name]
-    model = ModelConfig(name, image_size=16, num_classes=10, **options).following()
+    model = ModelConfig(name, image_size=16, num_classes=10, **options).completed()
     expected = eight_devices.run(one_device, model)
     found = eight_devices.run(two_steps, model, mesh, 8)
     largest = [np.abs(leaf).max() for leaf in jax.tree.leaves(expected.grads)]

@@ -252,7 +252,7 @@ def test_the_written_crop_is_what_timm_resizes_to(side):
             num_classes=1,
             preprocessing=PreprocessingConfig(resize="short_side", short_side=short_side),
         )
-        share = write_config(config.following(), None)["pretrained_cfg"]["crop_pct"]
+        share = write_config(config.completed(), None)["pretrained_cfg"]["crop_pct"]
         assert math.floor(side / share) == short_side
 
 
@@ -283,7 +283,7 @@ def test_convert_to_timm(tmp_path, capsys):
         ({"pooling": "attention"}, "attention pooling"),
         ({"representation_size": 9}, "representation layer"),
         ({"positions": "sincos2d"}, "fixed positions"),
-        ({"positions": "absent", "pooling": "gap"}, "positions"),
+        ({"positions": "none", "pooling": "gap"}, "positions"),
         ({"norm_epsilon": 1e-3}, "norm_epsilon"),
     ],
 )

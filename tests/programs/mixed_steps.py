@@ -16,7 +16,7 @@ from vit_jax.training.step import TrainState, init_state, make_train_step
 from vit_jax.training.supervised import Supervised
 
 ROWS, SIDE = 64, 16
-MODEL = ModelConfig("ViT-mu/8", image_size=SIDE, num_classes=10).following()
+MODEL = ModelConfig("ViT-mu/8", image_size=SIDE, num_classes=10).completed()
 
 
 class Steps(NamedTuple):

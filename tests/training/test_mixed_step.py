@@ -29,7 +29,7 @@ MODEL = ModelConfig(
     mlp_dim=16,
     num_heads=2,
     scan=False,
-).following()
+).completed()
 # Plain gradient descent: the change of the parameters is the gradient.
 OPTIMIZER = make_optimizer(
     OptimizerConfig("sgd", momentum=0.0),

@@ -161,7 +161,7 @@ def _step(config, params):
     optimizer = make_optimizer(config, optax.constant_schedule(0.5), params, TABLE)
     mesh = make_mesh(MeshConfig(), jax.devices()[:1])
     step = make_train_step(
-        Supervised(MODEL.following()),
+        Supervised(MODEL.completed()),
         optimizer,
         mesh,
         micro_batches=2,

@@ -66,7 +66,7 @@ def test_what_differs_from_a_named_size(changes: dict[str, Any]) -> None:
     model = dataclasses.replace(SMALL, **changes)
     size = model.image_size
     shown = infer_model(_params(model), None if isinstance(size, int) else size)
-    read = build(ModelConfig, shown).following(SMALL)
+    read = build(ModelConfig, shown).completed(SMALL)
     assert (read.size, read.patch_size) == (model.size, model.patch_size)
     assert _besides_size(read) == _besides_size(model)
 

@@ -25,15 +25,15 @@ from vit_jax.weights.load import params_for
 PARITY = Path(__file__).parents[1] / "parity"
 RESNET = ModelConfig("R50x1", image_size=32, num_classes=5, stages=(2, 1), width_factor=0.5)
 SMALL = {
-    "resnet": RESNET.following(),
-    "bit": dataclasses.replace(RESNET, name="BiT-R50x1").following(),
+    "resnet": RESNET.completed(),
+    "bit": dataclasses.replace(RESNET, name="BiT-R50x1").completed(),
     "hybrid": ModelConfig(
         "R50+ViT-mu/8", image_size=32, num_classes=5, stages=(1, 1), width_factor=0.5
-    ).following(),
-    "root only": ModelConfig("R+ViT-mu/4", image_size=(16, 24), num_classes=5).following(),
+    ).completed(),
+    "root only": ModelConfig("R+ViT-mu/4", image_size=(16, 24), num_classes=5).completed(),
     "mixer": ModelConfig(
         "Mixer-S/8", image_size=16, num_classes=5, depth=2, width=16, mlp_dim=24, token_mlp_dim=10
-    ).following(),
+    ).completed(),
 }
 EACH = pytest.mark.parametrize("kind", SMALL)
 
@@ -124,7 +124,7 @@ def test_every_named_model(name: str) -> None:
     config = ModelConfig(name, num_classes=7)
     shown = infer_model(abstract_params(config))
     assert shown["name"] == name
-    assert build(ModelConfig, shown).following() == config.following()
+    assert build(ModelConfig, shown).completed() == config.completed()
     assert not {"stages", "width_factor", "depth", "width"} & shown.keys()
 
 
@@ -141,10 +141,10 @@ def test_every_named_model(name: str) -> None:
     ],
 )
 def test_what_differs_from_a_named_model(name: str, changes: dict[str, Any]) -> None:
-    config = ModelConfig(name, **{"num_classes": 7, **changes}).following()
+    config = ModelConfig(name, **{"num_classes": 7, **changes}).completed()
     size = config.image_size
     shown = infer_model(abstract_params(config), None if isinstance(size, int) else size)
-    read = build(ModelConfig, shown).following()
+    read = build(ModelConfig, shown).completed()
     assert (read.shape, read.patch_size) == (config.shape, config.patch_size)
     for key in ("family", "image_size", "num_classes", "pooling", "positions", "registers"):
         assert getattr(read, key) == getattr(config, key), key

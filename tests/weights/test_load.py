@@ -28,7 +28,7 @@ PREPROCESSING = PreprocessingConfig(
 )
 MODEL = ModelConfig(
     "ViT-mu/16", image_size=64, num_classes=5, gelu="exact", preprocessing=PREPROCESSING
-).following()
+).completed()
 NAMES = ("a", "b", "c", "d", "e")
 
 

@@ -10,7 +10,7 @@ from vit_jax.models.config import ModelConfig
 from vit_jax.weights.files import write_weights
 
 # 60 MB of parameters.
-LARGE = ModelConfig("ViT-B/16", num_classes=10, width=320, mlp_dim=1280, num_heads=5).following()
+LARGE = ModelConfig("ViT-B/16", num_classes=10, width=320, mlp_dim=1280, num_heads=5).completed()
 
 # What loading takes once, whatever the model's size, is taken with the small one.
 MEASURE = """

@@ -199,7 +199,7 @@ def test_forms_that_are_not_supported() -> None:
         {"pooling": "attention"},
         {"representation_size": 8},
         {"positions": "sincos2d"},
-        {"positions": "absent"},
+        {"positions": "none"},
     ],
 )
 def test_forms_that_timm_lacks(tmp_path: Path, changes: dict[str, Any]) -> None:

@@ -13,7 +13,7 @@ from vit_jax.evaluation.context import EvalContext
 from vit_jax.evaluation.evaluator import Scores
 from vit_jax.evaluation.opening import Evaluations, open_evaluations
 from vit_jax.losses import Loss
-from vit_jax.models.config import FOLLOWED, ModelConfig
+from vit_jax.models.config import INHERITED, ModelConfig
 from vit_jax.models.families import parameter_table
 from vit_jax.models.functional import Params, abstract_params
 from vit_jax.parallel.agreement import on_all_processes
@@ -62,7 +62,8 @@ def open_scored(
     own = opened.model
     if like is None:
         # What is left open follows the weights; the kind of attention depends on the devices.
-        open_keys: dict[str, Any] = dict.fromkeys((*FOLLOWED, "preprocessing"))
+        defaults = {field.name: field.default for field in dataclasses.fields(ModelConfig)}
+        open_keys: dict[str, Any] = {key: defaults[key] for key in (*INHERITED, "preprocessing")}
         size = own.image_size if image_size is None else image_size
         wanted = dataclasses.replace(own, **open_keys, attention="xla", image_size=size)
     else:

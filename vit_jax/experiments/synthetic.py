@@ -31,7 +31,7 @@ def synthetic_program(
       model: further fields of `ModelConfig`.
     """
     config = TrainConfig(
-        ModelConfig(name, num_classes=CLASSES, **model).following(),
+        ModelConfig(name, num_classes=CLASSES, **model).completed(),
         DataConfig("synthetic", batch_size=batch_size),
         OptimizerConfig(
             lr=1e-3, weight_decay=0.1, clip_norm=1.0, momentum_dtype="bfloat16", warmup_steps=10

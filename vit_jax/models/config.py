@@ -58,17 +58,17 @@ class ModelConfig:
     stages: tuple[int, ...] | None = None
     """Residual units in each stage (ResNet, hybrid). None: those of the name."""
     width_factor: float | None = None
-    """Factor of all widths of the ResNet, 64 at the root (ResNet, hybrid). None: that of the name."""
+    """Factor of all widths of the ResNet, 64 at the root (ResNet, hybrid). None: the name's."""
 
-    positions: str | Literal["none"] = INHERIT
+    positions: str | Literal["none"] = "inherit"
     """Position embeddings (ViT, hybrid): learned, sincos2d, none, or a registered scheme. inherit:
-    those of the weights in `init_from`, otherwise learned. With none the model ignores the order of
-    the patches."""
-    pooling: Literal["inherit", "token", "gap", "gap_timm", "attention"] = INHERIT
+    those of the weights in `init_from`, otherwise learned. With none the model ignores the order
+    of the patches."""
+    pooling: Literal["inherit", "token", "gap", "gap_timm", "attention"] = "inherit"
     """How tokens become features (ViT, hybrid). token: the class token. gap: the mean over the
     normalised patch tokens, without a class token, as in Google's files. gap_timm: the norm of the
-    mean over the patch tokens; a class token takes part in attention but not in the mean. attention:
-    a learned query attends to the tokens. inherit: that of the weights in `init_from`, otherwise
+    mean over the patch tokens; a class token takes part in attention but not in the mean.
+    attention: a learned query attends to the tokens. inherit: that of the weights in `init_from`, otherwise
     token."""
     representation_size: int | None = None
     """Width of a tanh layer before the head (section 3.1, for pre-training). None: no such layer."""
@@ -82,7 +82,7 @@ class ModelConfig:
     stochastic_depth: float = 0.0
     """Probability of skipping the last block. It falls linearly to 0 at the first block."""
 
-    gelu: Literal["inherit", "tanh", "exact"] = INHERIT
+    gelu: Literal["inherit", "tanh", "exact"] = "inherit"
     """Form of the GELU: its tanh approximation, or exact. inherit: that of the weights in
     `init_from`, otherwise tanh."""
     norm_epsilon: float | None = None

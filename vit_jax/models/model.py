@@ -112,9 +112,7 @@ class Model(nnx.Module):
         stem_key, blocks_key, pooling_key = self._split(key)
         patches = self.patches(images, placement=placement)
         tokens = self.tokens(patches, key=stem_key, placement=placement)
-        tokens, captured = self.encode(
-            tokens, key=blocks_key, placement=placement, capture=capture
-        )
+        tokens, captured = self.encode(tokens, key=blocks_key, placement=placement, capture=capture)
         features = self.pool(tokens, key=pooling_key)
         logits = self.classify(features)
         if not capture:

@@ -44,9 +44,7 @@ class Positions:
         del config, rngs
         return {}
 
-    def on_patches(
-        self, patches: Array, params: Mapping[str, Array], config: ModelConfig
-    ) -> Array:
+    def on_patches(self, patches: Array, params: Mapping[str, Array], config: ModelConfig) -> Array:
         """Patch embeddings [batch, rows * columns, width], before other tokens join them."""
         del params, config
         return patches
@@ -126,9 +124,7 @@ class SinCos2D(Positions):
                 f"{config.size.width}"
             )
 
-    def on_patches(
-        self, patches: Array, params: Mapping[str, Array], config: ModelConfig
-    ) -> Array:
+    def on_patches(self, patches: Array, params: Mapping[str, Array], config: ModelConfig) -> Array:
         """Adds the embeddings."""
         return patches + sincos2d(config.grid, config.size.width).astype(patches.dtype)
 

@@ -7,8 +7,8 @@ from typing import Literal, NamedTuple
 
 from vit_jax.errors import UserError
 
-# vit: the plain Vision Transformer. hybrid: a ViT on the features of a ResNet (section 3.1). resnet:
-# the paper's baseline, after BiT (arXiv 1912.11370). mixer: MLP-Mixer (arXiv 2105.01601).
+# vit: the plain Vision Transformer. hybrid: a ViT on the features of a ResNet (section 3.1).
+# resnet: the paper's baseline, after BiT (arXiv 1912.11370). mixer: MLP-Mixer (arXiv 2105.01601).
 FamilyName = Literal["vit", "hybrid", "resnet", "mixer"]
 # Whether a residual unit normalises and activates after its convolutions (ResNet v1) or before them
 # (ResNet v2).

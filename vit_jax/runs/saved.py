@@ -4,6 +4,8 @@ import copy
 from collections.abc import Mapping
 from typing import Any
 
+from vit_jax.models.saved import upgrade
+
 
 def upgrade_config(values: Mapping[str, Any]) -> dict[str, Any]:
     """The config of a run, as this version would have written it.
@@ -17,4 +19,6 @@ def upgrade_config(values: Mapping[str, Any]) -> dict[str, Any]:
     # Version 0.1.0 could train on after a save that failed. It always ends the run now.
     if isinstance(checkpoint := upgraded.get("checkpoint"), dict):
         checkpoint.pop("on_failure", None)
+    if isinstance(model := upgraded.get("model"), dict):
+        upgraded["model"] = upgrade(model)
     return upgraded

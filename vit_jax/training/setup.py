@@ -123,8 +123,8 @@ def assemble(
         initial, model = _open_initial(config, model)
     elif config.init_from is not None:
         assert started is not None
-        model = model.following(build(ModelConfig, started["model"], "model"))
-    config = dataclasses.replace(config, model=model.following())
+        model = model.completed(build(ModelConfig, started["model"], "model"))
+    config = dataclasses.replace(config, model=model.completed())
     program = make_program(config, total_steps, mesh, source.max_labels)
     return Setup(config, mesh, source, total_steps, program, initial)
 

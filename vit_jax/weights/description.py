@@ -10,6 +10,7 @@ from typing import get_args
 from vit_jax.errors import UserError
 from vit_jax.losses import Loss
 from vit_jax.models.config import ModelConfig
+from vit_jax.models.saved import upgrade
 from vit_jax.schema import convert, to_dict
 from vit_jax.version import __version__
 from vit_jax.weights.layouts.layout import Described, Json
@@ -73,7 +74,7 @@ def read_description(path: Path) -> Described | None:
     if "layout" in stated and (version := stated.get("vit_jax", "0.1.0")) != __version__:
         _log.info("%s was written by vit_jax %s, and this is %s", path, version, __version__)
     return Described(
-        values=convert(ModelConfig, values, "model"),
+        values=convert(ModelConfig, upgrade(values), "model"),
         class_names=None if class_names is None else tuple(class_names),
         layout=stated.get("layout"),
         extra=extra,

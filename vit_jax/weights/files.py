@@ -16,6 +16,7 @@ import numpy as np
 
 from vit_jax.atomic import write_all
 from vit_jax.errors import UserError
+from vit_jax.image_size import parse_size
 from vit_jax.models.config import ModelConfig
 from vit_jax.models.functional import Params
 from vit_jax.schema import to_dict
@@ -66,14 +67,16 @@ class Weights:
     extra: Json
 
 
-def open_weights(path: str | os.PathLike[str], image_size: ImageSize | None = None) -> Weights:
+def open_weights(
+    path: str | os.PathLike[str], image_size: ImageSize | str | None = None
+) -> Weights:
     """Opens a weight file: reads names and shapes of its arrays, and what the model is.
 
     Args:
       path: a file in a known layout, or a directory with a `weights.npz` (a finished run) or a
         `model.safetensors` (as from a hub).
-      image_size: pixels, a side or (height, width), of the images that the weights were trained
-        on; needed if the positions are not a square grid and no description states it.
+      image_size: pixels, a side, (height, width) or "384x512", of the images that the weights were
+        trained on; needed if the positions are not a square grid and no description states it.
 
     Raises:
       UserError: the file or its description is missing, damaged or in no known layout.
@@ -81,7 +84,8 @@ def open_weights(path: str | os.PathLike[str], image_size: ImageSize | None = No
     path = _file(Path(path))
     arrays = open_arrays(path)
     try:
-        return _open(path, arrays, image_size)
+        size = parse_size(image_size) if isinstance(image_size, str) else image_size
+        return _open(path, arrays, size)
     except UserError as error:
         raise UserError(f"{path}: {error}") from error
 
@@ -169,7 +173,7 @@ def _open(path: Path, arrays: Mapping[str, AnyArray], image_size: ImageSize | No
     side = inferred["image_size"]
     layout_defaults = layout.defaults(path.name, side if isinstance(side, int) else min(side))
     defaults = {key: layout_defaults[key] for key in hidden if key in layout_defaults}
-    model = ModelConfig(**{**defaults, **inferred, **described.values}).following()
+    model = ModelConfig(**{**defaults, **inferred, **described.values}).completed()
 
     assumed = {key: words for key in hidden if (words := _in_words(model, key))}
     class_names = described.class_names

@@ -11,7 +11,7 @@ import numpy as np
 from flax import nnx, traverse_util
 
 from vit_jax.errors import UserError
-from vit_jax.models.config import FOLLOWED, ModelConfig
+from vit_jax.models.config import INHERITED, ModelConfig
 from vit_jax.models.functional import Params, abstract_model, abstract_params
 from vit_jax.models.model import Model
 from vit_jax.models.options import ModelOptions
@@ -66,7 +66,7 @@ def load_model(
     # Inherited again, because preprocessing depends on the image size. How attention is computed
     # depends on the devices at hand, not on the weights.
     defaults = {field.name: field.default for field in dataclasses.fields(ModelConfig)}
-    inherited = {key: defaults[key] for key in (*FOLLOWED, "preprocessing", "attention")}
+    inherited = {key: defaults[key] for key in (*INHERITED, "preprocessing", "attention")}
     wanted = dataclasses.replace(opened.model, **{**inherited, **changes})
     params, config = params_for(opened, wanted, position_resize)
     model = nnx.merge(nnx.graphdef(abstract_model(config)), read_params(params))
@@ -97,7 +97,7 @@ def params_for(
       UserError: the weights are not those of such a model.
     """
     _require_kind(weights, model)
-    for key in FOLLOWED:
+    for key in INHERITED:
         own, other = getattr(weights.model, key), getattr(model, key)
         if not _is_open(model, key) and own != other:
             raise UserError(
@@ -112,7 +112,7 @@ def params_for(
                 f"--config.model.{key}={own}"
             )
     assumed = [words for key, words in weights.assumed.items() if _is_open(model, key)]
-    model = model.following(weights.model)
+    model = model.completed(weights.model)
     try:
         params, notes = adapt_params(
             weights.params,
@@ -161,7 +161,7 @@ def _require_size(weights: Weights, name: str) -> None:
 def _require_kind(weights: Weights, model: ModelConfig) -> None:
     """Refuses what messages about single parameters would not explain."""
     held = weights.model
-    if (held.family, held.unit_order) != (model.family, model.unit_order):
+    if (held.family, held.activation_order) != (model.family, model.activation_order):
         raise UserError(
             f"{weights.path}: the weights are of {held.name}, the model is {model.name}; choose "
             "the model that they were made for"

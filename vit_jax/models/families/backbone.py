@@ -84,6 +84,6 @@ def _unit(
     if config.activation_order == "pre":
         # Before and after each norm, and after its ReLU.
         return before * 3 * (inputs + width) + after * 3 * width
-    # The input; for two norms as above; the inputs of the last norm, of the projection's norm and of
-    # the last ReLU.
+    # The input; for two norms as above; the inputs of the last norm, of the projection's norm and
+    # of the last ReLU.
     return before * (inputs + 3 * width) + after * (3 * width + (2 + projects) * 4 * width)

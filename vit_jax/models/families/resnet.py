@@ -25,8 +25,8 @@ def _check(config: ModelConfig) -> None:
     check_common(config)
     if config.remat == "dots":
         raise UserError(
-            f"remat='dots' would be ignored: {config.name} has convolutions and no matrix products; "
-            "use remat='block'"
+            f"remat='dots' would be ignored: {config.name} has convolutions and no matrix "
+            "products; use remat='block'"
         )
     check_backbone(config)
     assert config.resnet is not None
