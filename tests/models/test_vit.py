@@ -188,7 +188,7 @@ def test_create_model():
     [
         ({"image_size": 7}, "image_size 7x7 is below one patch"),
         ({"width": 15}, "width 15 is not a multiple of num_heads 2"),
-        ({"width": 18, "positions": "sincos2d"}, "needs a multiple of 4 as width, not 18"),
+        ({"width": 18, "positions": "sincos2d"}, "sincos2d.*multiple of 4, not 18"),
         ({"dropout": 1.0}, r"dropout must be in \[0, 1\), not 1.0"),
         ({"num_classes": -1}, "num_classes must not be negative"),
         ({"depth": 0}, "depth must be from 1 to 1,024"),

@@ -68,10 +68,10 @@ class ModelConfig:
     """How tokens become features (ViT, hybrid). token: the class token. gap: the mean over the
     normalised patch tokens, without a class token, as in Google's files. gap_timm: the norm of the
     mean over the patch tokens; a class token takes part in attention but not in the mean.
-    attention: a learned query attends to the tokens. inherit: that of the weights in `init_from`, otherwise
-    token."""
+    attention: a learned query attends to the tokens. inherit: that of the weights in `init_from`,
+    otherwise token."""
     representation_size: int | None = None
-    """Width of a tanh layer before the head (section 3.1, for pre-training). None: no such layer."""
+    """Width of a tanh layer before the head (section 3.1, pre-training). None: no such layer."""
     registers: int = 0
     """Extra learned tokens that take part in attention and are dropped before pooling."""
     head_bias: float = 0.0
