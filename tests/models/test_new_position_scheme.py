@@ -65,7 +65,7 @@ ROWS, COLUMNS, WIDTH = 2, 4, 16
 
 def _model() -> ModelConfig:
     return ModelConfig(
-        *("ViT-mu/8", "16x32", 3),
+        *("ViT-mu/8", (16, 32), 3),
         **{"depth": 1, "width": WIDTH, "mlp_dim": 32, "num_heads": 2},
         positions="factorised",
     ).completed()

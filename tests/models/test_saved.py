@@ -21,5 +21,4 @@ def test_a_section_of_today_stays_as_it_is() -> None:
 def test_a_size_is_height_times_width() -> None:
     config = build(ModelConfig, {"image_size": "384x512"})
     assert config.image_size == config.input_size == (384, 512)
-    assert build(ModelConfig, {"image_size": "384"}) == ModelConfig(image_size=384)
     assert build(ModelConfig, {"positions": None}).positions == "none"

@@ -16,7 +16,6 @@ import numpy as np
 
 from vit_jax.atomic import write_all
 from vit_jax.errors import UserError
-from vit_jax.image_size import parse_size
 from vit_jax.models.config import ModelConfig
 from vit_jax.models.functional import Params
 from vit_jax.schema import to_dict
@@ -67,16 +66,14 @@ class Weights:
     extra: Json
 
 
-def open_weights(
-    path: str | os.PathLike[str], image_size: ImageSize | str | None = None
-) -> Weights:
+def open_weights(path: str | os.PathLike[str], image_size: ImageSize | None = None) -> Weights:
     """Opens a weight file: reads names and shapes of its arrays, and what the model is.
 
     Args:
       path: a file in a known layout, or a directory with a `weights.npz` (a finished run) or a
         `model.safetensors` (as from a hub).
-      image_size: pixels, a side, (height, width) or "384x512", of the images that the weights were
-        trained on; needed if the positions are not a square grid and no description states it.
+      image_size: pixels, a side or (height, width), of the images that the weights were trained
+        on; needed if the positions are not a square grid and no description states it.
 
     Raises:
       UserError: the file or its description is missing, damaged or in no known layout.
@@ -84,8 +81,7 @@ def open_weights(
     path = _file(Path(path))
     arrays = open_arrays(path)
     try:
-        size = parse_size(image_size) if isinstance(image_size, str) else image_size
-        return _open(path, arrays, size)
+        return _open(path, arrays, image_size)
     except UserError as error:
         raise UserError(f"{path}: {error}") from error
 
