@@ -133,8 +133,8 @@ _ROWS: list[tuple[str, Callable[[Setup], str | None]]] = [
         ),
     ),
     # ResNet and Mixer have one way of each.
-    ("positions", lambda s: s.model.positions),
-    ("pooling", lambda s: s.model.pooling),
+    ("positions", lambda s: _inherited(s.model.positions)),
+    ("pooling", lambda s: _inherited(s.model.pooling)),
     ("representation", lambda s: _or_off(s.model.representation_size, "tanh layer of width {}")),
     ("head bias", lambda s: f"{s.model.head_bias:g}"),
     ("activations", lambda s: s.model.dtype),
