@@ -102,7 +102,7 @@ MODEL = ModelConfig(
     num_heads=2,
     pooling="gap",
     scan=False,
-).following()
+).completed()
 STEPS, BATCH = 200, 64
 
 

@@ -20,6 +20,11 @@ def _or_off(value: float | None, text: str = "{:g}") -> str:
     return text.format(value) if value else _OFF
 
 
+def _inherited(word: str) -> str | None:
+    """A field of the model; None if its family lacks the field."""
+    return None if word == "inherit" else word
+
+
 def _epochs(setup: Setup) -> str:
     config = setup.config
     epochs = config.epochs or setup.total_steps * config.data.batch_size / len(setup.source)
