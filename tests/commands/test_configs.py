@@ -159,7 +159,7 @@ def test_nothing_by_its_word_on_the_command_line() -> None:
     config = load(
         "configs/quickstart.py",
         *("--config.data.crop=none", "--config.model.remat=none", "--config.data.affine=none"),
-        "--config.model.positions=absent",
+        "--config.model.positions=none",
     )
     assert (config.data.crop, config.data.affine) == ("none", None)
     assert (config.model.remat, config.model.positions) == ("none", "none")

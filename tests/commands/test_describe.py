@@ -115,7 +115,7 @@ def test_everything_that_can_be_on(capsys, tmp_path: Path) -> None:
         "--config.model.dropout=0.1",
         "--config.model.stochastic_depth=0.2",
         "--config.seed=7",
-        "--config.model.positions=absent",
+        "--config.model.positions=none",
         "--config.evals.test.every_steps=50",
         "--config.early_stop.eval=test",
         "--config.early_stop.patience=3",
