@@ -4,6 +4,7 @@ from collections.abc import Collection
 from typing import overload
 
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 from jax import Array
 
@@ -70,13 +71,17 @@ class Model(nnx.Module):
 
     @overload
     def __call__(
-        self, images: Array, *, key: Array | None = None, placement: Placement | None = None
+        self,
+        images: Array | np.ndarray,
+        *,
+        key: Array | None = None,
+        placement: Placement | None = None,
     ) -> Array: ...
 
     @overload
     def __call__(
         self,
-        images: Array,
+        images: Array | np.ndarray,
         *,
         key: Array | None = None,
         placement: Placement | None = None,
@@ -85,7 +90,7 @@ class Model(nnx.Module):
 
     def __call__(
         self,
-        images: Array,
+        images: Array | np.ndarray,
         *,
         key: Array | None = None,
         placement: Placement | None = None,
@@ -110,7 +115,7 @@ class Model(nnx.Module):
             if name not in self.captured:
                 raise UserError(f"capture: no {name!r}{nearest(name, self.captured)}")
         stem_key, blocks_key, pooling_key = self._split(key)
-        patches = self.patches(images, placement=placement)
+        patches = self.patches(jnp.asarray(images), placement=placement)
         tokens = self.tokens(patches, key=stem_key, placement=placement)
         tokens, captured = self.encode(tokens, key=blocks_key, placement=placement, capture=capture)
         features = self.pool(tokens, key=pooling_key)
