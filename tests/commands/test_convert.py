@@ -4,8 +4,6 @@ import dataclasses
 import json
 import os
 import runpy
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +15,7 @@ from jax import export
 from PIL import Image
 
 import vit_jax
+from tests.real_processes import run_program
 from tests.small_models import SMALL, random_params
 from vit_jax.__main__ import main
 from vit_jax.data.images.transforms import EvalTransform
@@ -143,16 +142,10 @@ def test_the_example_serves_it_without_this_package(
     rng = np.random.default_rng(0)
     for file in files:
         Image.fromarray(rng.integers(0, 256, (16, 16, 3), np.uint8)).save(file)
-    code = (
-        "import runpy, sys; sys.modules['vit_jax'] = None; "
-        f"sys.argv = [''] + {[str(program), *files]}; "
-        f"runpy.run_path({str(EXAMPLE)!r}, run_name='__main__')"
-    )
-    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300)
-    assert ran.returncode == 0, ran.stderr
+    printed = run_program("tests.programs.without_package", str(EXAMPLE), str(program), *files)
     capsys.readouterr()
     assert main(["predict", f"--weights={tmp_path / 'w.npz'}", "--images", *files]) == 0
-    ours, served = capsys.readouterr().out.splitlines(), ran.stdout.splitlines()
+    ours, served = capsys.readouterr().out.splitlines(), printed.splitlines()
     assert len(ours) == len(served) == 2 * (1 + len(NAMES))
     for our, their in zip(ours, served, strict=True):
         # Shares may round otherwise in their last digit.

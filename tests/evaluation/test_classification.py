@@ -1,15 +1,13 @@
 import dataclasses
 import functools
 import io
-import os
-import subprocess
-import sys
 
 import jax
 import numpy as np
 import pytest
 from PIL import Image
 
+from tests.eight_devices import EightDevices
 from vit_jax.data.sources.records import Record
 from vit_jax.errors import UserError
 from vit_jax.evaluation.classification import Classification, ClassificationConfig
@@ -211,20 +209,12 @@ def test_an_evaluation_every_0_steps_is_refused():
         ClassificationConfig("test", every_steps=0)
 
 
-def test_eight_devices_give_the_same_scores():
-    """This file's own main: the oracle and an evaluation on eight simulated devices."""
-    environment = os.environ | {
-        "XLA_FLAGS": "--xla_force_host_platform_device_count=8",
-        "JAX_PLATFORMS": "cpu",
-        "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
-    }
-    done = subprocess.run(
-        [sys.executable, __file__], env=environment, capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stderr
+def test_eight_devices_give_the_same_scores(eight_devices: EightDevices) -> None:
+    eight_devices.run(check_eight_devices)
 
 
-def main() -> None:
+def check_eight_devices() -> None:
+    """The oracle and an evaluation on all devices of a process that has eight."""
     assert len(jax.devices()) == 8
     broken = (3,)
     model, source = make_model(11), Images(11, broken)
@@ -237,7 +227,3 @@ def main() -> None:
     with evaluation(model, sets, batch_size=16, devices=8) as classification:
         found = classification.evaluate(params)
     assert found == pytest.approx(image_by_image(model, params, sets), rel=1e-5)
-
-
-if __name__ == "__main__":
-    main()

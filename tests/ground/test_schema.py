@@ -3,8 +3,6 @@ from __future__ import annotations
 import copy
 import dataclasses
 import json
-import subprocess
-import sys
 from typing import Any, Literal
 
 import numpy as np
@@ -12,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.real_processes import run_program
 from vit_jax.errors import UserError
 from vit_jax.image_size import parse_size
 from vit_jax.schema import build, difference, to_dict
@@ -313,5 +312,5 @@ def test_difference() -> None:
 
 
 def test_schema_needs_no_ml_collections() -> None:
-    code = "import sys, vit_jax.config; sys.exit('ml_collections' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+    loaded = json.loads(run_program("tests.programs.loaded", "vit_jax.config"))["loaded"]
+    assert "vit_jax" in loaded and "ml_collections" not in loaded

@@ -18,41 +18,6 @@ BATCH, STEPS = 288, 4
 # Data workers, and the steps that are done before.
 READINGS = ((0, 0), (0, 2), (1, 2), (3, 0))
 
-# As `train` does up to the batches on the devices; each process writes the parts that its devices
-# hold, under their first row.
-READ = """
-import argparse
-from pathlib import Path
-
-import jax
-import numpy as np
-
-from vit_jax.config import load_config
-from vit_jax.commands.processes import add_process_flags, join
-from vit_jax.schema import build
-from vit_jax.training.config import TrainConfig
-from vit_jax.training.loop import make_loader
-from vit_jax.training.setup import prepare
-
-parser = argparse.ArgumentParser()
-for name in ("--config", "--output", "--readings"):
-    parser.add_argument(name)
-add_process_flags(parser)
-arguments, overrides = parser.parse_known_args()
-join(arguments)
-parts = {}
-for reading in arguments.readings.split():
-    workers, start = reading.split(",")
-    values = load_config(arguments.config, [*overrides, f"--config.data.workers={workers}"])
-    with make_loader(prepare(build(TrainConfig, values)), int(start)) as loader:
-        for step, batch in enumerate(loader, int(start)):
-            for name, array in batch.items():
-                for shard in array.addressable_shards:
-                    key = f"{reading}/{step}/{name}/{shard.index[0].start or 0}"
-                    parts[key] = np.asarray(shard.data)
-np.savez(Path(arguments.output) / f"{jax.process_index()}.npz", **parts)
-"""
-
 
 @pytest.fixture(scope="module")
 def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -88,7 +53,12 @@ def join(directory: Path, topology: Topology) -> dict[str, np.ndarray]:
 def test_batches_do_not_depend_on_topology_workers_or_start(photos: Path, tmp_path: Path) -> None:
     outputs = {name: tmp_path / f"{name[0]}x{name[1]}" for name in (ONE, EIGHT, TWO_BY_FOUR)}
     command = [
-        *(sys.executable, "-c", READ, f"--config=configs/pretrain.py:ti16,{photos}"),
+        *(
+            sys.executable,
+            "-m",
+            "tests.programs.read_batches",
+            f"--config=configs/pretrain.py:ti16,{photos}",
+        ),
         *(f"--config.data.batch_size={BATCH}", f"--config.total_steps={STEPS}"),
         *("--config.optimizer.warmup_steps=0", "--config.model.image_size=(16, 32)"),
         *("--config.data.affine.rotate=15", "--config.data.affine.shift=0.1"),

@@ -11,8 +11,7 @@ from tests.real_processes import EIGHT, finish, start_on
 from vit_jax.config import load_config
 from vit_jax.schema import build
 from vit_jax.training.config import TrainConfig
-from vit_jax.training.loop import make_loader
-from vit_jax.training.setup import prepare
+from vit_jax.training.setup import make_loader, prepare
 
 CLASSES, BIAS, BATCH = 18_291, -10.0, 64
 

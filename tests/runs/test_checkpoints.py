@@ -6,12 +6,15 @@ import shutil
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from tests.eight_devices import EightDevices
+from tests.programs.sharded_checkpoints import check_moves
 from vit_jax.errors import UserError
 from vit_jax.models.config import ModelConfig
 from vit_jax.models.families import parameter_table
@@ -333,24 +336,10 @@ def test_another_model_does_not_fit(copy):
     assert _steps(copy) == [1, 2]
 
 
-KILLED = """
-import os, pathlib, signal, sys
-import numpy as np
-import jax.numpy as jnp
-from vit_jax.runs.checkpoints import CheckpointConfig, Checkpoints
-
-checkpoints = Checkpoints(pathlib.Path(sys.argv[1]), CheckpointConfig())
-state = {"w": jnp.asarray(np.random.default_rng(0).random((8, 2**20), np.float32))}
-checkpoints.save(1, state)
-checkpoints.wait()
-checkpoints.save(2, state)
-os.kill(os.getpid(), signal.SIGKILL)
-"""
-
-
 def test_a_save_that_was_killed_is_as_if_it_never_began(tmp_path):
     directory = tmp_path / "checkpoints"
-    process = subprocess.run([sys.executable, "-c", KILLED, str(directory)], check=False)
+    command = [sys.executable, "-m", "tests.programs.killed_save", str(directory)]
+    process = subprocess.run(command, check=False)
     assert process.returncode == -signal.SIGKILL
     (name,) = set(os.listdir(directory)) - {"1"}
     assert name != "2" and name.startswith("2"), "not killed half-way"
@@ -410,65 +399,8 @@ def test_changes_that_could_cancel_count(dtype):
     assert [len(set(c)) for c in checksums.T.tolist()] == [len(changed)] * 2
 
 
-SHARDED = """
-import pathlib, sys
-import jax, jax.numpy as jnp, numpy as np
-from vit_jax.parallel.mesh import MeshConfig, make_mesh
-from vit_jax.parallel.sharding import state_shardings
-from vit_jax.parameters import Parameter
-from vit_jax.runs.checkpoints import CheckpointConfig, Checkpoints
-from vit_jax.runs.checksums import summarize
-
-rng = np.random.default_rng(0)
-state = {
-    "params/blocks/mlp/dense1/kernel": rng.normal(size=(2, 64, 256)).astype(np.float32),
-    "opt_state/mu/blocks/mlp/dense1/kernel": rng.normal(size=(2, 64, 256)).astype(jnp.bfloat16),
-    "params/head/bias": rng.normal(size=16).astype(np.float32),
-    "step": np.int32(7),
-}
-table = {
-    "blocks/mlp/dense1/kernel": Parameter(("block", "width", "hidden"), "kernel", "block"),
-    "head/bias": Parameter(("classes",), "bias", "head"),
-}
-devices = jax.devices()
-assert len(devices) == 8
-meshes = {
-    "2x4": make_mesh(MeshConfig(data=2, fsdp=4)),
-    "8x1": make_mesh(MeshConfig(data=8)),
-    "1x2x4": make_mesh(MeshConfig(data=1, fsdp=2, tensor=4)),
-    "one": make_mesh(MeshConfig(), devices[:1]),
-}
-shardings = {name: state_shardings(state, table, mesh) for name, mesh in meshes.items()}
-kernel = "params/blocks/mlp/dense1/kernel"
-assert shardings["2x4"][kernel].spec == jax.P(None, None, "fsdp")
-placed = {name: jax.device_put(state, shardings[name]) for name in meshes}
-checksums = {name: summarize(placed[name])[0].tolist() for name in meshes}
-assert len({str(c) for c in checksums.values()}) == 1, checksums
-
-with Checkpoints(pathlib.Path(sys.argv[1]), CheckpointConfig()) as checkpoints:
-    checkpoints.save(7, placed["2x4"])
-    checkpoints.wait()
-    for name in ("8x1", "1x2x4", "one"):
-        like = {
-            k: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=shardings[name][k])
-            for k, x in state.items()
-        }
-        step, restored, _ = checkpoints.restore(like)
-        assert step == 7
-        for k, x in state.items():
-            assert restored[k].sharding == shardings[name][k], (name, k)
-            assert np.asarray(restored[k]).tobytes() == x.tobytes(), (name, k)
-"""
-
-
-def test_checkpoints_move_between_meshes(tmp_path):
-    environment = os.environ | {
-        "XLA_FLAGS": "--xla_force_host_platform_device_count=8",
-        "JAX_PLATFORMS": "cpu",
-    }
-    command = [sys.executable, "-c", SHARDED, str(tmp_path / "checkpoints")]
-    result = subprocess.run(command, env=environment, capture_output=True, text=True)
-    assert result.returncode == 0, result.stderr
+def test_checkpoints_move_between_meshes(tmp_path: Path, eight_devices: EightDevices) -> None:
+    eight_devices.run(check_moves, tmp_path / "checkpoints")
 
 
 @pytest.mark.parametrize("values", [{"every_steps": 0}, {"keep": 0}, {"keep": -1}])

@@ -23,15 +23,6 @@ CONFIG = {
     "seed": 0,
 }
 
-# Claims a directory, says how that went, and holds it until its input ends.
-HOLDER = """
-import json, sys
-from vit_jax.runs.directory import RunDirectory
-run = RunDirectory(sys.argv[1], json.loads(sys.argv[2]), writer=True)
-print("claimed", flush=True)
-sys.stdin.read()
-"""
-
 
 def _claim(path, config=CONFIG):
     with RunDirectory(path, config, writer=True):
@@ -134,8 +125,9 @@ def test_where_and_how_fast_a_run_goes_may_change(tmp_path):
 
 
 def test_one_run_at_a_time_even_after_a_kill(tmp_path):
+    command = [sys.executable, "-m", "tests.programs.hold_directory"]
     holder = subprocess.Popen(
-        [sys.executable, "-c", HOLDER, str(tmp_path), json.dumps(CONFIG)],
+        [*command, str(tmp_path), json.dumps(CONFIG)],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,

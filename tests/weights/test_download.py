@@ -27,7 +27,6 @@ from vit_jax.weights.catalogue.download import STORAGE, fetch
 PATH = "vit_models/imagenet21k+imagenet2012/ViT-B_16.npz"
 URL = f"{STORAGE}/{PATH}"
 CONTENT = random.Random(0).randbytes(1_000_000)
-CODE = f"from vit_jax.weights.catalogue.download import fetch; fetch({URL!r})"
 
 
 @dataclass
@@ -333,7 +332,9 @@ def test_a_cache_that_cannot_be_written(
 
 
 def _start() -> subprocess.Popen[bytes]:
-    return subprocess.Popen([sys.executable, "-c", CODE], stderr=subprocess.PIPE)
+    return subprocess.Popen(
+        [sys.executable, "-m", "tests.programs.fetch", URL], stderr=subprocess.PIPE
+    )
 
 
 def test_two_processes_share_one_download(storage: Storage, cache: Path) -> None:
