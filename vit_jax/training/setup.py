@@ -143,26 +143,30 @@ def initial_params(setup: Setup) -> Params | None:
     return place(stored, setup.program.model_params)
 
 
+def make_chunks(setup: Setup) -> Chunks:
+    """What the workers make of the training data."""
+    config, size = setup.config.data, setup.model.input_size
+    return Chunks(
+        setup.source,
+        make_transform(size, setup.preprocessing, config),
+        size=size,
+        rows=local_rows(config.batch_size, batch_sharding(setup.mesh)),
+        batch_size=config.batch_size,
+        seed=setup.config.seed,
+        shuffle=True,
+    )
+
+
 def make_loader(setup: Setup, start: int) -> Loader:
     """Batches of the steps after `start`, to the last one of the run.
 
     Raises:
       UserError: there is too little shared memory for the workers.
     """
-    config, size = setup.config.data, setup.model.input_size
-    sharding = batch_sharding(setup.mesh)
-    chunks = Chunks(
-        setup.source,
-        make_transform(size, setup.preprocessing, config),
-        size=size,
-        rows=local_rows(config.batch_size, sharding),
-        batch_size=config.batch_size,
-        seed=setup.config.seed,
-        shuffle=True,
-    )
+    config = setup.config.data
     return Loader(
-        chunks,
-        sharding,
+        make_chunks(setup),
+        batch_sharding(setup.mesh),
         start=start,
         stop=setup.total_steps,
         workers=config.workers,
