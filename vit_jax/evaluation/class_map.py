@@ -24,7 +24,7 @@ from jax import Array
 
 from vit_jax.errors import UserError
 from vit_jax.evaluation.class_names import ClassNames
-from vit_jax.schema import nearest
+from vit_jax.spelling import nearest
 
 _LISTED_AT_MOST = 8
 

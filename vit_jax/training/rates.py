@@ -11,7 +11,7 @@ import numpy as np
 from vit_jax.errors import UserError
 from vit_jax.models.functional import Params
 from vit_jax.parameters import Parameter, Part, Table, described, path_of
-from vit_jax.schema import nearest
+from vit_jax.spelling import nearest
 
 _log = logging.getLogger(__name__)
 
