@@ -100,7 +100,7 @@ class Chunks:
         """Chunk `index % chunks_per_batch` of step `index // chunks_per_batch`.
 
         Returns:
-          The arrays of `batch_spec`, of this chunk's rows, and `errors`: one line for each image
+          The arrays that `batch_spec` describes, for this chunk's rows, and `errors`: one line for each image
           that cannot be read. Its row keeps its label and has weight 0.
 
         Raises:

@@ -193,7 +193,7 @@ class Pass(Generic[K]):
         self._programs: dict[Any, tuple[jax.stages.Compiled, ProgramMemory]] = {}
 
     def _halve(self) -> bool:
-        """Halves the batch size, if it may be changed and there is anything to halve."""
+        """Halves the batch size and returns True; False if it is fixed or cannot be halved."""
         if not self._may_halve or self.batch_size == self._splits:
             return False
         self.close()

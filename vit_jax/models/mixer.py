@@ -48,7 +48,7 @@ class Mixing(nnx.Module):
 
 
 class Block(nnx.Module):
-    """Mixer block: x + mix tokens (LN(x)), then x + mix channels (LN(x)) (eq. 1 there)."""
+    """One block: x += token_mlp(LN(x)), then x += channel_mlp(LN(x)) (arXiv 2105.01601, eq. 1)."""
 
     def __init__(self, config: ModelConfig, *, rngs: nnx.Rngs):
         size = config.mixer_size

@@ -66,7 +66,7 @@ def _check_cudnn(model: ModelConfig, device: Any) -> None:
         capability = (0, 0)
     if capability < (8, 0):
         raise UserError(
-            "config.model.attention: 'cudnn' is a kernel for NVIDIA's GPUs since A100 (compute "
+            "config.model.attention: 'cudnn' is a kernel for NVIDIA GPUs from the A100 on (compute "
             f"capability 8.0), and the devices are {device.device_kind}s; use 'xla'"
         )
     size = model.size.width // model.size.num_heads

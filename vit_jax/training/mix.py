@@ -68,7 +68,10 @@ def apply_mix(batch: dict[str, Array]) -> Array:
 
 
 def _draw(key: Array, height: int, width: int, mixup: float, cutmix: float) -> tuple[Array, Array]:
-    """The ratio of pixels and the box of one step: float32, int32 [4]."""
+    """Draws one step's mixing: the row's own share of each pixel, float32, and the partner's box.
+
+    The box is int32 [4]: top, left, bottom, right. Mixup has an empty box, CutMix a share of 1.
+    """
     choice_key, part_key, place_key = jax.random.split(key, 3)
     # A kind that is off is never chosen.
     cuts = jax.random.bernoulli(choice_key, 0.5 if mixup and cutmix else float(cutmix > 0))

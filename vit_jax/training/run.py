@@ -136,7 +136,7 @@ class Run:
             self.notes.add(step, name, scores.values, judged_by)
 
     def _evaluate_final_weights(self, step: int, params: Any) -> dict[str, float]:
-        """Scores of the evaluations that come at the end; their step is the last one."""
+        """Runs the evaluations without `every_steps`; returns their scores as `NAME/SCORE`."""
         evals = self.setup.config.evals
         names = [name for name in self.evaluations.names if evals[name].every_steps is None]
         found: dict[str, float] = {}

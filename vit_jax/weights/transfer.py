@@ -91,7 +91,7 @@ def adapt_params(
 def _with_head(
     flat: Mapping[str, AnyArray], wanted: Mapping[str, jax.ShapeDtypeStruct]
 ) -> tuple[dict[str, AnyArray], list[str]]:
-    """The parameters with the head that the model wants, and notes on what happened to theirs."""
+    """Fits the head of loaded parameters to the model's; returns notes on what was changed, too."""
     notes = []
     drops_pre_logits = "pre_logits/kernel" in flat and "pre_logits/kernel" not in wanted
     old, new = (p["head/kernel"].shape[-1] if "head/kernel" in p else 0 for p in (flat, wanted))

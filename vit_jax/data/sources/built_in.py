@@ -45,7 +45,7 @@ def prepare_built_in(builder: BuiltIn) -> None:
 
 
 def png(pixels: np.ndarray) -> bytes:
-    """Encodes an image as PNG. TFDS would encode an array with TensorFlow."""
+    """Encodes an image as PNG with Pillow; given an array, TFDS would need TensorFlow for it."""
     from PIL import Image
 
     buffer = io.BytesIO()

@@ -142,8 +142,8 @@ def _with_splits(root: str, splits: list[str], ignored: Counter[str]) -> _Folder
         missing = sorted(set(classes[split]) - set(classes["train"]))
         if missing:
             raise UserError(
-                f"class folder {os.path.join(root, split, missing[0])} has no counterpart in "
-                f"{os.path.join(root, 'train')}; add one with images, or remove this one"
+                f"class folder {os.path.join(root, split, missing[0])} is missing from "
+                f"{os.path.join(root, 'train')}; add it there with images, or remove it here"
             )
     files = {
         split: {name: _images(root, os.path.join(split, name), ignored) for name in classes[split]}
@@ -260,7 +260,7 @@ def _entries(path: str) -> Iterator[os.DirEntry[str]]:
             yield from (entry for entry in entries if not entry.name.startswith("."))
     except OSError as error:
         raise UserError(
-            f"cannot list folder {path}: {error.strerror}; mend or remove it"
+            f"cannot list folder {path}: {error.strerror}; fix its permissions or remove it"
         ) from error
 
 
