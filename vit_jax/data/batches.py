@@ -100,8 +100,8 @@ class Chunks:
         """Chunk `index % chunks_per_batch` of step `index // chunks_per_batch`.
 
         Returns:
-          The arrays that `batch_spec` describes, for this chunk's rows, and `errors`: one line for each image
-          that cannot be read. Its row keeps its label and has weight 0.
+          The arrays that `batch_spec` describes, for this chunk's rows, and `errors`: one line for
+          each image that cannot be read. Its row keeps its label and has weight 0.
 
         Raises:
           UserError: a label does not fit the source's `class_names` or `max_labels`.
