@@ -369,7 +369,7 @@ def headless(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (["--top_k=0"], "top_k=0, batch_size=32: both must be at least 1"),
         (["--batch_size=-1"], "batch_size=-1"),
         (["--image_size=7"], "image_size 7x7 is below one patch of ViT-mu/8"),
-        (["--image_size=16x16x3"], "argument --image_size: invalid image_size value: '16x16x3'"),
+        (["--image_size=16x16x3"], "argument --image_size: '16x16x3' is not a size"),
         (["--config.seed=1"], "would be ignored"),
     ],
 )
