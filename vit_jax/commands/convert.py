@@ -24,8 +24,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--target",
         required=True,
         type=file_path,
-        help=f"path of the new file ({endings}); if it is named model.safetensors, a config.json for "
-        "the Hugging Face Hub is written beside it",
+        help=f"path of the new file ({endings}); if it is named model.safetensors, a config.json "
+        "for the Hugging Face Hub is written beside it",
     )
     parser.add_argument(
         "--layout",
