@@ -16,6 +16,7 @@ import statistics
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 import jax
 
@@ -72,7 +73,7 @@ def main(
     )
 
 
-def _values(model: str, image_size: int, batch_size: int, directory: str) -> dict:
+def _values(model: str, image_size: int, batch_size: int, directory: str) -> dict[str, Any]:
     return {
         "model": {"name": model, "image_size": image_size},
         "data": {

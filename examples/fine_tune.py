@@ -12,8 +12,10 @@ import jax
 import numpy as np
 import optax
 from flax import nnx
+from jax import Array
 
 import vit_jax
+from vit_jax.models import Model
 
 
 def main(weights: str, folder: str, steps: int = 100, batch_size: int = 16) -> float:
@@ -25,8 +27,14 @@ def main(weights: str, folder: str, steps: int = 100, batch_size: int = 16) -> f
     optimizer = nnx.Optimizer(model, optax.adamw(1e-4), wrt=nnx.Param)
 
     @nnx.jit
-    def step(model, optimizer, images, labels, key):
-        def mean_loss(model):
+    def step(
+        model: Model,
+        optimizer: nnx.Optimizer[Model],
+        images: np.ndarray,
+        labels: np.ndarray,
+        key: Array,
+    ) -> Array:
+        def mean_loss(model: Model) -> Array:
             logits = model(images, key=key)
             return optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
 

@@ -17,7 +17,7 @@ from vit_jax.data.sources.records import Source
 from vit_jax.evaluation.config import EvalConfig
 from vit_jax.evaluation.context import Opener
 from vit_jax.evaluation.evaluator import Scores
-from vit_jax.inference.passes import Answer, Request
+from vit_jax.inference.requests import Answer, Request
 
 
 @EvalConfig.kinds.register("balanced")

@@ -7,6 +7,7 @@ python examples/run_exported.py served.stablehlo photo.jpg
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
@@ -14,7 +15,7 @@ from jax import export
 from PIL import Image
 
 
-def prepare(path: str, model: dict) -> np.ndarray:
+def prepare(path: str, model: dict[str, Any]) -> np.ndarray:
     """A photograph as uint8 [height, width, 3], resized and cropped as NAME.json says."""
     size, how = model["image_size"], model["preprocessing"]
     height, width = (size, size) if isinstance(size, int) else size

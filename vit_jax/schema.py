@@ -186,7 +186,7 @@ def _choose_kind(
     return chosen, {key: value for key, value in values.items() if key != "kind"}
 
 
-def _is_required(field: dataclasses.Field) -> bool:
+def _is_required(field: dataclasses.Field[Any]) -> bool:
     return field.default is field.default_factory is dataclasses.MISSING
 
 

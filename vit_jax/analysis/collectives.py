@@ -3,6 +3,7 @@
 import re
 from collections import defaultdict
 from dataclasses import dataclass
+from typing import Any
 
 # The last is what goes to other slices.
 KINDS = ("all-gather", "all-reduce", "reduce-scatter", "all-to-all", "collective-permute", "send")
@@ -48,7 +49,7 @@ def collectives(hlo: str) -> list[Collective]:
     """
     computations = _computations(hlo)
     times = _times(computations)
-    found: dict[tuple, Collective] = {}
+    found: dict[tuple[Any, ...], Collective] = {}
     for name, lines in computations.items():
         for line in lines:
             operation = _OPERATION.search(line)

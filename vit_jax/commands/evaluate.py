@@ -249,7 +249,7 @@ def _evals(
     arguments: argparse.Namespace, split: str, options: Sequence[str]
 ) -> "dict[str, EvalConfig]":
     """An evaluation of each kind, called by it."""
-    from vit_jax.evaluation.opening import EvalConfig
+    from vit_jax.evaluation.config import EvalConfig
 
     kinds = list(dict.fromkeys((arguments.evaluator or "classification").split(",")))
     keys = {kind: [f.name for f in dataclasses.fields(EvalConfig.kinds[kind])] for kind in kinds}

@@ -8,7 +8,7 @@ import io
 import json
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
@@ -17,6 +17,8 @@ from vit_jax.errors import UserError
 
 if TYPE_CHECKING:
     from vit_jax.inference.prediction import Prediction
+
+    Writer = Callable[[Prediction], None]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -105,7 +107,7 @@ def _name(names: tuple[str, ...] | None, label: int) -> str:
     return str(label) if names is None else names[label]
 
 
-def _csv(file: IO[str], names: tuple[str, ...] | None):
+def _csv(file: IO[str], names: tuple[str, ...] | None) -> "Writer":
     """Writes a row for each class of an image, or one row with the error of an unreadable one."""
     writer = csv.writer(file, lineterminator="\n")
     writer.writerow(["image", "rank", "class", "name", "probability", "error"])
@@ -121,7 +123,7 @@ def _csv(file: IO[str], names: tuple[str, ...] | None):
     return write
 
 
-def _json_lines(file: IO[str], names: tuple[str, ...] | None):
+def _json_lines(file: IO[str], names: tuple[str, ...] | None) -> "Writer":
     def write(prediction: "Prediction") -> None:
         line: dict[str, object] = {"image": prediction.image}
         if prediction.error is not None:
@@ -137,7 +139,7 @@ def _json_lines(file: IO[str], names: tuple[str, ...] | None):
     return write
 
 
-def _readable(file: IO[str], names: tuple[str, ...] | None):
+def _readable(file: IO[str], names: tuple[str, ...] | None) -> "Writer":
     def write(prediction: "Prediction") -> None:
         file.write(f"{prediction.image}\n")
         if prediction.error is not None:

@@ -1,6 +1,7 @@
 """Stacks of equal blocks, with stochastic depth and rematerialisation."""
 
 from collections.abc import Callable, Collection
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -47,7 +48,7 @@ def run(
     skip_rates = jnp.linspace(0.0, config.stochastic_depth, depth)
     has_skips = config.stochastic_depth > 0
 
-    def body(x, layer):
+    def body(x: Array, layer: tuple[Any, Array | None, Array]) -> tuple[Array, dict[str, Array]]:
         params, layer_key, rate = layer
         block = nnx.merge(graphdef, params)
         x, captured = block(

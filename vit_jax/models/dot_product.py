@@ -1,13 +1,16 @@
 """Scaled dot-product attention by several implementations."""
 
 import math
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import jax
 import jax.numpy as jnp
 from jax import Array
 
 from vit_jax.models.placement import Placement
+
+if TYPE_CHECKING:
+    from jax.experimental.pallas.ops.tpu.flash_attention import BlockSizes
 
 Implementation = Literal["xla", "cudnn", "pallas"]
 
@@ -56,7 +59,7 @@ def _flash(query: Array, key: Array, value: Array) -> Array:
     return mixed.swapaxes(1, 2)[:, :tokens]
 
 
-def _blocks(padded: int):
+def _blocks(padded: int) -> "BlockSizes":
     """The same block everywhere: the largest that divides the tokens and fits."""
     from jax.experimental.pallas.ops.tpu import flash_attention as flash
 

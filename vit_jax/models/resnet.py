@@ -3,6 +3,8 @@
 The backbone is that of the ResNets and, up to its last stage or cut short, of the hybrids.
 """
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 from flax import nnx
@@ -188,7 +190,7 @@ class Stage(nnx.Module):
         for name in self.names:
             graphdef, params = nnx.split(getattr(self, name))
 
-            def run(params: nnx.State, x: Array, graphdef: nnx.GraphDef = graphdef) -> Array:
+            def run(params: Any, x: Array, graphdef: Any = graphdef) -> Array:
                 return nnx.merge(graphdef, params)(block_input(x))
 
             x = placement.constrain(rematerialised(run, self.remat)(params, x))

@@ -5,12 +5,13 @@ import os
 import re
 from typing import Any
 
+import jax
 from jax.experimental import topologies
 
 from vit_jax.errors import UserError
 
 
-def topology_devices(name: str, num_slices: int = 1) -> list:
+def topology_devices(name: str, num_slices: int = 1) -> list[jax.Device]:
     """Returns the devices of a TPU topology. Programs compile for them, but they hold no arrays.
 
     Args:

@@ -31,11 +31,11 @@ from vit_jax.training.setup import (
     make_chunks,
     make_evaluations,
     make_loader,
-    place,
     prepare,
 )
 from vit_jax.training.step import TrainState, final_params
 from vit_jax.training.trace import Trace
+from vit_jax.weights.placing import place
 
 
 @contextmanager
