@@ -58,7 +58,12 @@ def test_it_resumes_with_the_same_losses(tmp_path: Path) -> None:
     weights = [np.load(run / "weights.npz") for run in (part, whole)]
     assert set(weights[0]) == set(weights[1])
     for name, expected_array in weights[1].items():
-        np.testing.assert_allclose(weights[0][name], expected_array, rtol=0, atol=1e-5)
+        # The softmax does not see a key's bias: its gradient is rounding noise, and so its updates.
+        if name.endswith("key/bias"):
+            continue
+        np.testing.assert_allclose(
+            weights[0][name], expected_array, rtol=0, atol=1e-5, err_msg=name
+        )
 
 
 def test_its_notes_are_read_from_its_metrics(tmp_path: Path) -> None:

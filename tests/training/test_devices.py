@@ -71,7 +71,7 @@ def test_cudnn_is_for_later_gpus_of_nvidia(device: dict[str, str]) -> None:
     mesh = fake_mesh("gpu", device=device)
     told = refusal(check, "S/16", mesh, attention="cudnn", dtype="bfloat16")
     assert told == (
-        "config.model.attention: 'cudnn' is a kernel for NVIDIA's GPUs since A100 (compute "
+        "config.model.attention: 'cudnn' is a kernel for NVIDIA GPUs from the A100 on (compute "
         f"capability 8.0), and the devices are {device['device_kind']}s; use 'xla'"
     )
 
