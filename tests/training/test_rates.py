@@ -142,7 +142,8 @@ def test_frozen_parameters_never_move(name, mask) -> None:
             np.testing.assert_array_equal(after[path], p, err_msg=path)
         else:
             assert (after[path] != p).all(), path
-            np.testing.assert_array_equal(after[path], free[path], err_msg=path)
+            # Two programs: XLA may fuse them differently, which moves the last bit.
+            np.testing.assert_allclose(after[path], free[path], rtol=1e-6, atol=1e-7, err_msg=path)
 
 
 @pytest.mark.parametrize(("name", "copies"), [("sgd", 1), ("adamw", 2)])
