@@ -69,9 +69,9 @@ def test_a_run_that_is_stopped_ends_its_trace(
     ("steps", "message"),
     [
         ("7:9", "--profile=7:9: the run ends with step 8"),
-        ("4:3", "invalid steps value: '4:3'"),
-        ("0:3", "invalid steps value: '0:3'"),
-        ("3", "invalid steps value: '3'"),
+        ("4:3", "argument --profile: '4:3'"),
+        ("0:3", "argument --profile: '0:3'"),
+        ("3", "argument --profile: '3'"),
     ],
 )
 def test_steps_that_there_are_not(
