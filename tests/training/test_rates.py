@@ -59,7 +59,8 @@ def _descend(config, steps=1):
     before, gradients = _params(), [_params(seed) for seed in range(1, steps + 1)]
     optimizer = make_optimizer(config, optax.constant_schedule(1.0), before, TABLE)
     after, state = before, optimizer.init(before)
-    update = jax.jit(optimizer.update)
+    # With the emitters that the other tests leave out, one update gives equal bits in any program.
+    update = jax.jit(optimizer.update, compiler_options={"xla_cpu_use_fusion_emitters": True})
     for gradient in gradients:
         updates, state = update(gradient, state, after)
         after = jax.tree.map(np.add, after, updates)
@@ -142,8 +143,7 @@ def test_frozen_parameters_never_move(name, mask) -> None:
             np.testing.assert_array_equal(after[path], p, err_msg=path)
         else:
             assert (after[path] != p).all(), path
-            # Two programs: XLA may fuse them differently, which moves the last bit.
-            np.testing.assert_allclose(after[path], free[path], rtol=1e-6, atol=1e-7, err_msg=path)
+            np.testing.assert_array_equal(after[path], free[path], err_msg=path)
 
 
 @pytest.mark.parametrize(("name", "copies"), [("sgd", 1), ("adamw", 2)])
