@@ -305,7 +305,7 @@ def test_mistakes_in_a_config_leave_no_directory(
 @pytest.mark.parametrize(
     ("trained", "tested", "message"),
     [
-        ("own", "own", "own/test/c has no counterpart in"),
+        ("own", "own", "own/test/c is missing from"),
         ("ab", "abc", "1 of its 3 classes are none of the model's: 'c'"),
     ],
 )

@@ -103,7 +103,7 @@ def test_an_empty_class_folder_is_named(tmp_path: Path, root: str) -> None:
 
 def test_a_class_that_train_lacks_is_named(tmp_path: Path) -> None:
     write(tmp_path, *images(("train/a", 2), ("test/a", 1), ("test/z", 1)))
-    with pytest.raises(UserError, match=r"class folder .*/test/z has no counterpart in .*/train"):
+    with pytest.raises(UserError, match=r"class folder .*/test/z is missing from .*/train"):
         FolderSource(str(tmp_path), "train")
 
 

@@ -267,7 +267,7 @@ def test_create_model():
         ("Mixer-B/16", {"width_factor": 2.0}, "width_factor would be ignored"),
         ("R50+ViT-B/16", {"token_mlp_dim": 8}, "is a hybrid, which has none"),
         ("R50x1", {"stages": ()}, "stages must not be empty"),
-        ("R50x1", {"stages": (3, 0)}, "stages must have a unit each"),
+        ("R50x1", {"stages": (3, 0)}, "stages must each have at least one unit"),
         ("R50x1", {"width_factor": 0.25}, "gives 16 channels"),
         ("R50x0", {}, "gives 0 channels"),
         ("R50x1", {"image_size": 0}, "image_size must be positive"),
