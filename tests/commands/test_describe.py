@@ -166,7 +166,7 @@ def test_everything_that_can_be_on(capsys, tmp_path: Path) -> None:
             ["pretrain.py:b16,imagenet", "--config.optimizer.freeze=('haed',)"],
             "matches no parameter",
         ),
-        (["pretrain.py:b16,imagenet", "--config.epochs=0.1"], "warmup_steps: 10000 leave nothing"),
+        (["pretrain.py:b16,imagenet", "--config.epochs=0.1"], "warmup_steps: 10000 take up all"),
     ],
 )
 def test_mistakes_are_told_without_the_data_too(arguments, message, capsys, tmp_path) -> None:

@@ -278,7 +278,7 @@ def test_mistakes_end_in_one_line(
         ("data.train=trian", "train"),
         ("optimizer.micro_batches=3", "not a multiple of"),
         ("mesh.fsdp=2", "does not divide the 1 devices"),
-        ("optimizer.warmup_steps=8", "leave nothing of the run's 8 steps"),
+        ("optimizer.warmup_steps=8", "take up all 8 steps"),
         ("evals.test.split=validation", "validation"),
         ("evals.tset=none", "no section 'tset'; did you mean 'test'?"),
         ("model.image_size=8x", "expected an integer"),

@@ -101,7 +101,7 @@ def test_cudnn_has_heads_of_some_sizes(device: dict[str, str], size: int, told: 
         ("R50+ViT-B/16", 8, "8 does not divide the 12 heads of R50+ViT-B/16"),
         ("Mixer-B/16", 7, "7 does not divide the 3072 hidden units (mlp_dim) of Mixer-B/16"),
         ("Mixer-S/16", 512, "512 does not divide the 256 hidden units (token_mlp_dim) of "),
-        ("R50x1", 2, "2 would be ignored: no layer of R50x1 is split by it but the head; use "),
+        ("R50x1", 2, "2 would be ignored: it splits only the head of R50x1; use "),
         ("BiT-R50x1", 2, "2 would be ignored: "),
         ("ViT-S/16", 6, None),
         ("R50+ViT-B/16", 4, None),
@@ -142,7 +142,7 @@ def test_fsdp_splits_parameters(
     else:
         message = refusal(check, name, mesh, num_slices)
         assert message.startswith(f"config.mesh.fsdp: {sizes['fsdp']} divides no axis of ")
-        assert told.format("which every device would hold whole;") in message
+        assert told.format("every device would hold them whole;") in message
 
 
 def test_the_data_may_say_of_how_many_classes() -> None:

@@ -83,7 +83,7 @@ def test_schedule_is_traced():
 
 @pytest.mark.parametrize("warmup", [50, 51])
 def test_warmup_must_end_before_the_run(warmup):
-    with pytest.raises(UserError, match=f"warmup_steps: {warmup} leave nothing of the run's 50"):
+    with pytest.raises(UserError, match=f"warmup_steps: {warmup} .* 50 steps"):
         make_schedule(OptimizerConfig(warmup_steps=warmup), 50)
 
 

@@ -272,7 +272,7 @@ def test_the_schema_takes_patterns_and_keeps_their_order() -> None:
         ({"freeze": ("head",)}, r"freeze: 'head' matches no .*; did you mean 'head/\.\*'\?"),
         ({"freeze": ("blocks/3/.*",)}, r"freeze: 'blocks/3/.*' matches no"),
         ({"freeze": ("haed/kernel",)}, "did you mean 'head/kernel'"),
-        ({"freeze": ("cls", "(")}, r"freeze: '\(' is no regular expression: missing \)"),
+        ({"freeze": ("cls", "(")}, r"freeze: '\(' is not a regular expression: missing \)"),
         ({"freeze": (".*",)}, "freeze: nothing is left to train"),
         ({"rates": (("encoder/.*", 0.1),)}, "rates: 'encoder/.*' matches no"),
         ({"rates": (("head/.*", -1.0),)}, "factor of 'head/.*' must be positive, not -1.0"),

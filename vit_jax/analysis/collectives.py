@@ -1,11 +1,11 @@
-"""What a compiled program sends between devices, read off its text."""
+"""What a compiled program sends between devices, read from its text."""
 
 import re
 from collections import defaultdict
 from dataclasses import dataclass
 from typing import Any
 
-# The last is what goes to other slices.
+# `send` goes to other slices.
 KINDS = ("all-gather", "all-reduce", "reduce-scatter", "all-to-all", "collective-permute", "send")
 
 _COMPUTATION = re.compile(r"^(ENTRY )?%?([\w.\-]+) \(.*\{$")
@@ -17,7 +17,7 @@ _CALLED = re.compile(
 )
 _WHILE = re.compile(r"condition=%?([\w.\-]+), body=%?([\w.\-]+)")
 _BOUND = re.compile(r"= [su](?:32|64)\[\]\S* constant\((\d+)\)")
-# What a device notes of an operation that is under way, behind its arrays.
+# A device's note about a running operation, behind its arrays.
 _NOTE = re.compile(r"(?<=, |\*/)[su]32\[\]")
 _SHAPE = re.compile(r"\b(pred|[a-z]+\d+\w*)\[([\d,]*)\]")
 
@@ -28,10 +28,10 @@ class Collective:
 
     Attributes:
       kind: one of `KINDS`.
-      shapes: of its results on a device.
-      bytes: of these.
+      shapes: the shapes of its results on a device.
+      bytes: the size of these results.
       times: how often it runs in a call of the program.
-      source: the operation in the model's code that it stems from.
+      source: the operation in the model's code that it comes from.
     """
 
     kind: str
@@ -42,7 +42,7 @@ class Collective:
 
 
 def collectives(hlo: str) -> list[Collective]:
-    """All collectives of a compiled program.
+    """Returns all collectives of a compiled program.
 
     Args:
       hlo: `jax.stages.Compiled.as_text()`. A loop must count up from 0 to a constant, as scans do.

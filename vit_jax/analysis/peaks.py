@@ -8,15 +8,15 @@ from vit_jax.models.config import ModelConfig
 
 
 class _Chip(NamedTuple):
-    """Peak in 10^12 operations a second on dense bfloat16 matrices, and where that is stated.
+    """Peak in 10^12 operations a second on dense bfloat16 matrices, and its source.
 
-    Float16 where a chip has no bfloat16: V100, T4. Data sheets that count a half of the matrices
-    as zeros show twice as much.
+    V100 and T4 have no bfloat16; their peak is for float16. Data sheets that assume sparsity (half
+    of a matrix is zeros) show twice as much.
     """
 
     teraflops: float
     source: str
-    # JAX shows them singly or, where the chip joins them, as one device.
+    # JAX shows each core as a device or, if the chip joins them, the chip as one device.
     cores: int = 1
 
 
@@ -31,7 +31,7 @@ _H200 = "NVIDIA H200 data sheet, without sparsity"
 _BLACKWELL = "NVIDIA Blackwell data sheet (GB200 NVL72, HGX B200), without sparsity"
 _GA102 = "NVIDIA Ampere GA102 white paper, float32 accumulation"
 
-# By `device_kind`, with both spellings that JAX knows of one chip.
+# By `device_kind`, in both spellings that JAX has for a chip.
 _TPUS = {
     "TPU v2": _Chip(46, _TPU_PAPER, cores=2),
     "TPU v3": _Chip(123, _TPU_DOCS + "v3", cores=2),

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 Implementation = Literal["xla", "cudnn", "pallas"]
 
-# A TPU's vectors have so many lanes, and the kernel's blocks so many rows or a multiple.
+# Lanes of a TPU's vectors. The rows of the kernel's blocks are a multiple of it.
 _LANES = 128
 # At 640 rows (577 tokens padded) a block's scores take 1.6 MB, a tenth of a core's fast memory.
 _LARGEST_BLOCK = 640
@@ -39,8 +39,8 @@ def attend(
 
 
 def _flash(query: Array, key: Array, value: Array) -> Array:
-    """The TPU kernel on tokens filled up to whole blocks, in a segment that no token attends to."""
-    # Imported here, for it takes a second and only TPUs need it.
+    """The TPU kernel. Padding fills the last block, in a segment that no token attends to."""
+    # Imported here because it takes a second and only TPUs need it.
     from jax.experimental.pallas.ops.tpu import flash_attention as flash
 
     batch, tokens, _, size = query.shape
@@ -60,7 +60,7 @@ def _flash(query: Array, key: Array, value: Array) -> Array:
 
 
 def _blocks(padded: int) -> "BlockSizes":
-    """The same block everywhere: the largest that divides the tokens and fits."""
+    """One block size for all parts: the largest that divides the tokens and fits."""
     from jax.experimental.pallas.ops.tpu import flash_attention as flash
 
     fitting = range(_LANES, min(padded, _LARGEST_BLOCK) + 1, _LANES)

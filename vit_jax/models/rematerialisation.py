@@ -1,4 +1,4 @@
-"""What the backward pass computes again instead of keeping it from the forward pass."""
+"""What the backward pass recomputes instead of keeping it from the forward pass."""
 
 from collections.abc import Callable
 from typing import Any, Literal
@@ -23,19 +23,20 @@ _POLICIES: dict[Remat, Callable[..., Any]] = {
 
 
 def block_input(x: Array) -> Array:
-    """Marks what a block or residual unit starts from, for the policies to know it."""
+    """Marks the input of a block or residual unit, so that policies can name it."""
     return checkpoint_name(x, _INPUT)
 
 
 def rematerialised(
     block: Callable[..., Any], remat: Remat, *, prevent_cse: bool = True
 ) -> Callable[..., Any]:
-    """The same function, which keeps as much for the backward pass as the policy says.
+    """Returns the same function, which keeps less for the backward pass.
 
     Args:
-      remat: `none` keeps all that it needs; `dots` the products of activations with parameters;
-        `block` nothing but the block's input; `offload` the same, in the memory of the host.
-      prevent_cse: whether the compiler could undo it; not in the body of a loop.
+      remat: `none` keeps everything the backward pass needs; `dots` keeps products of activations
+        with parameters; `block` keeps only the block's input; `offload` keeps the input in the
+        host's memory.
+      prevent_cse: keeps the compiler from undoing it; not needed in the body of a loop.
     """
     if remat == "none":
         return block

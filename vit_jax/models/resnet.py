@@ -1,6 +1,6 @@
 """ResNets with group normalisation and weight standardisation (section 4.1), and their units.
 
-The backbone is that of the ResNets and, up to its last stage or cut short, of the hybrids.
+ResNets and hybrids share the backbone; a hybrid may use fewer stages.
 """
 
 from typing import Any
@@ -57,9 +57,9 @@ def _unit(*, projects: bool, is_pre: bool) -> Table:
 class StandardizedConv(nnx.Module):
     """A convolution without bias whose filters have mean 0 and variance 1 (arXiv 1903.10520).
 
-    Statistics are over height, width and input channels. The two orders of units differ in where
-    their authors' code adds a small number, and in how it pads: a pre-activation ResNet pads both
-    sides alike, a post-activation one as `SAME`, which is one more at the bottom and right where
+    Statistics are over height, width and input channels. The authors' code for the two orders of
+    units differs in where it adds a small number and in how it pads. A pre-activation ResNet pads
+    both sides alike. A post-activation ResNet pads as `SAME`: one more at the bottom and right if
     the stride is 2 and the side is even.
     """
 
@@ -98,8 +98,8 @@ class StandardizedConv(nnx.Module):
 class GroupNorm(nnx.Module):
     """Normalises over all positions and a group of channels (arXiv 1803.08494), in float32.
 
-    Computed as flax does. But flax's own module takes a random key for each of its constants, and
-    tracing that takes time which grows with the square of the number of units.
+    Computed as in flax. But flax's own module takes a random key for each of its constants, which
+    makes tracing slow: the time grows with the square of the number of units.
     """
 
     def __init__(self, config: ModelConfig, channels: int, *, initial_scale: float = 1.0):
@@ -113,7 +113,7 @@ class GroupNorm(nnx.Module):
         grouped = x.astype(jnp.float32).reshape(*x.shape[:3], GROUPS, -1)
         axes = (1, 2, 4)
         mean = grouped.mean(axes, keepdims=True)
-        # In one pass over the input; rounding may take it below 0.
+        # In one pass over the input; rounding may make it negative.
         variance = jnp.square(grouped).mean(axes, keepdims=True) - jnp.square(mean)
         scale, bias = (p[...].reshape(GROUPS, -1) for p in (self.scale, self.bias))
         scale = jax.lax.rsqrt(jnp.maximum(variance, 0) + self.epsilon) * scale
@@ -121,9 +121,9 @@ class GroupNorm(nnx.Module):
 
 
 class Unit(nnx.Module):
-    """Bottleneck residual unit: convolutions of 1, 3 and 1 pixels, the second with the stride.
+    """Bottleneck residual unit: convolutions of 1, 3 and 1 pixels; the second has the stride.
 
-    The input is projected where its shape differs from the output's.
+    If the output has another shape than the input, the input is projected.
     """
 
     def __init__(
@@ -135,7 +135,7 @@ class Unit(nnx.Module):
         self.conv2 = StandardizedConv(config, width, width, 3, stride, rngs=rngs)
         self.norm2 = GroupNorm(config, width)
         self.conv3 = StandardizedConv(config, width, outputs, 1, rngs=rngs)
-        # After the last convolution it starts at zero, so that the unit is the identity.
+        # A norm after the last convolution starts at zero, so that the unit starts as the identity.
         self.norm3 = GroupNorm(config, width if is_pre else outputs, initial_scale=float(is_pre))
         self.is_pre = is_pre
         self.projects = inputs != outputs or stride != 1
@@ -182,7 +182,7 @@ class Stage(nnx.Module):
         for i, name in enumerate(self.names):
             unit = Unit(config, 4 * width if i else inputs, width, 1 if i else stride, rngs=rngs)
             setattr(self, name, unit)
-        # There are no products with parameters to keep but convolutions.
+        # The only products with parameters are convolutions, which `dots` does not keep.
         self.remat: Remat = "none" if config.remat == "dots" else config.remat
 
     def __call__(self, x: Array, placement: Placement) -> Array:
@@ -198,7 +198,7 @@ class Stage(nnx.Module):
 
 
 class Backbone(nnx.Module):
-    """The root, 7x7 pixels and a maximum over 3x3 with stride 2 each, and `stage1` and so on."""
+    """The root (7x7 convolution and 3x3 maximum, stride 2 each), then `stage1`, `stage2`, ..."""
 
     def __init__(self, config: ModelConfig, *, rngs: nnx.Rngs):
         size = config.resnet
@@ -233,10 +233,10 @@ class Backbone(nnx.Module):
 
 
 class ResNet(Model):
-    """A ResNet with the mean of its last stage's positions before the head.
+    """A ResNet whose head sees the mean over the positions of the last stage.
 
-    `R50x1` has post-activation units as in the hybrids, `BiT-R50x1` the pre-activation ones of BiT
-    (arXiv 1912.11370).
+    `R50x1` has post-activation units like the hybrids; `BiT-R50x1` has the pre-activation units of
+    BiT (arXiv 1912.11370).
     """
 
     def __init__(self, config: ModelConfig, *, rngs: nnx.Rngs):

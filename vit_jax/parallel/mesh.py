@@ -17,28 +17,29 @@ AXES = ("data", "fsdp", "tensor")
 
 @dataclass(frozen=True)
 class MeshConfig:
-    """How many ways each axis splits; their product is the number of devices.
+    """Lengths of the mesh axes. Their product is the number of devices.
 
-    `data` splits the batch. `fsdp` splits the batch, and the parameters with it. `tensor` splits
-    heads and hidden units. One of them may be -1, which takes the devices that are left.
+    One of them may be -1: it takes the remaining devices.
     """
 
     data: int = -1
+    """Devices that split the batch alone."""
     fsdp: int = 1
+    """Devices that split the batch, and the parameters and optimizer state with it."""
     tensor: int = 1
-    # Groups of devices whose members are joined more closely than the groups, over which only
-    # `data` reaches: as many as there are slices of TPUs. Of other devices those of a process are
-    # a group, so that it is 1, or as many as there are processes.
+    """Devices that split attention heads, hidden units and classes."""
     num_slices: int = 1
-    # Whether tokens between blocks are split over `tensor` too.
+    """Number of TPU slices, or on GPUs of processes, joined by a slower network. Only `data`
+    crosses it. 1: a single slice or host."""
     sequence: bool = False
+    """Whether tokens between blocks are split over `tensor` too, which needs less memory."""
 
     def __post_init__(self) -> None:
         sizes = (self.data, self.fsdp, self.tensor)
         if any(size == 0 or size < -1 for size in sizes) or sizes.count(-1) > 1:
             raise UserError(
                 f"data={self.data}, fsdp={self.fsdp}, tensor={self.tensor}: each must be at "
-                "least 1, or -1 for one of them to take the devices that are left"
+                "least 1; one of them may be -1 to take the remaining devices"
             )
         if self.num_slices < 1:
             raise UserError(f"num_slices must be at least 1, not {self.num_slices}")
@@ -47,11 +48,14 @@ class MeshConfig:
 
 
 def make_mesh(config: MeshConfig, devices: Sequence[Any] | None = None) -> Mesh:
-    """A mesh of axes `data`, `fsdp`, `tensor` over all devices of all processes.
+    """Makes the mesh with axes `data`, `fsdp` and `tensor` over all devices of all processes.
+
+    Args:
+      devices: None takes all devices at hand.
 
     Raises:
-      UserError: the sizes do not multiply to the number of devices, or the devices are not in so
-        many slices.
+      UserError: the product of the lengths is not the number of devices, or the number of slices
+        is another.
     """
     devices = jax.devices() if devices is None else devices
     sizes = [config.data, config.fsdp, config.tensor]
@@ -64,7 +68,7 @@ def make_mesh(config: MeshConfig, devices: Sequence[Any] | None = None) -> Mesh:
             f"not divide the {len(devices)} devices at hand"
         )
     _check_slices(config.num_slices, sizes[0], devices)
-    # An axis of chips may be shared by two of the mesh, which jax.make_mesh allows on v5e alone.
+    # Two mesh axes may share an axis of chips. jax.make_mesh allows this only on v5e.
     if config.num_slices == 1:
         array = mesh_utils.create_device_mesh(sizes, devices, allow_split_physical_axes=True)
     else:
@@ -80,7 +84,7 @@ def make_mesh(config: MeshConfig, devices: Sequence[Any] | None = None) -> Mesh:
 
 
 def _slice_numbers(devices: Sequence[Any]) -> list[int] | None:
-    """Of each device, if the devices know."""
+    """The slice of each device; None for devices that have no slices."""
     if devices[0].platform != "tpu" or getattr(devices[0], "slice_index", None) is None:
         return None
     return [device.slice_index for device in devices]
@@ -89,19 +93,19 @@ def _slice_numbers(devices: Sequence[Any]) -> list[int] | None:
 def _check_slices(num_slices: int, data: int, devices: Sequence[Any]) -> None:
     numbers = _slice_numbers(devices)
     if numbers is None:
-        there, unit = len({device.process_index for device in devices}), "processes"
+        found, unit = len({device.process_index for device in devices}), "processes"
     else:
-        there, unit = len(np.unique(numbers)), "slices"
-    if num_slices != there and (num_slices > 1 or unit == "slices"):
+        found, unit = len(np.unique(numbers)), "slices"
+    if num_slices != found and (num_slices > 1 or unit == "slices"):
         problem = f"config.mesh.num_slices: {num_slices}, but the {len(devices)} devices are in"
-        if jax.process_count() == 1 and there == 1:
+        if jax.process_count() == 1 and found == 1:
             raise UserError(
                 f"{problem} this one process; start it on all hosts with --distributed, or set "
                 "num_slices to 1"
             )
-        raise UserError(f"{problem} {there} {unit}; set it to {there}")
+        raise UserError(f"{problem} {found} {unit}; set it to {found}")
     if data % num_slices:
         raise UserError(
             f"config.mesh.data: {data} is not a multiple of num_slices={num_slices}; between "
-            "slices only the batch is split"
+            "slices only the batch is split; choose a multiple"
         )

@@ -1,4 +1,4 @@
-"""Whether a config and the devices that it is to run on go together."""
+"""Checks that a config fits the devices that it runs on."""
 
 import dataclasses
 from typing import Any
@@ -14,18 +14,18 @@ from vit_jax.parallel.mesh import AXES
 from vit_jax.parallel.sharding import BATCH_AXES, share_split
 from vit_jax.training.config import TrainConfig
 
-# Of the elements in large arrays; below it, devices would hold much that `fsdp` is to spare them.
+# Share of the elements in large arrays that `fsdp` must split, or it would save too little memory.
 _ENOUGH_SPLIT = 0.9
 
-# Fused attention, and the platform that each implementation is for.
+# Fused attention and the platform of each implementation.
 KERNELS = {"cudnn": "gpu", "pallas": "tpu"}
 
 
 def check_devices(config: TrainConfig, mesh: Mesh) -> None:
-    """Checks that a batch and the model can be split as the mesh says, on its kind of device.
+    """Checks that the mesh can split the batch and the model, and that its devices run the model.
 
     Raises:
-      UserError: they cannot.
+      UserError: it cannot.
     """
     _check_batch(config, mesh)
     _check_attention(config.model, mesh.devices.flat[0])
@@ -51,7 +51,7 @@ def _check_attention(model: ModelConfig, device: Any) -> None:
     needed = KERNELS.get(model.attention, platform)
     if needed != platform:
         raise UserError(
-            f"config.model.attention: {model.attention!r} is a kernel for {needed.upper()}s, and "
+            f"config.model.attention: {model.attention!r} is a kernel for {needed.upper()}s, but "
             f"the devices are {platform.upper()}s; use 'xla'"
         )
     if model.attention == "cudnn":
@@ -59,10 +59,10 @@ def _check_attention(model: ModelConfig, device: Any) -> None:
 
 
 def _check_cudnn(model: ModelConfig, device: Any) -> None:
-    """As JAX does where it calls the kernel, which is too late for one line."""
+    """JAX checks the same when it calls the kernel, too late for an error of one line."""
     try:
         capability = tuple(map(int, device.compute_capability.split(".")))
-    except (AttributeError, ValueError):  # AMD's have another name there, such as gfx90a.
+    except (AttributeError, ValueError):  # AMD's GPUs have a name here, such as gfx90a.
         capability = (0, 0)
     if capability < (8, 0):
         raise UserError(
@@ -73,8 +73,8 @@ def _check_cudnn(model: ModelConfig, device: Any) -> None:
     largest = 256 if capability >= (9, 0) else 128
     if size % 8 or size > largest:
         raise UserError(
-            f"config.model.attention: 'cudnn' needs heads of a multiple of 8 and at most {largest} "
-            f"units on {device.device_kind}s, and {model.name} has {size}; use 'xla'"
+            f"config.model.attention: 'cudnn' needs a head size that is a multiple of 8 and at "
+            f"most {largest} on {device.device_kind}s, but {model.name} has {size}; use 'xla'"
         )
 
 
@@ -84,8 +84,8 @@ def _check_tensor(model: ModelConfig, tensor: int) -> None:
     split = [key for key in ("num_heads", "mlp_dim", "token_mlp_dim") if key in model.shape]
     if not split:
         raise UserError(
-            f"config.mesh.tensor: {tensor} would be ignored: no layer of {model.name} is split by "
-            "it but the head; use data or fsdp"
+            f"config.mesh.tensor: {tensor} would be ignored: it splits only the head of "
+            f"{model.name}; use data or fsdp"
         )
     for key in split:
         number = model.shape[key]
@@ -100,7 +100,7 @@ def _check_fsdp(model: ModelConfig, mesh: Mesh, num_slices: int) -> None:
     fsdp, tensor = mesh.shape["fsdp"], mesh.shape["tensor"]
     if fsdp == 1:
         return
-    # Without a head, as long as it is the data that say of how many classes.
+    # Without a head while its number of classes is open.
     model = dataclasses.replace(model, num_classes=model.num_classes or 0)
     params, table = abstract_params(model), parameter_table(model)
 
@@ -112,7 +112,7 @@ def _check_fsdp(model: ModelConfig, mesh: Mesh, num_slices: int) -> None:
     left = mesh.shape["data"] * fsdp // num_slices
     fitting = [n for n in range(2, left + 1) if left % n == 0 and share(n) >= _ENOUGH_SPLIT]
     raise UserError(
-        f"config.mesh.fsdp: {fsdp} divides no axis of arrays that are {1 - share(fsdp):.0%} of "
-        f"{model.name}'s parameters, which every device would hold whole; use "
+        f"config.mesh.fsdp: {fsdp} divides no axis of arrays that hold {1 - share(fsdp):.0%} of "
+        f"{model.name}'s parameters, so every device would hold them whole; use "
         f"{' or '.join(map(str, fitting or [1]))}"
     )

@@ -15,9 +15,9 @@ from vit_jax.models.functional import Params
 from vit_jax.parameters import Table, described, path_of
 from vit_jax.training.rates import rate_factors
 
-# Where linear decay ends, in the paper's code.
+# Where linear decay ends in the paper's code.
 LINEAR_END = 1e-5
-# Of the step schedule: shares of the run after which the rate falls, and to what part of itself
+# The step schedule: shares of the run after which the rate falls, and the factor by which it falls
 # (BiT-HyperRule, arXiv 1912.11370, section 3.3).
 MILESTONES = (0.3, 0.6, 0.9)
 STEP_FACTOR = 0.1
@@ -27,43 +27,49 @@ _BETAS = {"sgd": (0.9,), "adamw": (0.9, 0.999)}
 
 @dataclass(frozen=True)
 class OptimizerConfig:
-    """AdamW or SGD, with the schedule of its rate.
+    """AdamW or SGD, with a schedule for the rate.
 
-    Weight decay subtracts `rate * weight_decay * parameter`, with the rate of the schedule, apart
-    from the gradient's own step, as the paper's Adam does; for SGD it stays out of the momentum.
+    Weight decay subtracts `rate * weight_decay * parameter`, with the rate of the schedule. It is
+    apart from the gradient's own step, as in the paper's Adam, and stays out of SGD's momentum.
     """
 
     name: Literal["adamw", "sgd"] = "adamw"
-    # Peak rate.
+    """The optimizer."""
     lr: float = 1e-3
+    """Peak rate."""
     schedule: Literal["cosine", "linear", "step", "constant"] = "cosine"
-    # Of schedule="step", ascending shares of the run; None is (0.3, 0.6, 0.9).
+    """How the rate falls after warm-up: to 0 (cosine), to 1e-5 (linear), to a tenth at each
+    milestone (step), or not at all."""
     milestones: tuple[float, ...] | None = None
+    """Ascending shares of the run at which schedule=step lowers the rate. None: (0.3, 0.6, 0.9)."""
     warmup_steps: int = 0
+    """Steps in which the rate rises linearly to its peak."""
     weight_decay: float = 0.0
-    # all: every parameter, as in the paper; kernels: only kernels, as in big_vision.
+    """Factor of weight decay. 0: none."""
     decay_mask: Literal["all", "kernels"] = "all"
-    # Largest global norm of the gradient; None does not clip.
+    """What decays: every parameter, as in the paper, or only kernels, as in big_vision."""
     clip_norm: float | None = None
-    # SGD; None is 0.9.
+    """Largest global norm of the gradient. None: no clipping."""
     momentum: float | None = None
-    # AdamW; None is 0.9 and 0.999.
+    """Momentum of SGD. None: 0.9."""
     b1: float | None = None
+    """Decay of AdamW's first moment. None: 0.9."""
     b2: float | None = None
-    # Of SGD's momentum or AdamW's first moment.
+    """Decay of AdamW's second moment. None: 0.999."""
     momentum_dtype: Literal["float32", "bfloat16"] = "float32"
-    # Gradients of so many parts of the batch are summed before an update.
+    """Type of SGD's momentum or AdamW's first moment."""
     micro_batches: int = 1
-    # Factor of the exponential moving average of the parameters; None keeps no average.
+    """Parts into which the batch is split; their gradients are summed before an update. More parts
+    need less memory."""
     average: float | None = None
-    # Patterns of parameters that stay as they are (`rates.rate_factors`): ("(?!head/).*",) trains
-    # the head alone.
+    """Factor of the exponential moving average of the parameters. None: no average."""
     freeze: tuple[str, ...] = ()
-    # Patterns with factors of the rate, the first match counts: (("head/.*", 10.0),). Not a dict,
-    # for a ConfigDict takes no names with dots.
+    """Patterns (regular expressions over whole paths) of parameters that do not train:
+    ("(?!head/).*",) trains only the head."""
     rates: tuple[tuple[str, float], ...] = ()
-    # Factor of the rate for each layer below the head; None is 1.
+    """Patterns with factors of the rate, such as (("head/.*", 10.0),). The first match counts."""
     layer_decay: float | None = None
+    """Factor of the rate for each layer below the head. None: 1."""
 
     def __post_init__(self) -> None:
         ignored = ("b1", "b2") if self.name == "sgd" else ("momentum",)
@@ -112,25 +118,25 @@ def _check_milestones(milestones: tuple[float, ...], schedule: str) -> None:
 
 
 def milestone_steps(config: OptimizerConfig, total_steps: int) -> list[int]:
-    """Numbers of updates after which the rate of the step schedule falls to a tenth."""
+    """Returns the steps after which the rate of the step schedule falls to a tenth."""
     return [round(share * total_steps) for share in config.milestones or MILESTONES]
 
 
 def make_schedule(config: OptimizerConfig, total_steps: int) -> optax.Schedule:
-    """The rate of update s = 0, 1, ..., total_steps - 1.
+    """Returns the rate of update s = 0, 1, ..., total_steps - 1.
 
-    Warm-up is linear and its first rate is lr / warmup_steps, so that no update is lost; then
-    cosine decay towards 0, linear decay towards 1e-5 (both reached after the last update), steps
+    Warm-up is linear. Its first rate is lr / warmup_steps, so no update is wasted. After it comes
+    cosine decay towards 0 or linear decay towards 1e-5 (both reached after the last update), steps
     down to a tenth after each milestone, or the constant rate.
 
     Raises:
-      UserError: the warm-up is as long as the run, or lasts beyond the first milestone.
+      UserError: the warm-up is as long as the run, or ends after the first milestone.
     """
     lr, warmup = config.lr, config.warmup_steps
     if warmup >= total_steps:
         raise UserError(
-            f"config.optimizer.warmup_steps: {warmup} leave nothing of the run's {total_steps} "
-            "steps; lower them or train longer"
+            f"config.optimizer.warmup_steps: {warmup} take up all {total_steps} steps of the run; "
+            "lower them or train longer"
         )
     decay = _decay(config, total_steps)
     if warmup == 0:
@@ -153,8 +159,8 @@ def _decay(config: OptimizerConfig, total_steps: int) -> optax.Schedule:
     if any(a >= b for a, b in itertools.pairwise(ends)):
         raise UserError(
             f"config.optimizer.milestones: the rate would fall after steps {falls} of "
-            f"{total_steps}, and each fall needs a step of its own after the {config.warmup_steps} "
-            "steps of warm-up; warm up for less, or train longer"
+            f"{total_steps}, but each fall needs a step of its own after the {config.warmup_steps} "
+            "steps of warm-up; shorten the warm-up or train longer"
         )
     return optax.piecewise_constant_schedule(
         lr, {fall - config.warmup_steps: STEP_FACTOR for fall in falls}
@@ -164,10 +170,11 @@ def _decay(config: OptimizerConfig, total_steps: int) -> optax.Schedule:
 def make_optimizer(
     config: OptimizerConfig, schedule: optax.Schedule, params: Params, table: Table
 ) -> optax.GradientTransformation:
-    """Clipping, the optimizer proper, weight decay and the rate, in this order.
+    """Chains clipping, the optimizer proper, weight decay and the rate, in this order.
 
-    Frozen parameters do not move, their gradients count nowhere, and arrays that are frozen whole
-    have no moments; the state then holds `grad_norm`, the norm before clipping of what is left.
+    Frozen parameters do not move, and their gradients do not count. Arrays that are frozen whole
+    have no moments. The state then holds `grad_norm`, the norm of the other gradients before
+    clipping.
 
     Args:
       params: those to train, or their shapes; the config's patterns are matched against them.

@@ -1,4 +1,4 @@
-"""Which parameters train, and at what share of the rate: patterns over their paths."""
+"""Which parameters train and at what share of the rate, by patterns over their paths."""
 
 import logging
 import re
@@ -39,7 +39,7 @@ def rate_factors(
     rates: Sequence[tuple[str, float]],
     layer_decay: float | None,
 ) -> Params:
-    """The factor of the rate for each parameter, 0 for those that are frozen.
+    """Returns the factor of the rate for each parameter; 0 freezes it.
 
     Patterns are regular expressions that match whole paths: `head/.*` matches `head/kernel`, `head`
     does not. A stacked parameter has a path for each block, `blocks/3/attention/query/kernel`, so
@@ -48,11 +48,11 @@ def rate_factors(
     Args:
       params: arrays, or their shapes.
       table: describes each of them.
-      freeze: patterns of what does not train.
+      freeze: patterns of parameters that do not train.
       rates: patterns with positive factors; the first that matches a parameter counts.
-      layer_decay: a factor d in (0, 1) for each layer below the head, times that of `rates`, as in
-          BEiT (arXiv 2106.08254) and MAE (arXiv 2111.06377): block i of L has d ** (L - i), what
-          comes before the blocks d ** (L + 1), and what follows them 1.
+      layer_decay: a factor d in (0, 1) for each layer below the head, multiplied with the factor of
+          `rates`, as in BEiT (arXiv 2106.08254) and MAE (arXiv 2111.06377): block i of L has
+          d ** (L - i), the parts before the blocks d ** (L + 1), and the parts after them 1.
 
     Returns:
       float32 numpy arrays that broadcast against the parameters: [depth, 1, ...] for stacked ones,
@@ -136,8 +136,8 @@ def _factors(
         matches = _matches(pattern, paths, where) - decided
         if not matches:
             raise UserError(
-                f"{where}: {pattern!r} would be ignored: all that it matches is frozen or has the "
-                "rate of a pattern before it; drop it, or put it first"
+                f"{where}: {pattern!r} would be ignored: all that it matches is frozen or matched "
+                "by an earlier pattern; remove it, or put it first"
             )
         for path in matches:
             factors[path] *= factor
@@ -148,7 +148,7 @@ def _factors(
 def _by_layer(rows: list[_Row], decay: float) -> dict[str, float]:
     where = "config.optimizer.layer_decay"
     if not 0 < decay < 1:
-        raise UserError(f"{where}: must be above 0 and below 1, not {decay}; null is no decay")
+        raise UserError(f"{where}: must be above 0 and below 1, not {decay}; null turns it off")
     if not any(row.is_block for row in rows):
         raise UserError(f"{where}: would be ignored: the model has no blocks; leave it out")
     return {row.path: decay**row.layers_above for row in rows}
@@ -158,7 +158,7 @@ def _matches(pattern: str, paths: Collection[str], where: str) -> set[str]:
     try:
         compiled = re.compile(pattern)
     except (re.error, OverflowError, RecursionError) as error:
-        raise UserError(f"{where}: {pattern!r} is no regular expression: {error}") from error
+        raise UserError(f"{where}: {pattern!r} is not a regular expression: {error}") from error
     matches = {path for path in paths if compiled.fullmatch(path)}
     if not matches:
         inside = f"{pattern}/.*"
