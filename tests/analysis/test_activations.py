@@ -1,5 +1,6 @@
 import dataclasses
 import math
+from typing import Any
 
 import jax
 import numpy as np
@@ -11,7 +12,7 @@ from vit_jax.models.functional import abstract_params, apply_model
 
 
 @pytest.mark.parametrize("name", ["ViT-B/16", "ViT-L/32", "R50+ViT-B/16"])
-def test_an_encoder_block_as_published(name):
+def test_an_encoder_block_as_published(name: str) -> None:
     # Korthikanti et al., arXiv 2205.05198, eq. 1: s h (34 + 5 a s / h) bytes in 16 bits; without
     # the masks of dropout, and what attention's keeps, s h (32 + 2 a s / h).
     config = ModelConfig(name, dtype="bfloat16")
@@ -21,7 +22,7 @@ def test_an_encoder_block_as_published(name):
     assert block_bytes(dataclasses.replace(config, dtype="float32"))["blocks"] == 2 * expected
 
 
-def test_a_block_that_is_computed_anew_keeps_its_input():
+def test_a_block_that_is_computed_anew_keeps_its_input() -> None:
     for name in ("ViT-B/16", "Mixer-B/16"):
         config = ModelConfig(name, remat="block")
         assert block_bytes(config) == {"blocks": config.sequence_length * 768 * 4}
@@ -33,12 +34,12 @@ def test_a_block_that_is_computed_anew_keeps_its_input():
     assert kept["backbone/stage1"] == 56 * 56 * 256 * 2
 
 
-def _kept(config, batch):
+def _kept(config: Any, batch: Any) -> Any:
     """Bytes that JAX hands from the forward to the backward pass."""
     params = abstract_params(config)
     images = jax.ShapeDtypeStruct((batch, *config.input_size, 3), np.float32)
 
-    def backward(params, images):
+    def backward(params: Any, images: np.ndarray) -> Any:
         return jax.vjp(lambda p: apply_model(config)(p, images), params)[1]
 
     leaves = jax.tree.leaves(jax.eval_shape(backward, params, images))
@@ -56,7 +57,7 @@ def _kept(config, batch):
         ("BiT-R50x1", "block", {"stages": (1,)}, {"stages": (2,)}),
     ],
 )
-def test_what_jax_keeps_of_one_more_block(name, remat, fewer, more):
+def test_what_jax_keeps_of_one_more_block(name: Any, remat: Any, fewer: Any, more: Any) -> None:
     # Without rematerialisation it depends on how each primitive is derived, and on fusion.
     configs = [
         ModelConfig(name, image_size=64, num_classes=1, remat=remat, **size)

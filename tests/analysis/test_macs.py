@@ -1,4 +1,5 @@
 import dataclasses
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -23,7 +24,7 @@ from vit_jax.models.functional import abstract_params, apply_model
         ("ViT-H/14", 167.29),
     ],
 )
-def test_an_image_of_224_pixels_without_head(name, billions):
+def test_an_image_of_224_pixels_without_head(name: str, billions: float) -> None:
     # The encoder's closed form, 4 T D^2 + 2 T^2 D + 2 T D MLP a block, and the patches.
     macs = count_macs(ModelConfig(name))
     assert "head" not in macs
@@ -39,7 +40,7 @@ def test_an_image_of_224_pixels_without_head(name, billions):
     ],
     ids=lambda options: options.get("pooling", "token"),
 )
-def test_agrees_with_xla(options):
+def test_agrees_with_xla(options: Any) -> None:
     # Wide, so that norms, softmax and GELU, which XLA counts too, weigh little. Unrolled: XLA
     # counts the body of a loop once.
     size = {"depth": 2, "width": 768, "mlp_dim": 3072, "num_heads": 6} | options
@@ -67,12 +68,12 @@ def test_agrees_with_xla(options):
         ("R50+ViT-L/16", 14, 1668),
     ],
 )
-def test_exaflops_of_table_6(name, epochs, exaflops):
+def test_exaflops_of_table_6(name: str, epochs: int, exaflops: int) -> None:
     macs = sum(count_macs(ModelConfig(name)).values())
     assert 6 * macs * 303e6 * epochs / 1e18 == pytest.approx(exaflops, rel=0.015)
 
 
-def test_both_orders_of_units_cost_the_same():
+def test_both_orders_of_units_cost_the_same() -> None:
     for size in ({}, {"image_size": (100, 65)}):
         post, pre = (count_macs(ModelConfig(f"{p}R50x1", **size)) for p in ("", "BiT-"))
         assert sum(post.values()) == pytest.approx(sum(pre.values()), rel=0.01)
@@ -89,7 +90,7 @@ def test_both_orders_of_units_cost_the_same():
         ("Mixer-B/8", {"image_size": (64, 96), "depth": 2}),
     ],
 )
-def test_other_families_agree_with_xla(name, options):
+def test_other_families_agree_with_xla(name: Any, options: Any) -> None:
     config = ModelConfig(name, num_classes=2000, **options)
     if config.family != "resnet":
         config = dataclasses.replace(config, scan=False)
@@ -99,7 +100,7 @@ def test_other_families_agree_with_xla(name, options):
     assert lowered.cost_analysis()["flops"] == pytest.approx(flops, rel=0.01)
 
 
-def test_parameters_of_a_backbone_by_part():
+def test_parameters_of_a_backbone_by_part() -> None:
     counts = count_params(ModelConfig("R50+ViT-B/16", num_classes=1000))
     assert counts["backbone/root"] == 7 * 7 * 3 * 64
     # Three units of convolutions 1x1, 3x3 and 1x1, their norms, and the first one's projection.
@@ -112,7 +113,7 @@ def test_parameters_of_a_backbone_by_part():
     assert macs["embedding"] == 14 * 14 * 1024 * 768
 
 
-def test_parameters_by_part():
+def test_parameters_by_part() -> None:
     # Ti/16 at 224 pixels with 1000 classes: 5,717,416 in all.
     counts = count_params(ModelConfig("ViT-Ti/16", num_classes=1000))
     assert counts == {

@@ -17,7 +17,7 @@ def described(capsys: pytest.CaptureFixture[str], config: str, *overrides: str) 
     return rows | {"no batch": notes[0] if notes else ""}
 
 
-def test_a_recipe_of_table_3_without_data_or_devices(capsys) -> None:
+def test_a_recipe_of_table_3_without_data_or_devices(capsys: pytest.CaptureFixture[str]) -> None:
     overrides = ("--config.mesh.fsdp=16", "--config.optimizer.micro_batches=16")
     rows = described(capsys, "pretrain.py:h14,jft", *overrides)
     expected = {
@@ -61,7 +61,9 @@ def test_a_recipe_of_table_3_without_data_or_devices(capsys) -> None:
     assert rows["no batch"].startswith("no batch: unknown TFDS data set 'jft_300m'; ")
 
 
-def test_the_plain_baseline_without_its_data(capsys, tmp_path: Path) -> None:
+def test_the_plain_baseline_without_its_data(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
     rows = described(capsys, "plain_vit_s16.py", f"--config.data.data_dir={tmp_path}")
     expected = {
         "data": "imagenet2012/train[:99%], 1,268,355 examples",
@@ -82,7 +84,9 @@ def test_the_plain_baseline_without_its_data(capsys, tmp_path: Path) -> None:
     assert {name: rows[name] for name in expected} == expected
 
 
-def test_fine_tuning_without_its_weights(capsys, tmp_path: Path) -> None:
+def test_fine_tuning_without_its_weights(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
     spec = "bit_hyperrule.py:BiT-R50x1,cifar10,weights=bit/BiT-M-R50x1"
     rows = described(capsys, spec, f"--config.data.data_dir={tmp_path}")
     expected = {
@@ -99,7 +103,7 @@ def test_fine_tuning_without_its_weights(capsys, tmp_path: Path) -> None:
     assert {name: rows.get(name) for name in expected} == expected
 
 
-def test_everything_that_can_be_on(capsys, tmp_path: Path) -> None:
+def test_everything_that_can_be_on(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     rows = described(
         capsys,
         "quickstart.py",
@@ -169,7 +173,9 @@ def test_everything_that_can_be_on(capsys, tmp_path: Path) -> None:
         (["pretrain.py:b16,imagenet", "--config.epochs=0.1"], "warmup_steps: 10000 take up all"),
     ],
 )
-def test_mistakes_are_told_without_the_data_too(arguments, message, capsys, tmp_path) -> None:
+def test_mistakes_are_told_without_the_data_too(
+    arguments: list[str], message: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
     config, *overrides = arguments
     data_dir = f"--config.data.data_dir={tmp_path}"
     assert main(["describe", f"--config=configs/{config}", *overrides, data_dir]) == 2
@@ -181,7 +187,9 @@ def test_mistakes_are_told_without_the_data_too(arguments, message, capsys, tmp_
     "override",
     ["--config.data.max_labels=8", "--config.evals.test.dataset=imagenet_v2/matched-frequency"],
 )
-def test_what_is_not_here_is_no_mistake(override, capsys, tmp_path: Path) -> None:
+def test_what_is_not_here_is_no_mistake(
+    override: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
     data_dir = f"--config.data.data_dir={tmp_path}"
     rows = described(capsys, "pretrain.py:b16,jft", data_dir, override)
     assert rows["no batch"].startswith("no batch: unknown TFDS data set 'jft_300m'")
@@ -195,7 +203,13 @@ def test_what_is_not_here_is_no_mistake(override, capsys, tmp_path: Path) -> Non
         ("--config.evals.test.split=tset", "splits: train (1437), test (360)"),
     ],
 )
-def test_mistakes_in_data_that_are_here(override, message, capsys, tmp_path, monkeypatch) -> None:
+def test_mistakes_in_data_that_are_here(
+    override: str,
+    message: str,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     # With a published size, which used to stand in for them.
     digits = Dataset("digits", 10, {"train": 1437, "test": 360})
     monkeypatch.setitem(DATASETS, "digits", digits)

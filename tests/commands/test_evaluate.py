@@ -5,6 +5,7 @@ import dataclasses
 import json
 import os
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
@@ -30,7 +31,7 @@ NAMES = ("cat", "dog", "emu", "fox", "gnu")
 COUNT = 40
 
 
-def make_params(model: ModelConfig = SMALL, seed: int = 0):
+def make_params(model: ModelConfig = SMALL, seed: int = 0) -> Any:
     """Random ones, whose head gives each class about as many images as the others."""
     params = random_params(model, seed)
     if model.num_classes:
@@ -42,7 +43,7 @@ def make_params(model: ModelConfig = SMALL, seed: int = 0):
     return params
 
 
-def write_model(path: Path, model: ModelConfig = SMALL, names=NAMES, seed: int = 0) -> Path:
+def write_model(path: Path, model: ModelConfig = SMALL, names: Any = NAMES, seed: int = 0) -> Path:
     write_weights(path, make_params(model, seed), model, class_names=names)
     return path
 
@@ -105,7 +106,7 @@ def accuracy(weights: Path, folder: Path, names: dict[str, str], own_only: bool 
     return float(np.mean(hits))
 
 
-def evaluate(output: Path, *flags: str) -> list[dict]:
+def evaluate(output: Path, *flags: str) -> list[dict[str, Any]]:
     assert main(["evaluate", *flags, f"--output={output}"]) == 0
     return json.loads(output.read_text())
 
@@ -128,7 +129,9 @@ def score(output: Path, weights: Path, folder: Path, *flags: str) -> dict[str, f
         {"Dog": "dog", "GNU": "gnu", "cat": "cat"},
     ],
 )
-def test_it_agrees_with_predict(folders, subset, weights, photos, tmp_path) -> None:
+def test_it_agrees_with_predict(
+    folders: Any, subset: bool, weights: Path, photos: dict[str, list[int]], tmp_path: Path
+) -> None:
     folder = write_photos(tmp_path / "photos", {f: photos[name] for f, name in folders.items()})
     flags = ["--classes=subset"] if subset else []
     found = score(tmp_path / "a.json", weights, folder, *flags)
@@ -139,7 +142,9 @@ def test_it_agrees_with_predict(folders, subset, weights, photos, tmp_path) -> N
         assert found["top5"] == 1
 
 
-def test_renamed_classes_need_a_map(weights, photos, tmp_path, capsys) -> None:
+def test_renamed_classes_need_a_map(
+    weights: Path, photos: dict[str, list[int]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     renamed = {"dog": "dog", "a_fox": "fox", "kitten": "cat"}
     folder = write_photos(tmp_path / "photos", {f: photos[name] for f, name in renamed.items()})
     command = ["evaluate", f"--weights={weights}", f"--dataset={folder}"]
@@ -156,7 +161,9 @@ def test_renamed_classes_need_a_map(weights, photos, tmp_path, capsys) -> None:
     assert found["examples"] == len(photos["dog"]) + len(photos["fox"])
 
 
-def test_a_head_whose_rows_are_permuted_with_its_names(weights, photos, tmp_path) -> None:
+def test_a_head_whose_rows_are_permuted_with_its_names(
+    weights: Path, photos: dict[str, list[int]], tmp_path: Path
+) -> None:
     folder = write_photos(tmp_path / "photos", photos)
     params = make_params()
     order = [3, 1, 4, 0, 2]
@@ -168,7 +175,9 @@ def test_a_head_whose_rows_are_permuted_with_its_names(weights, photos, tmp_path
     assert found == pytest.approx(expected, rel=1e-5)
 
 
-def test_a_head_without_names(photos, tmp_path, capsys) -> None:
+def test_a_head_without_names(
+    photos: dict[str, list[int]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     path = write_model(tmp_path / "w.npz", names=None)
     folder = write_photos(tmp_path / "all", photos)
     numbers = {name: str(i) for i, name in enumerate(NAMES)}
@@ -193,7 +202,9 @@ def test_a_head_without_names(photos, tmp_path, capsys) -> None:
         (("n02123045-tabby_cat",), 1.0),
     ],
 )
-def test_real_weights_on_folders_of_imagenets_classes(folders, top1, tmp_path) -> None:
+def test_real_weights_on_folders_of_imagenets_classes(
+    folders: Any, top1: Any, tmp_path: Path
+) -> None:
     for name in folders:
         (tmp_path / "photos" / name).mkdir(parents=True)
         (tmp_path / "photos" / name / "cats.png").symlink_to(CATS)
@@ -213,7 +224,9 @@ def test_real_weights_on_folders_of_imagenets_classes(folders, top1, tmp_path) -
 # Which examples, and where the scores go.
 
 
-def test_several_weights_and_evaluators_in_one_call(weights, photos, tmp_path, capsys) -> None:
+def test_several_weights_and_evaluators_in_one_call(
+    weights: Path, photos: dict[str, list[int]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     folder = write_photos(tmp_path / "photos", photos)
     other = write_model(tmp_path / "other.npz", seed=1)
     flags = [f"--weights={weights}", f"--weights={other}", f"--dataset={folder}"]
@@ -232,7 +245,9 @@ def test_several_weights_and_evaluators_in_one_call(weights, photos, tmp_path, c
             assert {k: float(read[k]) for k in row["scores"]} == row["scores"]
 
 
-def test_which_split_is_scored(weights, photos, tmp_path, capsys) -> None:
+def test_which_split_is_scored(
+    weights: Path, photos: dict[str, list[int]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     root = tmp_path / "photos"
     whole = write_photos(root, photos)
     assert score(tmp_path / "a.json", weights, whole)["examples"] == 40
@@ -257,7 +272,7 @@ def test_which_split_is_scored(weights, photos, tmp_path, capsys) -> None:
     assert found["examples"] == COUNT + len(photos["dog"])
 
 
-def test_batch_and_image_size(weights, photos, tmp_path) -> None:
+def test_batch_and_image_size(weights: Path, photos: dict[str, list[int]], tmp_path: Path) -> None:
     folder = write_photos(tmp_path / "photos", photos)
     expected = score(tmp_path / "a.json", weights, folder)
     found = score(tmp_path / "a.json", weights, folder, "--batch_size=3")
@@ -266,7 +281,9 @@ def test_batch_and_image_size(weights, photos, tmp_path) -> None:
     assert larger["examples"] == 40 and larger["loss"] != expected["loss"]
 
 
-def test_an_unreadable_image_ends_it_or_is_left_out(weights, photos, tmp_path, capsys) -> None:
+def test_an_unreadable_image_ends_it_or_is_left_out(
+    weights: Path, photos: dict[str, list[int]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     folder = write_photos(tmp_path / "photos", photos)
     (folder / "cat" / "junk.png").write_bytes(b"junk")
     command = ["evaluate", f"--weights={weights}", f"--dataset={folder}"]
@@ -309,7 +326,9 @@ def get_config():
 """
 
 
-def test_a_kind_of_ones_own_from_a_config_file(weights, photos, tmp_path) -> None:
+def test_a_kind_of_ones_own_from_a_config_file(
+    weights: Path, photos: dict[str, list[int]], tmp_path: Path
+) -> None:
     folder = write_photos(tmp_path / "photos", photos)
     (tmp_path / "own.py").write_text(OWN_KIND)
     flags = [f"--weights={weights}", f"--dataset={folder}", f"--config={tmp_path / 'own.py'}"]
@@ -346,7 +365,14 @@ def test_a_kind_of_ones_own_from_a_config_file(weights, photos, tmp_path) -> Non
         (["--dataset={photos}", "--class_map={photos}/no.txt"], "no.txt"),
     ],
 )
-def test_mistakes_end_in_one_line(flags, message, weights, photos, tmp_path, capsys) -> None:
+def test_mistakes_end_in_one_line(
+    flags: Any,
+    message: str,
+    weights: Path,
+    photos: dict[str, list[int]],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     headless = dataclasses.replace(SMALL, num_classes=0)
     places = {
         "photos": write_photos(tmp_path / "photos", {"cat": photos["cat"]}),

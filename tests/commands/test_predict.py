@@ -9,6 +9,7 @@ import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
@@ -42,7 +43,8 @@ NAMES = ("ant", "bee, wasp", 'dog "wild"', "élan", "fox")
 ROUNDING = 2e-6
 
 # By image: class, name and probability of each answer, or the error.
-Answers = dict[str, list[tuple[int, str, float]] | str]
+# By image: rows of class, name and share, or why it cannot be read.
+Answers = dict[str, Any]
 
 
 def write(path: Path, model: ModelConfig = MODEL, names: tuple[str, ...] | None = NAMES) -> Path:
@@ -124,7 +126,7 @@ def read_json_lines(path: Path) -> Answers:
     return answers
 
 
-def expected(weights: Path, files: list[Path], **options) -> np.ndarray:
+def expected(weights: Path, files: list[Path], **options: Any) -> np.ndarray:
     """Softmax of the model's logits, [image, class]."""
     model = vit_jax.load_model(weights=weights, **options)
     logits = jax.jit(lambda images: model(images))(vit_jax.preprocess(files, model))
@@ -396,7 +398,7 @@ def test_mistakes_end_in_one_line(
 def test_what_fails_in_the_middle_leaves_the_old_file(
     weights: Path, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def interrupted(*_, **__) -> Iterator[prediction.Prediction]:
+    def interrupted(*_: Any, **__: Any) -> Iterator[prediction.Prediction]:
         yield prediction.Prediction("b.png", (1,), (1.0,))
         raise KeyboardInterrupt
 
@@ -416,7 +418,7 @@ def test_a_full_disk_leaves_nothing(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    def fail(*_) -> None:
+    def fail(*_: Any) -> None:
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "replace", fail)

@@ -1,6 +1,8 @@
 """Every published recipe: the papers' tables, typed from them, against the configs."""
 
 import math
+from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
@@ -25,7 +27,7 @@ def value(config: TrainConfig, dotted: str) -> object:
 
 
 # Table 3. Models, epochs, base rate, decay, weight decay, dropout.
-JFT = [
+JFT: list[Any] = [
     ("B/16 B/32", 7, 8e-4, "linear", 0.1, 0.0),
     ("L/32", 7, 6e-4, "linear", 0.1, 0.0),
     ("L/16", (7, 14), 4e-4, "linear", 0.1, 0.0),
@@ -37,11 +39,11 @@ JFT = [
     ("R50+ViT-L/32", 7, 2e-4, "linear", 0.1, 0.0),
     ("R50+ViT-L/16", (7, 14), 4e-4, "linear", 0.1, 0.0),
 ]
-IMAGENET21K = [
+IMAGENET21K: list[Any] = [
     ("B/16 B/32", 90, 1e-3, "linear", 0.03, 0.1),
     ("L/16 L/32", (30, 90), 1e-3, "linear", 0.03, 0.1),
 ]
-IMAGENET = [("Ti/16 S/16 S/32 B/16 B/32 L/16 L/32 H/14", 300, 3e-3, "cosine", 0.3, 0.1)]
+IMAGENET: list[Any] = [("Ti/16 S/16 S/32 B/16 B/32 L/16 L/32 H/14", 300, 3e-3, "cosine", 0.3, 0.1)]
 TABLE_3 = {"jft": JFT, "imagenet21k": IMAGENET21K, "imagenet": IMAGENET}
 
 
@@ -56,7 +58,7 @@ ADAM = {"optimizer.name": "adamw", "optimizer.betas": (0.9, 0.999)}
 CROPS_AND_FLIPS = {"data.crop": "inception", "data.crop_area": [0.05, 1.0], "data.flip": True}
 
 
-def table_3():
+def table_3() -> Iterator[Any]:
     for data, rows in TABLE_3.items():
         for models, epochs, lr, schedule, weight_decay, dropout in rows:
             for model in models.split():
@@ -102,7 +104,7 @@ TABLE_4 = {
 }
 
 
-def table_4():
+def table_4() -> Iterator[Any]:
     for data, (steps, rates) in TABLE_4.items():
         for rate in rates:
             yield (
@@ -140,7 +142,7 @@ LEVELS = {
 }
 
 
-def augreg():
+def augreg() -> Iterator[Any]:
     # Head bias: -ln of the number of classes.
     for data, bias in (("imagenet", -6.9), ("imagenet21k", -10.0)):
         for level, (layers, magnitude, mixup) in LEVELS.items():
@@ -209,7 +211,9 @@ def test_two_numbers_of_epochs_are_both_known() -> None:
         ("imagenet21k", "imagenet21k", "full[51200:]", {"full[25600:51200]"}),
     ],
 )
-def test_pretraining_holds_out_what_the_authors_hold_out(recipe, dataset, train, evals) -> None:
+def test_pretraining_holds_out_what_the_authors_hold_out(
+    recipe: str, dataset: str, train: str, evals: Any
+) -> None:
     for spec in (f"pretrain.py:b16,{recipe}", f"augreg.py:B_16,{recipe},aug=none"):
         config = load(spec)
         assert (config.data.dataset, config.data.train) == (dataset, train)
@@ -232,7 +236,9 @@ def test_other_data_takes_a_recipe_by_name() -> None:
         ("R26+ViT-S/32,imagenet", 300, 3e-3, 0.3),
     ],
 )
-def test_rows_that_the_paper_leaves_open(spec, epochs, lr, weight_decay) -> None:
+def test_rows_that_the_paper_leaves_open(
+    spec: str, epochs: int, lr: float, weight_decay: float
+) -> None:
     config = load(f"pretrain.py:{spec}")
     assert (config.epochs, config.optimizer.lr) == (epochs, lr)
     assert config.optimizer.weight_decay == weight_decay
@@ -241,7 +247,7 @@ def test_rows_that_the_paper_leaves_open(spec, epochs, lr, weight_decay) -> None
 @pytest.mark.parametrize(
     "spec", ["ti16,jft", "s16,imagenet21k", "R50x1,imagenet", "Mixer-B/16,imagenet"]
 )
-def test_a_model_without_a_row_in_table_3_is_refused(spec) -> None:
+def test_a_model_without_a_row_in_table_3_is_refused(spec: str) -> None:
     model, _, data = spec.partition(",")
     told = refusal(load, f"pretrain.py:{spec}")
     assert told.startswith(f"Table 3 has no row for {model} on {data}; it has ViT-")
@@ -354,7 +360,7 @@ def test_the_plain_baseline(epochs: int) -> None:
         ("R50x1,./x,examples=500000", 20_000, 0.1, (448, 384)),
     ],
 )
-def test_the_bit_hyper_rule(spec, steps, mixup, crop) -> None:
+def test_the_bit_hyper_rule(spec: str, steps: int, mixup: float, crop: tuple[int, ...]) -> None:
     config = load(f"bit_hyperrule.py:{spec},weights=w.npz")
     data, optimizer = config.data, config.optimizer
     assert (config.total_steps, data.mixup) == (steps, mixup)

@@ -208,7 +208,7 @@ def test_an_unreadable_record_keeps_its_row(shuffle: bool) -> None:
 
 
 def test_faults_of_the_source_are_not_taken_for_bad_images() -> None:
-    class Vanished(dict):
+    class Vanished(dict[Any, Any]):
         def __getitem__(self, index: int) -> NoReturn:
             raise UserError("cannot read the file")
 

@@ -124,8 +124,5 @@ def test_arguments_that_mean_nothing_are_one_line(argument: str, tmp_path: Path)
 
 
 def test_large_numbers_have_directories_of_their_own(tmp_path: Path) -> None:
-    names = {
-        LongTail(images=n, data_dir=str(tmp_path)).data_dir  # type: ignore[arg-type]
-        for n in (1e7, 10**7, 10**7 + 1)
-    }
+    names = {LongTail(images=n, data_dir=str(tmp_path)).data_dir for n in (1e7, 10**7, 10**7 + 1)}
     assert len(names) == 2

@@ -40,7 +40,7 @@ def test_a_source_of_ones_own(tmp_path: Path) -> None:
     for split, count in (("train", 16), ("test", 6)):
         arrays[f"{split}_images"] = rng.integers(0, 256, (count, 16, 16, 3), np.uint8)
         arrays[f"{split}_labels"] = np.arange(count) % 3
-    np.savez(tmp_path / "images.npz", **arrays)  # type: ignore[arg-type]
+    np.savez(tmp_path / "images.npz", **arrays)
     config = f"{ROOT}/examples/own_source.py:{tmp_path}/images.npz"
     options = [*TINY, "--config.epochs=none"]
     assert not main(["train", f"--config={config}", f"--workdir={tmp_path}/run", *options])

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,19 +19,19 @@ from vit_jax.weights.classes import (
 ANIMALS = ("cat", "dog", "ship")
 
 
-def match(data, model, num_classes=None, **options) -> ClassMap:
+def match(data: Any, model: Any, num_classes: Any = None, **options: Any) -> ClassMap:
     count = num_classes or len(model)
     found = match_classes(data, model, count, data="photos/test", **options)
     assert found is not None
     return found
 
 
-def test_equal_classes_need_no_words():
+def test_equal_classes_need_no_words() -> None:
     found = match(ANIMALS, ANIMALS)
     assert found.labels == (0, 1, 2) and found.how == "" and found.scope == ""
 
 
-def test_another_order_and_a_part_are_found_by_name():
+def test_another_order_and_a_part_are_found_by_name() -> None:
     found = match(("ship", "dog"), ANIMALS)
     assert found.labels == (2, 1)
     assert found.how == "2 classes are 2 of the model's 3, matched by name"
@@ -38,7 +39,7 @@ def test_another_order_and_a_part_are_found_by_name():
     assert found.subset().scope == " (2 of 3 classes, over these alone)"
 
 
-def test_a_head_may_have_more_logits_than_names():
+def test_a_head_may_have_more_logits_than_names() -> None:
     assert match(("dog", "cat"), ("cat", "dog"), num_classes=12).labels == (1, 0)
 
 
@@ -70,17 +71,17 @@ TABBY, EGYPTIAN_CAT, CHIHUAHUA, CARDIGAN_DOG, CARDIGAN = 281, 285, 151, 264, 474
     ],
 )
 @pytest.mark.parametrize("model", [imagenet_names(), imagenet_synsets()])
-def test_ids_names_and_synonyms_of_imagenet_are_one(name, label, model):
+def test_ids_names_and_synonyms_of_imagenet_are_one(name: str, label: Any, model: Any) -> None:
     assert match((name,), model).labels == (label,)
 
 
-def test_all_ids_in_any_order():
+def test_all_ids_in_any_order() -> None:
     order = np.random.default_rng(0).permutation(1000)
     data = tuple(imagenet_synsets()[i] for i in order)
     assert match(data, imagenet_names()).labels == tuple(order)
 
 
-def test_the_first_words_as_torchvision_has_them():
+def test_the_first_words_as_torchvision_has_them() -> None:
     """All but the words that stand for two classes."""
     first = [name.split(", ")[0] for name in imagenet_names()]
     data = [name for name in first if first.count(name) == 1]
@@ -89,23 +90,23 @@ def test_the_first_words_as_torchvision_has_them():
     assert [first[label] for label in labels] == data[::-1]
 
 
-def test_a_model_of_imagenet_21k_knows_imagenets_ids():
+def test_a_model_of_imagenet_21k_knows_imagenets_ids() -> None:
     found = match(("n02123045", "n02085620"), imagenet21k_names())
     assert [imagenet21k_synsets()[label] for label in found.labels] == ["n02123045", "n02085620"]
 
 
-def test_a_word_of_two_classes_is_refused():
+def test_a_word_of_two_classes_is_refused() -> None:
     message = refusal(match, ("crane", "tabby"), imagenet_names())
     assert "photos/test: 1 of its 2 classes" in message
     assert "'crane' (may be 134 or 517)" in message and "--class_map=FILE" in message
 
 
-def test_two_names_of_one_class_are_refused():
+def test_two_names_of_one_class_are_refused() -> None:
     message = refusal(match, ("tabby", "tabby cat"), imagenet_names())
     assert "'tabby' and 'tabby cat' are both the model's class 'tabby, tabby cat'" in message
 
 
-def test_what_does_not_match_is_refused_with_both_lists():
+def test_what_does_not_match_is_refused_with_both_lists() -> None:
     message = refusal(
         match, ("cat", "dog", "a_ship"), ANIMALS, option="--config.evals.val.class_map"
     )
@@ -117,19 +118,19 @@ def test_what_does_not_match_is_refused_with_both_lists():
 # One side has no names.
 
 
-def test_without_names_the_order_counts_if_the_counts_are_equal():
+def test_without_names_the_order_counts_if_the_counts_are_equal() -> None:
     found = match(ANIMALS, None, num_classes=3)
     assert found.labels == (0, 1, 2)
     assert "the order counts: 0 = cat, 1 = dog, 2 = ship" in found.how
     assert match(ANIMALS, ("0", "1", "2")).labels == (0, 1, 2)
 
 
-def test_without_names_other_counts_are_refused():
+def test_without_names_other_counts_are_refused() -> None:
     message = refusal(match, ANIMALS, None, num_classes=4)
     assert "3 classes ('cat', 'dog', 'ship')" in message and "4 without names" in message
 
 
-def test_numbers_are_the_models_numbers():
+def test_numbers_are_the_models_numbers() -> None:
     """Folders are sorted as strings: 10 comes before 9."""
     found = match(("10", "9"), imagenet_names())
     assert found.labels == (10, 9) and "numbers" in found.how
@@ -140,7 +141,7 @@ def test_numbers_are_the_models_numbers():
     assert "'0'" in refusal(match, ("0", "1", "2"), ("1", "2", "three"))
 
 
-def test_a_source_without_classes_has_the_models_numbers():
+def test_a_source_without_classes_has_the_models_numbers() -> None:
     assert match_classes((), ANIMALS, 3, data="x") is None
 
 
@@ -155,14 +156,14 @@ def test_a_source_without_classes_has_the_models_numbers():
         ("map.json", json.dumps({"a_ship": "ship", "kitten": 0, "puppy": None})),
     ],
 )
-def test_a_file_names_what_differs(file: str, text: str, tmp_path: Path):
+def test_a_file_names_what_differs(file: str, text: str, tmp_path: Path) -> None:
     (tmp_path / file).write_text(text, encoding="utf-8-sig")
     found = match(("dog", "a_ship", "puppy", "kitten"), ANIMALS, file=tmp_path / file)
     assert found.labels == (1, 2, -1, 0)
     assert f"matched by name and {tmp_path / file}" in found.how
 
 
-def test_a_file_may_take_several_classes_for_one(tmp_path: Path):
+def test_a_file_may_take_several_classes_for_one(tmp_path: Path) -> None:
     (tmp_path / "map.json").write_text(json.dumps({"tabby": "cat", "siamese": "cat"}))
     assert match(("tabby", "siamese"), ANIMALS, file=tmp_path / "map.json").labels == (0, 0)
 
@@ -183,7 +184,7 @@ def test_a_file_may_take_several_classes_for_one(tmp_path: Path):
         ("map.txt", None, "cannot be read as a class map (No such file or directory)"),
     ],
 )
-def test_mistakes_in_a_file(file: str, text: str | None, message: str, tmp_path: Path):
+def test_mistakes_in_a_file(file: str, text: str | None, message: str, tmp_path: Path) -> None:
     if text is not None:
         (tmp_path / file).write_text(text)
     error = refusal(match, ("cat", "dog", "a_ship"), ANIMALS, file=tmp_path / file)
@@ -195,7 +196,7 @@ def test_mistakes_in_a_file(file: str, text: str | None, message: str, tmp_path:
 
 @pytest.mark.parametrize("several", [False, True])
 @pytest.mark.parametrize("own_only", [False, True])
-def test_logits_and_labels(several: bool, own_only: bool):
+def test_logits_and_labels(several: bool, own_only: bool) -> None:
     found = ClassMap((4, -1, 2), 6, own_only=own_only)
     logits = np.arange(12.0).reshape(2, 6)
     labels = np.array([[0, 2], [1, -1]] if several else [0, 1])

@@ -1,6 +1,7 @@
 import dataclasses
 import functools
 import io
+from typing import Any
 
 import jax
 import numpy as np
@@ -23,17 +24,17 @@ COUNT = 21
 PREPROCESSING = PreprocessingConfig(mean=(0.4, 0.5, 0.6), std=(0.3, 0.2, 0.25))
 
 
-class Images(list):
+class Images(list[Any]):
     """A data set in memory; the pixels of PNG are exact, so that no decoder has a say."""
 
     name = "images"
     class_names = ()
-    max_labels = None
+    max_labels: int | None = None
 
-    def __init__(self, classes: int, broken: tuple[int, ...] = ()):
+    def __init__(self, classes: int, broken: tuple[int, ...] = ()) -> None:
         rng = np.random.default_rng(1)
         self.pixels = rng.integers(0, 256, (COUNT, 8, 12, 3), np.uint8)
-        self.labels = rng.integers(0, classes, COUNT)
+        self.labels: Any = rng.integers(0, classes, COUNT)
         super().__init__(
             Record(b"junk" if i in broken else png(image), int(label), f"images/{i}.png")
             for i, (image, label) in enumerate(zip(self.pixels, self.labels, strict=True))
@@ -45,7 +46,7 @@ class LabelSets(Images):
 
     max_labels = 5
 
-    def __init__(self, classes: int):
+    def __init__(self, classes: int) -> None:
         super().__init__(classes)
         rng = np.random.default_rng(2)
         self.labels = [tuple(rng.permutation(classes)[: i % 4].tolist()) for i in range(COUNT)]
@@ -65,7 +66,7 @@ def make_model(classes: int) -> ModelConfig:
 
 
 @functools.cache
-def make_params(model: ModelConfig):
+def make_params(model: ModelConfig) -> Any:
     """With a head that is not zero, so that the classes differ."""
     params = jax.jit(init_params, static_argnums=(0, 1))(model, 0)
     shape = params["head"]["kernel"].shape
@@ -74,14 +75,23 @@ def make_params(model: ModelConfig):
 
 
 @functools.cache
-def jitted(model: ModelConfig):
+def jitted(model: ModelConfig) -> Any:
     return jax.jit(apply_model(model))
 
 
 class Evaluation:
     """One evaluation of one source, as `open_evaluations` makes it."""
 
-    def __init__(self, model, source, *, batch_size=8, loss="softmax", on_error="stop", devices=1):
+    def __init__(
+        self,
+        model: Any,
+        source: Any,
+        *,
+        batch_size: Any = 8,
+        loss: Any = "softmax",
+        on_error: Any = "stop",
+        devices: Any = 1,
+    ) -> None:
         mesh = make_mesh(MeshConfig(), jax.devices()[:devices])
         evaluator = Classification(source, None, loss)
         requests = {("test", "test"): evaluator.requests["test"]}
@@ -89,13 +99,13 @@ class Evaluation:
         each = Pass(model, mesh, requests, batch_size=batch_size, workers=0, on_error=on_error)
         self.evaluations = Evaluations({"test": evaluator}, [each], EvalContext(None))
 
-    def __enter__(self):
+    def __enter__(self) -> Any:
         return self
 
-    def __exit__(self, *_):
+    def __exit__(self, *_: Any) -> None:
         self.evaluations.close()
 
-    def evaluate(self, params) -> dict[str, float]:
+    def evaluate(self, params: Any) -> dict[str, float]:
         ((name, scores),) = self.evaluations.run(["test"], params)
         assert name == "test"
         return scores.values
@@ -104,7 +114,9 @@ class Evaluation:
 evaluation = Evaluation
 
 
-def image_by_image(model, params, source, loss="softmax", leave_out=()) -> dict[str, float]:
+def image_by_image(
+    model: Any, params: Any, source: Any, loss: str = "softmax", leave_out: Any = ()
+) -> dict[str, float]:
     """The same scores in NumPy, from one example at a time."""
     apply = jitted(model)
     hits, hits5, losses = [], [], []
@@ -130,7 +142,7 @@ def image_by_image(model, params, source, loss="softmax", leave_out=()) -> dict[
 
 @pytest.mark.parametrize("loss", ["softmax", "sigmoid"])
 @pytest.mark.parametrize("batch_size", [8, 21])
-def test_every_example_counts_once(batch_size, loss):
+def test_every_example_counts_once(batch_size: int, loss: str) -> None:
     model, source = make_model(11), Images(11)
     params = make_params(model)
     expected = image_by_image(model, params, source, loss)
@@ -140,7 +152,7 @@ def test_every_example_counts_once(batch_size, loss):
 
 
 @pytest.mark.parametrize("loss", ["softmax", "sigmoid"])
-def test_any_of_several_labels_is_right_and_none_counts_not(loss):
+def test_any_of_several_labels_is_right_and_none_counts_not(loss: str) -> None:
     model, source = make_model(11), LabelSets(11)
     params = make_params(model)
     expected = image_by_image(model, params, source, loss)
@@ -150,7 +162,7 @@ def test_any_of_several_labels_is_right_and_none_counts_not(loss):
         assert classification.evaluate(params) == pytest.approx(expected, rel=1e-5)
 
 
-def test_evaluations_follow_each_other():
+def test_evaluations_follow_each_other() -> None:
     model, source = make_model(11), Images(11)
     first = make_params(model)
     second = first | {"head": jax.tree.map(np.zeros_like, first["head"])}
@@ -162,7 +174,7 @@ def test_evaluations_follow_each_other():
 
 
 @pytest.mark.parametrize("classes", [1, 4, 5])
-def test_of_up_to_five_classes_top5_is_certain(classes):
+def test_of_up_to_five_classes_top5_is_certain(classes: int) -> None:
     model, source = make_model(classes), Images(classes)
     params = make_params(model)
     with evaluation(model, source) as classification:
@@ -171,7 +183,7 @@ def test_of_up_to_five_classes_top5_is_certain(classes):
     assert found["top5"] == 1
 
 
-def test_unreadable_images_are_left_out():
+def test_unreadable_images_are_left_out() -> None:
     broken = (0, 7, 20)
     model, source = make_model(11), Images(11, broken)
     params = make_params(model)
@@ -182,7 +194,7 @@ def test_unreadable_images_are_left_out():
     assert found[0] == found[1] == pytest.approx(expected, rel=1e-5)
 
 
-def test_an_unreadable_image_ends_it_at_every_call():
+def test_an_unreadable_image_ends_it_at_every_call() -> None:
     model = make_model(11)
     with evaluation(model, Images(11, (7,))) as classification:
         for _ in range(2):
@@ -190,7 +202,7 @@ def test_an_unreadable_image_ends_it_at_every_call():
                 classification.evaluate(make_params(model))
 
 
-def test_data_without_one_readable_image_is_an_error():
+def test_data_without_one_readable_image_is_an_error() -> None:
     model = make_model(11)
     with (
         evaluation(model, Images(11, tuple(range(COUNT))), on_error="skip") as classification,
@@ -199,12 +211,12 @@ def test_data_without_one_readable_image_is_an_error():
         classification.evaluate(make_params(model))
 
 
-def test_closing_what_was_never_used():
+def test_closing_what_was_never_used() -> None:
     with evaluation(make_model(11), Images(11)):
         pass
 
 
-def test_an_evaluation_every_0_steps_is_refused():
+def test_an_evaluation_every_0_steps_is_refused() -> None:
     with pytest.raises(UserError, match="every_steps must be at least 1, not 0"):
         ClassificationConfig("test", every_steps=0)
 

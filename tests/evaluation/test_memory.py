@@ -2,6 +2,7 @@
 
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 import jax
 import pytest
@@ -21,7 +22,7 @@ from vit_jax.training.setup import make_evaluations, prepare
 MODEL = dataclasses.replace(SMALL, num_classes=10)
 
 
-def evaluations_of_a_run(data_dir: Path, batch_size: int, micro_batches: int):
+def evaluations_of_a_run(data_dir: Path, batch_size: int, micro_batches: int) -> Any:
     config = TrainConfig(
         MODEL,
         DataConfig("digits", data_dir=str(data_dir), batch_size=batch_size, workers=0),
@@ -34,7 +35,9 @@ def evaluations_of_a_run(data_dir: Path, batch_size: int, micro_batches: int):
     return setup, make_evaluations(setup)
 
 
-def test_an_evaluation_takes_no_more_memory_than_a_step(tmp_path, monkeypatch) -> None:
+def test_an_evaluation_takes_no_more_memory_than_a_step(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Each as compiled: parameters, batch, and what is computed on the way."""
     devices = jax.devices()[:1]
     monkeypatch.setattr(jax, "devices", lambda: devices)
@@ -50,8 +53,8 @@ def test_an_evaluation_takes_no_more_memory_than_a_step(tmp_path, monkeypatch) -
 
 
 @pytest.fixture
-def opened(tmp_path: Path):
-    def make(option: str, **options) -> Evaluations:
+def opened(tmp_path: Path) -> Any:
+    def make(option: str, **options: Any) -> Evaluations:
         context = EvalContext(
             None, dataset="digits", data_dir=str(tmp_path), option=option, batch_size=32
         )
@@ -71,9 +74,9 @@ def opened(tmp_path: Path):
     ],
 )
 def test_what_does_not_fit_shows_at_the_start_and_names_the_key(
-    option, size, advice, opened, monkeypatch
+    option: str, size: dict[str, Any], advice: str, opened: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def check(memory, params, mesh) -> None:
+    def check(memory: Any, params: Any, mesh: Any) -> None:
         raise OutOfMemory("9.0 GiB of 8.0 GiB")
 
     monkeypatch.setattr(passes, "check_memory", check)
@@ -86,26 +89,26 @@ class Device:
 
     device_kind = "toaster"
 
-    def __init__(self, limit: int, in_use: int):
+    def __init__(self, limit: int, in_use: int) -> None:
         self.stats = {"bytes_limit": limit, "bytes_in_use": in_use}
 
-    def memory_stats(self):
+    def memory_stats(self) -> Any:
         return self.stats
 
 
 class Mesh:
-    def __init__(self, *devices: Device):
+    def __init__(self, *devices: Device) -> None:
         self.local_devices = devices
 
 
 def test_a_program_must_fit_beside_what_is_in_use() -> None:
     memory = ProgramMemory(arguments=100, temporaries=50, outputs=10)
     shapes = [jax.ShapeDtypeStruct((25,), "float32")]
-    check_memory(memory, shapes, Mesh(Device(160, 1000)))  # type: ignore[arg-type]
+    check_memory(memory, shapes, Mesh(Device(160, 1000)))
     with pytest.raises(OutOfMemory, match="toaster"):
-        check_memory(memory, shapes, Mesh(Device(999, 0), Device(159, 0)))  # type: ignore[arg-type]
+        check_memory(memory, shapes, Mesh(Device(999, 0), Device(159, 0)))
     # Arrays that are there count once: none of these lies on that device.
     arrays = [jax.numpy.zeros(25)]
-    check_memory(memory, arrays, Mesh(Device(200, 40)))  # type: ignore[arg-type]
+    check_memory(memory, arrays, Mesh(Device(200, 40)))
     with pytest.raises(OutOfMemory, match="in use"):
-        check_memory(memory, arrays, Mesh(Device(199, 40)))  # type: ignore[arg-type]
+        check_memory(memory, arrays, Mesh(Device(199, 40)))

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -19,7 +19,7 @@ import vit_jax
 from tests.real_processes import EIGHT, TWO_BY_FOUR, Topology, finish, start_on
 from vit_jax.__main__ import main
 from vit_jax.commands.processes import add_process_flags, fail_together, join
-from vit_jax.data.images.transforms import decode
+from vit_jax.data.images.decoding import decode
 from vit_jax.data.sources.open import open_source
 from vit_jax.data.sources.records import Source
 from vit_jax.evaluation.config import EvalConfig
@@ -47,7 +47,7 @@ class NearestMean:
     score_names = ("top1", "mean_distance")
     lower_is_better: ClassVar[frozenset[str]] = frozenset({"mean_distance"})
 
-    def __init__(self, train: Source, test: Source):
+    def __init__(self, train: Source, test: Source) -> None:
         self.requests = {
             role: Request(source, outputs=("features",), rows=features)
             for role, source in {"train": train, "test": test}.items()
@@ -63,7 +63,7 @@ def features(batch: Arrays) -> Arrays:
     return {"x": batch["features"], "y": batch["labels"]}
 
 
-def nearest_mean(x: np.ndarray, y: np.ndarray, test_x: np.ndarray, test_y: np.ndarray):
+def nearest_mean(x: np.ndarray, y: np.ndarray, test_x: np.ndarray, test_y: np.ndarray) -> Any:
     means = np.stack([x[y == label].mean(axis=0, dtype=np.float64) for label in np.unique(y)])
     distances = np.linalg.norm(test_x[:, None] - means, axis=-1)
     found = distances.argmin(axis=1)

@@ -2,6 +2,7 @@
 
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
@@ -21,7 +22,7 @@ DIGITS = tuple("0123456789")
 
 
 @pytest.fixture(scope="module")
-def params():
+def params() -> Any:
     return random_params(MODEL)
 
 
@@ -31,8 +32,8 @@ def data_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def opened(data_dir: Path):
-    def make(class_names=DIGITS, batch_size=16, **evals) -> Evaluations:
+def opened(data_dir: Path) -> Any:
+    def make(class_names: Any = DIGITS, batch_size: int = 16, **evals: Any) -> Evaluations:
         context = EvalContext(
             class_names, dataset="digits", data_dir=str(data_dir), batch_size=batch_size
         )
@@ -48,7 +49,7 @@ def batch_sizes(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     sizes: list[int] = []
 
     class Counted(Loader):
-        def __init__(self, chunks, *args, **options):
+        def __init__(self, chunks: Any, *args: Any, **options: Any) -> None:
             sizes.append(chunks.batch_size)
             super().__init__(chunks, *args, **options)
 
@@ -59,7 +60,9 @@ def batch_sizes(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 VAL, TEST = ClassificationConfig("train[:40]"), ClassificationConfig("test[:30]")
 
 
-def test_evaluations_of_the_same_data_share_a_pass(opened, params, batch_sizes) -> None:
+def test_evaluations_of_the_same_data_share_a_pass(
+    opened: Any, params: Any, batch_sizes: list[int]
+) -> None:
     alone = dict(opened(test=TEST).run(["test"], params))
     others = [
         dataclasses.replace(TEST, classes="subset"),
@@ -76,14 +79,14 @@ def test_evaluations_of_the_same_data_share_a_pass(opened, params, batch_sizes) 
     assert found["c"].values["examples"] == 40
 
 
-def test_only_those_that_are_due(opened, params, batch_sizes) -> None:
+def test_only_those_that_are_due(opened: Any, params: Any, batch_sizes: list[int]) -> None:
     with opened(val=VAL, test=TEST) as evaluations:
         assert [name for name, _ in evaluations.run(["test"], params)] == ["test"]
         assert len(batch_sizes) == 1
         assert [name for name, _ in evaluations.run([], params)] == []
 
 
-def test_what_was_yielded_before_it_was_stopped_is_complete(opened, params) -> None:
+def test_what_was_yielded_before_it_was_stopped_is_complete(opened: Any, params: Any) -> None:
     with opened(val=VAL, test=TEST) as evaluations:
         whole = dict(evaluations.run(["val", "test"], params))
         asked = 0
@@ -103,7 +106,7 @@ def test_what_was_yielded_before_it_was_stopped_is_complete(opened, params) -> N
         assert dict(evaluations.run(["test"], params)) == {"test": whole["test"]}
 
 
-def test_progress_counts_the_examples_of_each_source(opened, params) -> None:
+def test_progress_counts_the_examples_of_each_source(opened: Any, params: Any) -> None:
     seen: list[tuple[str, int, int]] = []
     with opened(val=VAL, test=TEST) as evaluations:
         list(evaluations.run(evaluations.names, params, progress=lambda *done: seen.append(done)))
@@ -113,7 +116,7 @@ def test_progress_counts_the_examples_of_each_source(opened, params) -> None:
         assert {total for s, _, total in seen if s == source} == {done[-1]}
 
 
-def test_what_is_known_of_scores(opened) -> None:
+def test_what_is_known_of_scores(opened: Any) -> None:
     evaluations = opened(val=VAL, test=TEST)
     assert evaluations.names == ("val", "test")
     assert evaluations.score_names("val") == ("top1", "top5", "loss", "examples")
@@ -122,7 +125,7 @@ def test_what_is_known_of_scores(opened) -> None:
     assert {n: len(s) for n, s in evaluations.sources().items()} == {"val": 40, "test": 30}
 
 
-def test_names_decide_which_class_is_which(opened, params) -> None:
+def test_names_decide_which_class_is_which(opened: Any, params: Any) -> None:
     """A model whose classes stand in another order, the head's columns with them."""
     order = np.random.default_rng(0).permutation(10)
     names = tuple(DIGITS[i] for i in order)
@@ -133,7 +136,7 @@ def test_names_decide_which_class_is_which(opened, params) -> None:
         assert scores.values == pytest.approx(expected, rel=1e-5)
 
 
-def test_classes_that_do_not_match_name_the_key_that_helps(opened, tmp_path) -> None:
+def test_classes_that_do_not_match_name_the_key_that_helps(opened: Any, tmp_path: Path) -> None:
     names = ("zero", *DIGITS[1:])
     message = refusal(opened, names, val=VAL)
     assert "'0'" in message and "'zero'" in message

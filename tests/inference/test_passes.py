@@ -2,6 +2,7 @@
 
 import dataclasses
 import io
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -24,12 +25,12 @@ COUNT = 21
 BROKEN = (0, 9, 20)
 
 
-class Images(list):
+class Images(list[Any]):
     """PNG files in memory, some of which are junk; the labels are the positions."""
 
     name, class_names, max_labels = "images", (), None
 
-    def __init__(self, broken: tuple[int, ...] = ()):
+    def __init__(self, broken: tuple[int, ...] = ()) -> None:
         self.pixels = np.random.default_rng(0).integers(0, 256, (COUNT, 16, 16, 3), np.uint8)
         super().__init__(
             Record(b"junk" if i in broken else png(image), i, f"images/{i}.png")
@@ -47,21 +48,23 @@ def png(pixels: np.ndarray) -> bytes:
 
 
 @pytest.fixture(scope="module")
-def params():
+def params() -> Any:
     return random_params(SMALL)
 
 
-def all_rows(batch):
+def all_rows(batch: Any) -> Any:
     return {"logits": batch["logits"], "labels": batch["labels"]}
 
 
-def one_pass(requests, *, batch_size=8, on_error="stop", model=SMALL):
+def one_pass(
+    requests: Any, *, batch_size: Any = 8, on_error: Any = "stop", model: Any = SMALL
+) -> Any:
     mesh = make_mesh(MeshConfig(), jax.devices()[:1])
     return Pass(model, mesh, requests, batch_size=batch_size, workers=0, on_error=on_error)
 
 
 @pytest.mark.parametrize("batch_size", [8, 21, 64])
-def test_rows_come_in_record_order_without_padding(batch_size, params):
+def test_rows_come_in_record_order_without_padding(batch_size: Any, params: Any) -> None:
     source = Images()
     with one_pass({"all": Request(source, rows=all_rows)}, batch_size=batch_size) as each:
         (answer,) = each.run(params).values()
@@ -72,7 +75,7 @@ def test_rows_come_in_record_order_without_padding(batch_size, params):
     assert answer.unreadable == 0 and answer.sums == {}
 
 
-def test_unreadable_images_are_left_out_and_counted(params):
+def test_unreadable_images_are_left_out_and_counted(params: Any) -> None:
     requests = {
         "rows": Request(Images(BROKEN), rows=all_rows),
     }
@@ -86,7 +89,7 @@ def test_unreadable_images_are_left_out_and_counted(params):
         each.run(params)
 
 
-def test_a_stream_keeps_the_places_of_unreadable_images(params):
+def test_a_stream_keeps_the_places_of_unreadable_images(params: Any) -> None:
     with one_pass({"all": Request(Images(BROKEN), rows=all_rows)}, on_error="ignore") as each:
         batches = list(each.stream(params))
     assert [batch.start for batch in batches] == [0, 8, 16]
@@ -96,13 +99,15 @@ def test_a_stream_keeps_the_places_of_unreadable_images(params):
     assert labels.tolist() == list(range(COUNT))
 
 
-def test_several_requests_share_one_run_and_one_program(params, monkeypatch):
+def test_several_requests_share_one_run_and_one_program(
+    params: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     traced = []
 
-    def traced_apply(config):
+    def traced_apply(config: Any) -> Any:
         apply = apply_model(config)
 
-        def call(*args, **options):
+        def call(*args: Any, **options: Any) -> Any:
             traced.append(options["capture"])
             return apply(*args, **options)
 
@@ -112,7 +117,7 @@ def test_several_requests_share_one_run_and_one_program(params, monkeypatch):
     source, read = Images(), []
 
     class Counted(Images):
-        def __getitem__(self, index):
+        def __getitem__(self, index: Any) -> Any:
             read.append(index)
             return super().__getitem__(index)
 
@@ -140,7 +145,7 @@ def test_several_requests_share_one_run_and_one_program(params, monkeypatch):
     assert read[: 2 * COUNT].count(5) == 2
 
 
-def test_only_some_requests(params):
+def test_only_some_requests(params: Any) -> None:
     source = Images()
     requests = {
         name: Request(source, sums=lambda batch: {"n": batch["weights"].sum()}) for name in "ab"
@@ -150,7 +155,7 @@ def test_only_some_requests(params):
         assert list(each.run(params)) == ["a", "b"]
 
 
-def test_another_preprocessing_than_the_models(params):
+def test_another_preprocessing_than_the_models(params: Any) -> None:
     other = PreprocessingConfig(mean=(0.1, 0.2, 0.3), std=(0.9, 0.8, 0.7))
     source = Images()
     with one_pass({"all": Request(source, rows=all_rows, preprocessing=other)}) as each:
@@ -159,7 +164,7 @@ def test_another_preprocessing_than_the_models(params):
     np.testing.assert_allclose(found, expected, rtol=2e-4, atol=2e-4)
 
 
-def test_it_stops_before_a_batch_and_starts_anew(params):
+def test_it_stops_before_a_batch_and_starts_anew(params: Any) -> None:
     with one_pass({"all": Request(Images(), rows=all_rows)}) as each:
         asked = 0
 
@@ -180,10 +185,10 @@ def test_it_stops_before_a_batch_and_starts_anew(params):
 # Memory.
 
 
-def room_for(rows: int, calls: list[int]):
+def room_for(rows: int, calls: list[int]) -> Any:
     """A compiler that knows devices with room for so many rows."""
 
-    def check(memory: ProgramMemory, params, mesh) -> None:
+    def check(memory: ProgramMemory, params: Any, mesh: Any) -> None:
         # What grows with the batch: images of 16 x 16 x 3 bytes, a label and a weight.
         arrays = jax.tree.leaves(params)
         batch = (memory.arguments - sum(x.nbytes for x in arrays)) // (16 * 16 * 3 + 4 + 4)
@@ -194,7 +199,9 @@ def room_for(rows: int, calls: list[int]):
     return check
 
 
-def test_a_batch_that_nobody_chose_is_halved_until_it_fits(params, monkeypatch):
+def test_a_batch_that_nobody_chose_is_halved_until_it_fits(
+    params: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     calls: list[int] = []
     monkeypatch.setattr(passes, "check_memory", room_for(5, calls))
     monkeypatch.setattr(passes, "IMAGES_PER_DEVICE", 16)
@@ -206,10 +213,12 @@ def test_a_batch_that_nobody_chose_is_halved_until_it_fits(params, monkeypatch):
     assert labels.tolist() == list(range(COUNT)) and calls == [16, 8, 4]
 
 
-def test_what_does_not_fit_at_the_first_run_is_halved_too(params, monkeypatch):
+def test_what_does_not_fit_at_the_first_run_is_halved_too(
+    params: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     real = jax.block_until_ready
 
-    def block(outputs):
+    def block(outputs: Any) -> Any:
         if len(jax.tree.leaves(outputs)[0]) > 8:
             raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory: 7 GiB.\nMore")
         return real(outputs)
@@ -227,7 +236,7 @@ def test_what_does_not_fit_at_the_first_run_is_halved_too(params, monkeypatch):
         each.run(params)
 
 
-def test_a_batch_that_was_chosen_stays(params, monkeypatch):
+def test_a_batch_that_was_chosen_stays(params: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(passes, "check_memory", room_for(5, []))
     with (
         one_pass({"all": Request(Images(), rows=all_rows)}, batch_size=8) as each,
@@ -236,7 +245,9 @@ def test_a_batch_that_was_chosen_stays(params, monkeypatch):
         each.compile(params)
 
 
-def test_one_image_that_does_not_fit_is_an_error(params, monkeypatch):
+def test_one_image_that_does_not_fit_is_an_error(
+    params: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     calls: list[int] = []
     monkeypatch.setattr(passes, "check_memory", room_for(0, calls))
     with (
@@ -247,7 +258,7 @@ def test_one_image_that_does_not_fit_is_an_error(params, monkeypatch):
     assert calls == [21, 10, 5, 2, 1]
 
 
-def test_another_model_size_is_no_concern_of_the_pass(params):
+def test_another_model_size_is_no_concern_of_the_pass(params: Any) -> None:
     headless = dataclasses.replace(SMALL, num_classes=0)
     own = {name: value for name, value in params.items() if name != "head"}
     with one_pass({"all": Request(Images(), rows=all_rows)}, model=headless) as each:

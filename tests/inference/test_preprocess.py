@@ -166,14 +166,14 @@ def test_its_output_is_what_a_model_takes() -> None:
     assert -1 <= images.min() < -0.8 and 0.8 < images.max() <= 1
 
 
-def test_one_image_is_no_list(tmp_path):
+def test_one_image_is_no_list(tmp_path: Path) -> None:
     noise_file = tmp_path / "noise.png"
     Image.fromarray(noise(20, 30)).save(noise_file)
     for image in (str(noise_file), noise_file, Image.open(noise_file)):
         assert "write [image]" in refusal(preprocess, image, model())
 
 
-def test_an_opened_image_that_is_truncated_is_named_as_such(tmp_path):
+def test_an_opened_image_that_is_truncated_is_named_as_such(tmp_path: Path) -> None:
     file = tmp_path / "noise.png"
     Image.fromarray(noise(64, 64)).save(file)
     file.write_bytes(file.read_bytes()[:2000])

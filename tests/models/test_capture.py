@@ -1,6 +1,7 @@
 import dataclasses
 import functools
 import math
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -17,13 +18,13 @@ MODEL = dataclasses.replace(SMALL, image_size=(16, 24), depth=3, num_heads=4)
 IMAGES = np.random.default_rng(1).normal(size=(2, 16, 24, 3)).astype(np.float32)
 
 
-def _params(model):
+def _params(model: Any) -> Any:
     # Small enough for attention that is spread over several tokens.
     return jax.tree.map(lambda leaf: leaf * np.float32(0.2), random_params(model))
 
 
 @functools.cache
-def _captured(capture=CAPTURED, **changes):
+def _captured(capture: Any = CAPTURED, **changes: Any) -> Any:
     model = dataclasses.replace(MODEL, **changes)
     run = jax.jit(functools.partial(apply_model(model), capture=capture))
     outputs = run(_params(model), IMAGES)
@@ -31,25 +32,25 @@ def _captured(capture=CAPTURED, **changes):
 
 
 @functools.cache
-def _logits(**changes):
+def _logits(**changes: Any) -> Any:
     model = dataclasses.replace(MODEL, **changes)
     return np.asarray(jax.jit(apply_model(model))(_params(model), IMAGES))
 
 
-def _normed(x, norm):
+def _normed(x: Any, norm: Any) -> Any:
     x = (x - x.mean(-1, keepdims=True)) / np.sqrt(x.var(-1, keepdims=True) + MODEL.norm_epsilon)
     return x * norm["scale"] + norm["bias"]
 
 
-def _gelu(x):
+def _gelu(x: Any) -> Any:
     return x / 2 * (1 + np.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3)))
 
 
-def _dense(x, layer):
+def _dense(x: Any, layer: Any) -> Any:
     return x @ layer["kernel"] + layer["bias"]
 
 
-def test_shapes_and_types():
+def test_shapes_and_types() -> None:
     logits, captured = _captured(registers=2)
     assert logits.shape == (2, 5)
     assert {name: array.shape for name, array in captured.items()} == {
@@ -64,14 +65,14 @@ def test_shapes_and_types():
 
 
 @pytest.mark.parametrize("name", CAPTURED)
-def test_each_comes_alone_too_and_leaves_the_logits_as_they_are(name):
+def test_each_comes_alone_too_and_leaves_the_logits_as_they_are(name: Any) -> None:
     logits, captured = _captured((name,))
     assert captured.keys() == {name}
     np.testing.assert_allclose(logits, _logits(), rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(captured[name], _captured()[1][name], rtol=1e-4, atol=1e-5)
 
 
-def test_rows_of_attention_sum_to_one_and_are_the_softmax_of_products():
+def test_rows_of_attention_sum_to_one_and_are_the_softmax_of_products() -> None:
     _, captured = _captured()
     weights, layers = captured["attention"], captured["layers"]
     np.testing.assert_allclose(weights.sum(-1), 1, rtol=1e-5)
@@ -90,7 +91,7 @@ def test_rows_of_attention_sum_to_one_and_are_the_softmax_of_products():
         np.testing.assert_allclose(weights[i], expected, rtol=1e-3, atol=1e-5)
 
 
-def test_attention_and_layers_give_each_block_s_output():
+def test_attention_and_layers_give_each_block_s_output() -> None:
     _, captured = _captured()
     blocks = _params(MODEL)["blocks"]
     for i in (1, 2):
@@ -107,7 +108,7 @@ def test_attention_and_layers_give_each_block_s_output():
 
 
 @pytest.mark.parametrize("pooling", ["token", "gap", "gap_timm", "attention"])
-def test_tokens_are_the_last_layer_s_and_features_what_the_head_sees(pooling):
+def test_tokens_are_the_last_layer_s_and_features_what_the_head_sees(pooling: Any) -> None:
     logits, captured = _captured(pooling=pooling, registers=2)
     model = dataclasses.replace(MODEL, pooling=pooling, registers=2)
     params = _params(model)
@@ -126,7 +127,7 @@ def test_tokens_are_the_last_layer_s_and_features_what_the_head_sees(pooling):
     np.testing.assert_allclose(logits, _dense(features, params["head"]), rtol=1e-3, atol=1e-4)
 
 
-def test_features_are_after_the_representation_layer():
+def test_features_are_after_the_representation_layer() -> None:
     changes = {"representation_size": 24}
     logits, captured = _captured(**changes)
     params = _params(dataclasses.replace(MODEL, **changes))
@@ -138,20 +139,20 @@ def test_features_are_after_the_representation_layer():
 
 
 @pytest.mark.parametrize("changes", [{"scan": False}, {"remat": "block"}, {"remat": "dots"}])
-def test_unrolled_and_rematerialised_capture_the_same(changes):
+def test_unrolled_and_rematerialised_capture_the_same(changes: dict[str, Any]) -> None:
     expected, actual = _captured(), _captured(**changes)
     jax.tree.map(
         functools.partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-5), actual, expected
     )
 
 
-def test_without_a_head_the_features_come_in_its_place():
+def test_without_a_head_the_features_come_in_its_place() -> None:
     features, captured = _captured(num_classes=0)
     np.testing.assert_array_equal(features, captured["features"])
     np.testing.assert_allclose(features, _logits(num_classes=0), rtol=1e-4, atol=1e-5)
 
 
-def test_an_unknown_name_is_refused_with_the_nearest():
+def test_an_unknown_name_is_refused_with_the_nearest() -> None:
     run = functools.partial(apply_model(MODEL), _params(MODEL), IMAGES)
     assert "no 'atention'; did you mean 'attention'?" in refusal(run, capture=["atention"])
     message = refusal(run, capture=["features", "gradients"])

@@ -1,5 +1,6 @@
 import functools
 import math
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -13,13 +14,13 @@ from vit_jax.models.dot_product import attend
 from vit_jax.models.placement import OneDevice
 
 
-def _inputs(tokens, size, heads=1):
+def _inputs(tokens: Any, size: Any, heads: int = 1) -> Any:
     keys = jax.random.split(jax.random.key(tokens), 4)
     return [jax.random.normal(key, (1, tokens, heads, size)) for key in keys]
 
 
-def _value_and_grads(implementation, query, key, value, weights):
-    def loss(query, key, value):
+def _value_and_grads(implementation: Any, query: Any, key: Any, value: Any, weights: Any) -> Any:
+    def loss(query: Any, key: Any, value: Any) -> Any:
         mixed = attend(query, key, value, implementation, OneDevice())
         return (mixed * weights).sum(), mixed
 
@@ -28,11 +29,12 @@ def _value_and_grads(implementation, query, key, value, weights):
     return mixed, *grads
 
 
-def test_xla_is_the_paper_s_formula():
+def test_xla_is_the_paper_s_formula() -> None:
     query, key, value, _ = (np.asarray(x, np.float64)[0, :, 0] for x in _inputs(5, 8))
     scores = np.exp(query @ key.T / math.sqrt(8))
     expected = scores / scores.sum(axis=1, keepdims=True) @ value
-    actual = attend(*_inputs(5, 8)[:3], "xla", OneDevice())[0, :, 0]
+    q, k, v, _ = _inputs(5, 8)
+    actual = attend(q, k, v, "xla", OneDevice())[0, :, 0]
     np.testing.assert_allclose(actual, expected, atol=1e-5)
 
 
@@ -40,7 +42,7 @@ def test_xla_is_the_paper_s_formula():
 @pytest.mark.parametrize(
     ("tokens", "size"), [(197, 64), (577, 64), (257, 80), (1025, 64), (128, 32)]
 )
-def test_the_tpu_s_kernel_agrees_with_xla(tokens, size):
+def test_the_tpu_s_kernel_agrees_with_xla(tokens: int, size: int) -> None:
     inputs = _inputs(tokens, size)
     expected = _value_and_grads("xla", *inputs)
     with pltpu.force_tpu_interpret_mode():
@@ -49,7 +51,7 @@ def test_the_tpu_s_kernel_agrees_with_xla(tokens, size):
         assert np.abs(one - other).max() < 1e-5 * np.abs(other).max()
 
 
-def test_heads_are_not_mixed_up():
+def test_heads_are_not_mixed_up() -> None:
     query, key, value, _ = _inputs(20, 8, heads=3)
     with pltpu.force_tpu_interpret_mode():
         mixed = attend(query, key, value, "pallas", OneDevice())
@@ -60,13 +62,13 @@ def test_heads_are_not_mixed_up():
         np.testing.assert_allclose(mixed[:, :, at], expected, atol=1e-5)
 
 
-def test_bfloat16_stays():
-    inputs = [x.astype(jnp.bfloat16) for x in _inputs(30, 16)[:3]]
+def test_bfloat16_stays() -> None:
+    q, k, v = (x.astype(jnp.bfloat16) for x in _inputs(30, 16)[:3])
     with pltpu.force_tpu_interpret_mode():
-        mixed = attend(*inputs, "pallas", OneDevice())
+        mixed = attend(q, k, v, "pallas", OneDevice())
     assert mixed.dtype == jnp.bfloat16
 
 
-def test_gpu_s_kernel_has_no_float32():
+def test_gpu_s_kernel_has_no_float32() -> None:
     with pytest.raises(UserError, match="attention='cudnn' needs dtype='bfloat16'"):
         ModelConfig(attention="cudnn")

@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import math
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -22,11 +23,11 @@ IMAGES = np.random.default_rng(1).uniform(-1, 1, (2, 16, 24, 3)).astype(np.float
 
 
 @functools.cache
-def _params():
+def _params() -> Any:
     return jax.tree.map(lambda leaf: leaf * np.float32(0.4), random_params(MODEL))
 
 
-def _run(images=IMAGES, key=None, capture=(), **changes):
+def _run(images: np.ndarray = IMAGES, key: Any = None, capture: Any = (), **changes: Any) -> Any:
     model = dataclasses.replace(MODEL, **changes)
     return jax.jit(functools.partial(apply_model(model), key=key, capture=capture))(
         _params(), images
@@ -47,7 +48,7 @@ def _run(images=IMAGES, key=None, capture=(), **changes):
         ("Mixer-H/14", 431),
     ],
 )
-def test_parameter_counts(name, count):
+def test_parameter_counts(name: str, count: int) -> None:
     params = abstract_params(ModelConfig(name, num_classes=1000))
     total = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(params))
     if count < 1000:
@@ -55,7 +56,7 @@ def test_parameter_counts(name, count):
     assert total == count
 
 
-def test_initial_values():
+def test_initial_values() -> None:
     config = ModelConfig("Mixer-S/16", image_size=64, num_classes=5, depth=2)
     params = traverse_util.flatten_dict(jax.jit(lambda: init_params(config, 0))(), sep="/")
     for path, leaf in params.items():
@@ -72,7 +73,7 @@ def test_initial_values():
         assert (first != second).all()
 
 
-def test_capture():
+def test_capture() -> None:
     logits, captured = _run(capture=["features", "tokens", "layers"])
     assert {name: array.shape for name, array in captured.items()} == {
         "features": (2, 16),
@@ -90,7 +91,7 @@ def test_capture():
     assert "no 'attention'" in refusal(_run, capture=["attention"])
 
 
-def test_stochastic_depth():
+def test_stochastic_depth() -> None:
     plain, key = _run(), jax.random.key(3)
     np.testing.assert_allclose(_run(stochastic_depth=0.5), plain, rtol=1e-4, atol=1e-5)
     scanned, unrolled = (_run(stochastic_depth=0.9, key=key, scan=scan) for scan in (True, False))
@@ -104,7 +105,7 @@ def test_stochastic_depth():
     assert skipped == pytest.approx(0.81, abs=0.09)
 
 
-def test_bfloat16_activations():
+def test_bfloat16_activations() -> None:
     seen = Seen()
     model = dataclasses.replace(MODEL, dtype="bfloat16")
     run = jax.jit(functools.partial(apply_model(model), placement=seen))
@@ -114,7 +115,7 @@ def test_bfloat16_activations():
     assert 0 < np.abs(logits - _run()).max() < 0.05 * np.abs(_run()).max()
 
 
-def test_create_model():
+def test_create_model() -> None:
     model = create_model("Mixer-S/16", image_size=32, num_classes=3, depth=1, head_bias=0.5)
     np.testing.assert_array_equal(model(jnp.ones((2, 32, 32, 3))), np.full((2, 3), 0.5))
     assert (model.config.gelu, model.config.norm_epsilon) == ("tanh", 1e-6)

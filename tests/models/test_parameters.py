@@ -1,5 +1,7 @@
 """The tables of parameters describe every parameter of every family, and nothing else."""
 
+from typing import Any
+
 import jax
 import pytest
 
@@ -22,13 +24,13 @@ MODELS = [
 ]
 
 
-def _shapes(config):
+def _shapes(config: Any) -> Any:
     leaves = jax.tree_util.tree_leaves_with_path(abstract_params(config))
     return {jax.tree_util.keystr(p, simple=True, separator="/"): leaf.shape for p, leaf in leaves}
 
 
 @pytest.mark.parametrize("config", MODELS, ids=lambda config: config.name)
-def test_the_table_lists_what_the_model_has(config):
+def test_the_table_lists_what_the_model_has(config: Any) -> None:
     table, shapes = parameter_table(config), _shapes(config)
     assert set(table) == set(shapes)
     for path, parameter in table.items():
@@ -39,7 +41,7 @@ def test_the_table_lists_what_the_model_has(config):
         assert parameter.role == expected, path
 
 
-def test_axes_have_the_lengths_of_the_model():
+def test_axes_have_the_lengths_of_the_model() -> None:
     """ViT-B/16 by Table 1 of the paper, with 1000 classes at 224 pixels."""
     lengths = {
         **{"block": 12, "width": 768, "heads": 12, "head_size": 64, "hidden": 3072},
@@ -51,7 +53,7 @@ def test_axes_have_the_lengths_of_the_model():
         assert shapes[path] == tuple(lengths[axis] for axis in parameter.axes), path
 
 
-def test_an_array_belongs_to_the_longest_end_of_its_path():
+def test_an_array_belongs_to_the_longest_end_of_its_path() -> None:
     own = Parameter(("features", "classes"), "kernel", "head")
     objective = Parameter(("width", "pixels"), "kernel", "head")
     table = {"head/kernel": own, "objective/head/kernel": objective}
@@ -61,7 +63,7 @@ def test_an_array_belongs_to_the_longest_end_of_its_path():
     assert find(table, "overhead/kernel") is None
 
 
-def test_a_misspelt_role_or_part_is_an_error():
+def test_a_misspelt_role_or_part_is_an_error() -> None:
     with pytest.raises(ValueError, match="'kernels' is not one of kernel, bias"):
         Parameter(("width",), "kernels", "head")
     with pytest.raises(ValueError, match="'top' is not one of stem"):

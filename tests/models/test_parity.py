@@ -5,6 +5,7 @@ pre-activation ResNet, big_vision.
 import dataclasses
 import json
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -32,18 +33,18 @@ LOGITS_BAR, GRADIENTS_BAR = 1e-4, 1e-3
 IDENTITY = PreprocessingConfig(mean=(0, 0, 0), std=(1 / 255,) * 3)
 
 
-def _load(name):
+def _load(name: str) -> Any:
     with np.load(DATA / f"{name}.npz") as file:
         return dict(file)
 
 
-def _tree(file, prefix):
+def _tree(file: Any, prefix: Any) -> Any:
     """Google's names below `prefix/` as the model's parameters."""
     flat = {n.removeprefix(prefix): a for n, a in file.items() if n.startswith(prefix)}
     return jax.tree.map(np.asarray, from_google(flat))
 
 
-def _config(file, **options):
+def _config(file: Any, **options: Any) -> Any:
     theirs = json.loads(str(file["config"]))
     return ModelConfig(
         name=f"ViT-B/{theirs['patches']['size'][0]}",
@@ -59,7 +60,7 @@ def _config(file, **options):
     )
 
 
-def _hybrid(file, **options):
+def _hybrid(file: Any, **options: Any) -> Any:
     theirs = json.loads(str(file["config"]))
     config = _config(file, **options)
     # 8 pixels a token: 4 of the root, 2 of the second stage.
@@ -71,7 +72,7 @@ def _hybrid(file, **options):
     )
 
 
-def _resnet(file, **options):
+def _resnet(file: Any, **options: Any) -> Any:
     theirs = json.loads(str(file["config"]))
     return ModelConfig(
         "BiT-R50x1",
@@ -83,7 +84,7 @@ def _resnet(file, **options):
     )
 
 
-def _mixer(file, **options):
+def _mixer(file: Any, **options: Any) -> Any:
     theirs = json.loads(str(file["config"]))
     return ModelConfig(
         f"Mixer-S/{theirs['patches']['size'][0]}",
@@ -97,7 +98,7 @@ def _mixer(file, **options):
     )
 
 
-def _assert_close_in_the_largest(actual, expected, bar):
+def _assert_close_in_the_largest(actual: Any, expected: Any, bar: Any) -> None:
     """Compares trees relative to the largest entry: gradients of key biases are rounding noise."""
     actual, expected = (traverse_util.flatten_dict(t, sep="/") for t in (actual, expected))
     assert actual.keys() == expected.keys()
@@ -106,7 +107,7 @@ def _assert_close_in_the_largest(actual, expected, bar):
         np.testing.assert_allclose(actual[path], array, rtol=0, atol=bar * largest, err_msg=path)
 
 
-def _off_the_kink(params):
+def _off_the_kink(params: Any) -> Any:
     """The hybrid's parameters with one of the 64 biases before a ReLU moved by 1e-5.
 
     One of the ReLU's inputs in the file is 1e-6, whose sign rounding decides; so moved it is
@@ -117,12 +118,12 @@ def _off_the_kink(params):
     return params
 
 
-def _assert_parity(file, config, adjust=lambda params: params):
+def _assert_parity(file: Any, config: Any, adjust: Any = lambda params: params) -> None:
     graphdef = nnx.graphdef(abstract_model(config))
 
     @jax.jit
-    def run(params, images, labels):
-        def mean_loss(params):
+    def run(params: Any, images: Any, labels: Any) -> Any:
+        def mean_loss(params: Any) -> Any:
             model = nnx.merge(graphdef, params)
             logits = model(images)
             losses = cross_entropy(logits, labels, "softmax", label_smoothing=0.0)
@@ -141,7 +142,7 @@ def _assert_parity(file, config, adjust=lambda params: params):
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_every_file(name):
+def test_every_file(name: Any) -> None:
     file = _load(name)
     _assert_parity(file, _config(file))
 
@@ -157,7 +158,7 @@ def test_every_file(name):
         ("mixer", _mixer, {"scan": False, "remat": "dots"}),
     ],
 )
-def test_other_families(name, config, options):
+def test_other_families(name: str, config: Any, options: dict[str, Any]) -> None:
     file = _load(name)
     if name == "hybrid_r":
         _assert_parity(file, config(file, **options), _off_the_kink)
@@ -169,12 +170,12 @@ def test_other_families(name, config, options):
     ("scan", "remat"),
     [(True, "dots"), (True, "block"), (True, "offload"), (False, "none"), (False, "block")],
 )
-def test_unrolled_and_rematerialised(scan, remat):
+def test_unrolled_and_rematerialised(scan: bool, remat: str) -> None:
     file = _load("vit_token")
     _assert_parity(file, _config(file, scan=scan, remat=remat))
 
 
-def test_ten_steps_of_fine_tuning():
+def test_ten_steps_of_fine_tuning() -> None:
     file = _load("vit_token")
     rates = jnp.asarray(file["finetune_lrs"])
     # As the file was made: clipping at 1, momentum 0.9 kept in bfloat16.

@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import math
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -26,16 +27,16 @@ ORDERS = pytest.mark.parametrize("model", [POST, PRE], ids=["post", "pre"])
 
 
 @functools.cache
-def _images(side=32, batch=2):
+def _images(side: int = 32, batch: int = 2) -> Any:
     return np.random.default_rng(1).uniform(-1, 1, (batch, side, side, 3)).astype(np.float32)
 
 
 @functools.cache
-def _logits(model):
+def _logits(model: Any) -> Any:
     return np.asarray(jax.jit(apply_model(model))(random_params(model), _images()))
 
 
-def _count(name, **options):
+def _count(name: str, **options: Any) -> Any:
     params = abstract_params(ModelConfig(name, num_classes=1000, **options))
     return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(params))
 
@@ -55,7 +56,7 @@ def _count(name, **options):
         ("R152x1", 60_192_808),
     ],
 )
-def test_parameter_counts(name, count):
+def test_parameter_counts(name: str, count: int) -> None:
     assert _count(name) == count
 
 
@@ -72,11 +73,11 @@ def test_parameter_counts(name, count):
         ("BiT-R152x4", 936.53),
     ],
 )
-def test_parameter_counts_of_bit(name, millions):
+def test_parameter_counts_of_bit(name: str, millions: float) -> None:
     assert _count(name) / 1e6 == pytest.approx(millions, abs=0.005)
 
 
-def test_a_hybrid_s_tokens():
+def test_a_hybrid_s_tokens() -> None:
     # The fourth stage's units are in the third, or there are four stages; R+Ti/16 is stride 32.
     for name, side, tokens in [
         ("R50+ViT-B/16", 224, 197),
@@ -95,7 +96,7 @@ def test_a_hybrid_s_tokens():
 
 
 @FAMILIES
-def test_initial_values(model):
+def test_initial_values(model: Any) -> None:
     params = traverse_util.flatten_dict(init_params(model, 0), sep="/")
     assert not params["head/kernel"].any() and not params["head/bias"].any()
     for path, leaf in params.items():
@@ -114,7 +115,7 @@ def test_initial_values(model):
     assert len(set(kernels)) == len(kernels)
 
 
-def test_a_unit_starts_as_the_identity():
+def test_a_unit_starts_as_the_identity() -> None:
     # Of what the first stage's first unit gives, which is positive, the second one changes nothing.
     one = dataclasses.replace(POST, stages=(1,))
     two = dataclasses.replace(POST, stages=(2,))
@@ -136,7 +137,7 @@ def test_a_unit_starts_as_the_identity():
 
 @pytest.mark.parametrize("name", ["R50x1", "BiT-R50x1"])
 @pytest.mark.parametrize(("side", "stride"), [(6, 1), (6, 2), (5, 2)])
-def test_a_standardised_convolution(name, side, stride):
+def test_a_standardised_convolution(name: Any, side: Any, stride: Any) -> None:
     config = dataclasses.replace(POST, name=name).completed()
     conv = StandardizedConv(config, 2, 4, 3, stride, rngs=nnx.Rngs(0))
     rng = np.random.default_rng(0)
@@ -159,10 +160,10 @@ def test_a_standardised_convolution(name, side, stride):
 
 
 @FAMILIES
-def test_the_scale_of_a_kernel_does_not_matter(model):
+def test_the_scale_of_a_kernel_does_not_matter(model: Any) -> None:
     params = random_params(model)
 
-    def scaled(path, leaf):
+    def scaled(path: Any, leaf: Any) -> Any:
         name = jax.tree_util.keystr(path, simple=True, separator="/")
         is_convolution = name.startswith("backbone/") and name.endswith("kernel")
         return leaf * np.float32(10) if is_convolution else leaf
@@ -178,14 +179,14 @@ def test_the_scale_of_a_kernel_does_not_matter(model):
 
 @ORDERS
 @pytest.mark.parametrize("size", [32, (33, 47), (1, 8), (100, 31)])
-def test_the_backbone_s_output_is_the_grid(model, size):
+def test_the_backbone_s_output_is_the_grid(model: Any, size: int | tuple[int, ...]) -> None:
     config = dataclasses.replace(model, image_size=size).completed()
     images = jax.ShapeDtypeStruct((2, *config.input_size, 3), jnp.float32)
     output = jax.eval_shape(lambda x: Backbone(config, rngs=nnx.Rngs(0))(x, OneDevice()), images)
     assert output.shape == (2, *config.grid, 256)
 
 
-def test_a_hybrid_of_any_image_size():
+def test_a_hybrid_of_any_image_size() -> None:
     for size in (24, (40, 25)):
         config = dataclasses.replace(HYBRID, image_size=size)
         images = jax.ShapeDtypeStruct((1, *config.input_size, 3), jnp.float32)
@@ -195,7 +196,7 @@ def test_a_hybrid_of_any_image_size():
 
 
 @FAMILIES
-def test_bfloat16_activations(model):
+def test_bfloat16_activations(model: Any) -> None:
     config = dataclasses.replace(model, dtype="bfloat16")
     seen = Seen()
     run = functools.partial(apply_model(config), capture=["features"], placement=seen)
@@ -210,7 +211,7 @@ def test_bfloat16_activations(model):
 
 
 @FAMILIES
-def test_features(model):
+def test_features(model: Any) -> None:
     params = random_params(model)
     logits, captured = jax.jit(functools.partial(apply_model(model), capture=["features"]))(
         params, _images()
@@ -226,12 +227,12 @@ def test_features(model):
     )
 
 
-def test_a_resnet_has_no_attention_to_capture():
+def test_a_resnet_has_no_attention_to_capture() -> None:
     run = functools.partial(apply_model(POST), random_params(POST), _images())
     assert "no 'attention'" in refusal(run, capture=["attention"])
 
 
-def test_a_hybrid_captures_what_a_vit_does():
+def test_a_hybrid_captures_what_a_vit_does() -> None:
     run = functools.partial(apply_model(HYBRID), capture=["attention", "layers", "tokens"])
     _, captured = jax.eval_shape(run, abstract_params(HYBRID), _images())
     assert {name: array.shape for name, array in captured.items()} == {
@@ -241,7 +242,7 @@ def test_a_hybrid_captures_what_a_vit_does():
     }
 
 
-def test_create_model():
+def test_create_model() -> None:
     for name in ("R26x1", "BiT-R26x1"):
         options = {"stages": [1], "width_factor": 0.5, "head_bias": 0.5}
         model = create_model(name, image_size=32, num_classes=3, **options)
@@ -276,11 +277,11 @@ def test_create_model():
         ("R+ViT-Ti/16", {"image_size": 28}, "below one patch"),
     ],
 )
-def test_options_that_do_not_fit(name, options, message):
+def test_options_that_do_not_fit(name: str, options: dict[str, Any], message: str) -> None:
     assert message in refusal(ModelConfig, name, **options)
 
 
-def test_what_is_left_open_follows_the_family():
+def test_what_is_left_open_follows_the_family() -> None:
     assert PRE.completed().norm_epsilon == 1e-5
     assert POST.completed().norm_epsilon == HYBRID.completed().norm_epsilon == 1e-6
     assert (POST.completed().pooling, POST.completed().gelu) == ("inherit", "inherit")

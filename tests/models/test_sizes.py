@@ -1,3 +1,5 @@
+from typing import Any
+
 import pytest
 
 from vit_jax import create_model
@@ -32,7 +34,7 @@ PUBLISHED_MIXERS = {
 }
 
 
-def _read(name: str) -> tuple:
+def _read(name: str) -> tuple[object, ...]:
     """What a name tells but its blocks and backbone, which follow from the size and the family."""
     read = parse_name(name)
     sizes = PUBLISHED_MIXERS if read.family == "mixer" else PUBLISHED
@@ -41,12 +43,12 @@ def _read(name: str) -> tuple:
     return read.family, read.size, read.patch_size, read.stages, read.width_factor, read.order
 
 
-def test_sizes_are_the_published_ones():
+def test_sizes_are_the_published_ones() -> None:
     assert SIZES == PUBLISHED
     assert MIXER_SIZES == PUBLISHED_MIXERS
 
 
-def test_every_size_is_listed_on_every_released_patch_and_reads_back():
+def test_every_size_is_listed_on_every_released_patch_and_reads_back() -> None:
     names = [name for name in list_models() if name.startswith("ViT-")]
     assert names == [f"ViT-{size}/{patch}" for size in PUBLISHED for patch in (8, 14, 16, 32)]
     assert [_read(n) for n in names] == [
@@ -54,7 +56,7 @@ def test_every_size_is_listed_on_every_released_patch_and_reads_back():
     ]
 
 
-def test_other_families_are_listed_and_can_be_made():
+def test_other_families_are_listed_and_can_be_made() -> None:
     names = set(list_models())
     # Table 6 of the paper, and what was released besides.
     assert {"R50x1", "R50x2", "R101x1", "R152x1", "R152x2", "R200x3"} <= names
@@ -92,7 +94,7 @@ def test_other_families_are_listed_and_can_be_made():
         ("Mixer-S_16", ("mixer", "S", 16, None, 1, "post")),
     ],
 )
-def test_spellings_of_other_families(name, expected):
+def test_spellings_of_other_families(name: str, expected: Any) -> None:
     assert _read(name) == expected
 
 
@@ -124,7 +126,7 @@ def test_spellings_of_other_families(name, expected):
         ("ViT-Ti/4", ("Ti", 4)),
     ],
 )
-def test_spellings(name, expected):
+def test_spellings(name: str, expected: Any) -> None:
     assert _read(name) == ("vit", *expected, None, 1, "post")
 
 
@@ -147,7 +149,7 @@ def test_spellings(name, expected):
         *("ViT-\u017f/16", "B/1\u0666"),
     ],
 )
-def test_other_names_are_refused_in_one_line(name):
+def test_other_names_are_refused_in_one_line(name: Any) -> None:
     with pytest.raises(UserError, match="no such model; write ViT-SIZE/PATCH") as error:
         parse_name(name)
     message = str(error.value)
@@ -155,6 +157,6 @@ def test_other_names_are_refused_in_one_line(name):
     assert "\n" not in message
 
 
-def test_create_model_refuses_an_unknown_name():
+def test_create_model_refuses_an_unknown_name() -> None:
     with pytest.raises(UserError, match="'ViT-Q/16'"):
         create_model("ViT-Q/16")

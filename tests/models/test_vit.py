@@ -1,6 +1,7 @@
 import functools
 import logging
 import math
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -20,51 +21,51 @@ from vit_jax.models.placement import OneDevice
 from vit_jax.models.positions import sincos2d
 
 
-def _config(**options):
+def _config(**options: Any) -> Any:
     small = {"name": "ViT-B/8", "image_size": 16, "num_classes": 5, "depth": 2}
     small |= {"width": 16, "mlp_dim": 32, "num_heads": 2}
     return ModelConfig(**small | options).completed()
 
 
-def _redrawn(shapes, seed=0):
+def _redrawn(shapes: Any, seed: int = 0) -> Any:
     """Parameters far from their initial values, so that each of them matters."""
     rng = np.random.default_rng(seed)
     return jax.tree.map(lambda p: rng.normal(0, 0.4, p.shape).astype(p.dtype), shapes)
 
 
-def _module(config, params):
+def _module(config: Any, params: Any) -> Any:
     graphdef = nnx.graphdef(nnx.eval_shape(lambda: ViT(config, rngs=nnx.Rngs(0))))
     return nnx.merge(graphdef, params)
 
 
-def _images(config, batch=2, seed=0):
+def _images(config: Any, batch: int = 2, seed: int = 0) -> Any:
     rng = np.random.default_rng(seed)
     return jnp.asarray(rng.uniform(-1, 1, (batch, *config.input_size, 3)), jnp.float32)
 
 
 @functools.cache
-def _forward(config):
+def _forward(config: Any) -> Any:
     return jax.jit(apply_model(config))
 
 
-def _logits(config, images=None, key=None):
+def _logits(config: Any, images: Any = None, key: Any = None) -> Any:
     images = _images(config) if images is None else images
     return _forward(config)(_redrawn(abstract_params(config)), images, key=key)
 
 
-def _features(model, images, **options):
+def _features(model: Any, images: np.ndarray, **options: Any) -> Any:
     return model(images, capture=["features"], **options)[1]["features"]
 
 
-def _encode(model, tokens, key):
+def _encode(model: Any, tokens: Any, key: Any) -> Any:
     return run_blocks(model.blocks, tokens, model.config, key, OneDevice(), ())[0]
 
 
-def _tokens(model, images, key):
+def _tokens(model: Any, images: Any, key: Any) -> Any:
     return model.tokens(model.patches(images), key=key)
 
 
-def _layer_norm(x, norm, epsilon):
+def _layer_norm(x: Any, norm: Any, epsilon: Any) -> Any:
     x = (x - x.mean(-1, keepdims=True)) / np.sqrt(x.var(-1, keepdims=True) + epsilon)
     return x * norm["scale"] + norm["bias"]
 
@@ -91,13 +92,13 @@ def _layer_norm(x, norm, epsilon):
         ("ViT-H/14", "token", 632_045_800),
     ],
 )
-def test_parameter_counts(name, pooling, count):
+def test_parameter_counts(name: Any, pooling: Any, count: Any) -> None:
     params = abstract_params(ModelConfig(name, pooling=pooling, num_classes=1000))
     assert sum(math.prod(p.shape) for p in jax.tree.leaves(params)) == count
 
 
 @functools.cache
-def _initial():
+def _initial() -> Any:
     config = _config(
         image_size=64,
         depth=3,
@@ -121,7 +122,7 @@ def _initial():
         *(("blocks/attention/query/bias", 0), ("blocks/attention/out/bias", 0)),
     ],
 )
-def test_initial_constants(path, value):
+def test_initial_constants(path: Any, value: Any) -> None:
     assert (_initial()[path] == value).all()
 
 
@@ -137,7 +138,7 @@ def test_initial_constants(path, value):
         ("pre_logits/kernel", 1 / math.sqrt(128)),
     ],
 )
-def test_initial_normal_values(path, deviation):
+def test_initial_normal_values(path: str, deviation: Any) -> None:
     values = _initial()[path]
     # Three deviations of the estimate.
     assert values.std() == pytest.approx(deviation, rel=3 / math.sqrt(2 * values.size))
@@ -153,14 +154,14 @@ def test_initial_normal_values(path, deviation):
         ("mlp/dense2", 512, 128),
     ],
 )
-def test_initial_kernels_are_xavier_uniform(path, inputs, outputs):
+def test_initial_kernels_are_xavier_uniform(path: Any, inputs: Any, outputs: Any) -> None:
     values = _initial()[f"blocks/{path}/kernel"]
     bound = math.sqrt(6 / (inputs + outputs))
     assert 0.999 * bound < np.abs(values).max() <= bound
     assert values.std() == pytest.approx(bound / math.sqrt(3), rel=0.01)
 
 
-def test_each_parameter_of_each_block_has_its_own_values():
+def test_each_parameter_of_each_block_has_its_own_values() -> None:
     drawn = [v for p, v in _initial().items() if p.endswith("kernel") and p != "head/kernel"]
     blocks = [b for p, v in _initial().items() if p.startswith("blocks/") for b in v if b.std() > 0]
     assert len(blocks) == 3 * 8
@@ -168,14 +169,14 @@ def test_each_parameter_of_each_block_has_its_own_values():
     assert len({a.tobytes() for a in arrays}) == len(arrays)
 
 
-def test_initial_values_depend_on_the_seed():
+def test_initial_values_depend_on_the_seed() -> None:
     config = ModelConfig("ViT-mu/8", image_size=8, num_classes=1)
     first, again, other = (init_params(config, seed)["embedding"]["kernel"] for seed in (0, 0, 1))
     np.testing.assert_array_equal(first, again)
     assert (first != other).all()
 
 
-def test_create_model():
+def test_create_model() -> None:
     model = create_model("ViT-mu/8", image_size=(16, 24), head_bias=0.5)
     logits = jax.jit(lambda images: model(images))(jnp.ones((2, 16, 24, 3)))
     np.testing.assert_array_equal(logits, np.full((2, 1000), 0.5))
@@ -198,7 +199,7 @@ def test_create_model():
         ({"attention": "cudnn"}, "attention='cudnn' needs dtype='bfloat16'"),
     ],
 )
-def test_options_that_do_not_fit_together(options, message):
+def test_options_that_do_not_fit_together(options: Any, message: str) -> None:
     with pytest.raises(UserError, match=message):
         _config(**options)
 
@@ -206,7 +207,9 @@ def test_options_that_do_not_fit_together(options, message):
 # Input, tokens and pooling
 
 
-def test_a_grid_that_is_not_whole_is_floored_with_one_notice(caplog):
+def test_a_grid_that_is_not_whole_is_floored_with_one_notice(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     with caplog.at_level(logging.WARNING):
         configs = [_config(image_size=(29, 18), depth=1) for _ in range(2)]
     assert caplog.messages == [
@@ -218,12 +221,12 @@ def test_a_grid_that_is_not_whole_is_floored_with_one_notice(caplog):
     np.testing.assert_allclose(_logits(configs[0], images), whole, rtol=1e-5, atol=1e-6)
 
 
-def test_paper_s_grid_of_h14_at_384_pixels():
+def test_paper_s_grid_of_h14_at_384_pixels() -> None:
     config = ModelConfig("ViT-H/14", image_size=384)
     assert (config.grid, config.sequence_length) == ((27, 27), 730)
 
 
-def test_sincos2d():
+def test_sincos2d() -> None:
     rows, columns, width = 3, 5, 16
     actual = np.asarray(sincos2d((rows, columns), width))
     assert actual.shape == (1, rows * columns, width)
@@ -237,14 +240,14 @@ def test_sincos2d():
                 )
 
 
-def _swap_patches(images):
+def _swap_patches(images: Any) -> Any:
     """Exchanges the first and the last 8x8 patch."""
     first, last = images[:, :8, :8], images[:, -8:, -8:]
     return images.at[:, :8, :8].set(last).at[:, -8:, -8:].set(first)
 
 
 @pytest.mark.parametrize("positions", ["none", "learned", "sincos2d"])
-def test_only_positions_tell_patches_apart(positions):
+def test_only_positions_tell_patches_apart(positions: Any) -> None:
     config = _config(pooling="gap", positions=positions, image_size=(16, 24), depth=1)
     assert ("pos_embedding" in abstract_params(config)) == (positions == "learned")
     images = _images(config)
@@ -255,7 +258,7 @@ def test_only_positions_tell_patches_apart(positions):
 
 
 @pytest.mark.parametrize("pooling", ["token", "gap", "gap_timm"])
-def test_pooling_leaves_registers_out(pooling):
+def test_pooling_leaves_registers_out(pooling: str) -> None:
     config = _config(pooling=pooling, registers=3, depth=1, norm_epsilon=0.1)
     params = _redrawn(abstract_params(config))
     has_class_token = pooling != "gap"
@@ -264,7 +267,7 @@ def test_pooling_leaves_registers_out(pooling):
     assert ("cls" in params) == has_class_token
 
     @jax.jit
-    def run(params, images):
+    def run(params: Any, images: np.ndarray) -> Any:
         model = _module(config, params)
         embedded = model.tokens(model.patches(images))
         return embedded, _encode(model, embedded, None), _features(model, images)
@@ -283,18 +286,18 @@ def test_pooling_leaves_registers_out(pooling):
     np.testing.assert_allclose(features, expected, rtol=1e-4, atol=1e-5)
 
 
-def test_registers_take_part_in_attention():
+def test_registers_take_part_in_attention() -> None:
     config = _config(registers=3, depth=1)
     params, images = _redrawn(abstract_params(config)), _images(config)
 
-    def total(registers):
+    def total(registers: Any) -> Any:
         return apply_model(config)(params | {"registers": registers}, images).sum()
 
     gradient = jax.jit(jax.grad(total))(params["registers"])
     assert (np.abs(gradient).max(axis=-1) > 1e-3).all()
 
 
-def test_attention_pooling():
+def test_attention_pooling() -> None:
     config = _config(norm_epsilon=0.1)
     graphdef, state = nnx.split(nnx.eval_shape(lambda: AttentionPooling(config, rngs=nnx.Rngs(0))))
     params = _redrawn(nnx.to_pure_dict(state))
@@ -303,7 +306,7 @@ def test_attention_pooling():
 
     @jax.jit
     @functools.partial(jax.grad, has_aux=True)
-    def run(params):
+    def run(params: Any) -> Any:
         pooled = nnx.merge(graphdef, params)(tokens, None)
         return pooled.sum(), pooled
 
@@ -329,16 +332,16 @@ def test_attention_pooling():
     assert all(math.isfinite(g) and g > 1e-3 for g in largest.values()), largest
 
 
-def _gelu_tanh(x):
+def _gelu_tanh(x: Any) -> Any:
     return x / 2 * (1 + np.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3)))
 
 
-def _gelu_exact(x):
+def _gelu_exact(x: Any) -> Any:
     return x / 2 * (1 + np.vectorize(math.erf)(x / math.sqrt(2)))
 
 
 @pytest.mark.parametrize(("kind", "gelu"), [("tanh", _gelu_tanh), ("exact", _gelu_exact)])
-def test_kinds_of_gelu(kind, gelu):
+def test_kinds_of_gelu(kind: str, gelu: Any) -> None:
     x = np.linspace(-4, 4, 81)
     mlp = Mlp(_config(gelu=kind), rngs=nnx.Rngs(0))
     np.testing.assert_allclose(mlp.gelu(jnp.asarray(x)), gelu(x), rtol=1e-5, atol=1e-6)
@@ -346,7 +349,7 @@ def test_kinds_of_gelu(kind, gelu):
 
 
 @pytest.mark.parametrize("pooling", ["token", "attention"])
-def test_bfloat16_activations(pooling):
+def test_bfloat16_activations(pooling: str) -> None:
     options = {"pooling": pooling, "representation_size": 16, "registers": 1}
     config = _config(dtype="bfloat16", **options)
     assert {p.dtype for p in jax.tree.leaves(abstract_params(config))} == {jnp.dtype("float32")}
@@ -355,7 +358,7 @@ def test_bfloat16_activations(pooling):
     assert 0 < np.abs(logits - exact).max() < 0.05 * np.abs(exact).max()
 
 
-def test_activations_are_bfloat16_from_the_first_token_to_the_features():
+def test_activations_are_bfloat16_from_the_first_token_to_the_features() -> None:
     config = _config(dtype="bfloat16", positions="sincos2d", registers=1)
     seen = Seen()
     model = _module(config, _redrawn(abstract_params(config)))
@@ -369,12 +372,12 @@ def test_activations_are_bfloat16_from_the_first_token_to_the_features():
 # Dropout and stochastic depth
 
 
-def test_no_key_is_no_randomness():
+def test_no_key_is_no_randomness() -> None:
     random = _logits(_config(dropout=0.5, stochastic_depth=0.5))
     np.testing.assert_allclose(random, _logits(_config()), rtol=1e-5, atol=1e-6)
 
 
-def test_a_key_decides_scanned_and_unrolled_alike():
+def test_a_key_decides_scanned_and_unrolled_alike() -> None:
     options = {"dropout": 0.3, "stochastic_depth": 0.3}
     scanned, unrolled = (
         _logits(_config(**options, scan=scan), key=jax.random.key(3)) for scan in (True, False)
@@ -384,7 +387,7 @@ def test_a_key_decides_scanned_and_unrolled_alike():
     assert (other != scanned).all()
 
 
-def test_skip_keeps_the_mean():
+def test_skip_keeps_the_mean() -> None:
     branch = jnp.ones((4000, 2, 3)) * jnp.arange(1.0, 4.0)
     skipped = np.asarray(skip(branch, jax.random.key(0), jnp.float32(0.25)))
     kept = skipped[:, 0, 0] > 0
@@ -398,7 +401,7 @@ def test_skip_keeps_the_mean():
 DEPTH = 5
 
 
-def _traces(batch, tokens, **options):
+def _traces(batch: Any, tokens: Any, **options: Any) -> Any:
     """What each of the 2 * DEPTH branches added: [batch, tokens, branch].
 
     Kernels are zero and branch i adds 1 in channel i alone, so that dropout and stochastic depth
@@ -415,12 +418,12 @@ def _traces(batch, tokens, **options):
     return np.asarray(added)[..., : 2 * DEPTH]
 
 
-def _assert_independent(draws):
+def _assert_independent(draws: Any) -> None:
     correlation = np.corrcoef(draws, rowvar=False)
     assert np.abs(correlation - np.eye(len(correlation))).max() < 0.1
 
 
-def test_stochastic_depth_falls_linearly_to_none_at_the_first_block():
+def test_stochastic_depth_falls_linearly_to_none_at_the_first_block() -> None:
     rates = np.array([0.0, 0.1, 0.2, 0.3, 0.4]).repeat(2)
     factors = _traces(4000, 2, stochastic_depth=0.4)
     np.testing.assert_array_equal(factors[:, 0], factors[:, 1])  # an example's tokens together
@@ -433,7 +436,7 @@ def test_stochastic_depth_falls_linearly_to_none_at_the_first_block():
     _assert_independent(kept[:, 2:])
 
 
-def test_dropout_after_attention_and_mlp_differs_in_every_layer():
+def test_dropout_after_attention_and_mlp_differs_in_every_layer() -> None:
     factors = _traces(40, 100, dropout=0.25).reshape(-1, 2 * DEPTH)
     kept = factors > 0
     np.testing.assert_allclose(factors, np.where(kept, 1 / 0.75, 0), rtol=1e-6)
@@ -441,7 +444,7 @@ def test_dropout_after_attention_and_mlp_differs_in_every_layer():
     _assert_independent(kept)
 
 
-def test_dropout_after_positions_and_within_the_mlp():
+def test_dropout_after_positions_and_within_the_mlp() -> None:
     config = _config(image_size=64, dropout=0.25, depth=1)
     params = jax.tree.map(lambda p: jnp.ones(p.shape, p.dtype), abstract_params(config))
     images = jnp.zeros((20, 64, 64, 3))

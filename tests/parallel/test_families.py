@@ -1,5 +1,8 @@
 """Every family of models takes two steps on meshes of eight simulated devices, as on one."""
 
+from collections.abc import Iterator
+from typing import Any
+
 import jax
 import numpy as np
 import pytest
@@ -16,7 +19,7 @@ from vit_jax.parallel.sharding import partition_spec, state_shardings
 from vit_jax.parameters import find
 
 RESNET = {"stages": (1, 1)}
-MODELS = {
+MODELS: dict[str, tuple[dict[str, Any], list[str]]] = {
     "ViT-Ti/8": (
         {"depth": 2, "width": 64, "mlp_dim": 256, "num_heads": 8, "dropout": 0.1},
         ["blocks/mlp/dense1/kernel", "blocks/mlp/dense2/kernel"],
@@ -40,7 +43,7 @@ FSDP = MeshConfig(data=1, fsdp=8)
 OTHERS = {"data": MeshConfig(), "tensor": MeshConfig(data=1, tensor=8), "fsdp": FSDP}
 
 
-def _cases():
+def _cases() -> Iterator[Any]:
     for name in MODELS:
         # One process takes the steps on one device once for all meshes.
         group = pytest.mark.xdist_group(name)
@@ -73,11 +76,11 @@ def test_loss_and_gradients_are_the_same_on_every_mesh(
         assert all(found.parts[path] == 8 for path in split), found.parts
 
 
-def _mesh(data=1, fsdp=1, tensor=1):
+def _mesh(data: int = 1, fsdp: int = 1, tensor: int = 1) -> Any:
     return AbstractMesh((data, fsdp, tensor), ("data", "fsdp", "tensor"))
 
 
-def test_convolutions_are_split_by_channels():
+def test_convolutions_are_split_by_channels() -> None:
     mesh = _mesh(fsdp=8, tensor=2)
     table = parameter_table(ModelConfig("R50x1", num_classes=10))
     for path, shape, axis in [
@@ -93,7 +96,7 @@ def test_convolutions_are_split_by_channels():
     assert partition_spec(root, (7, 7, 3, 64), mesh) == P(*(None,) * 4)
 
 
-def test_hidden_units_of_mixers_are_split_by_tensor():
+def test_hidden_units_of_mixers_are_split_by_tensor() -> None:
     mesh = _mesh(fsdp=2, tensor=4)
     table = parameter_table(ModelConfig("Mixer-B/16", num_classes=10))
     kernels = {
@@ -109,7 +112,7 @@ def test_hidden_units_of_mixers_are_split_by_tensor():
 
 
 @pytest.mark.parametrize("name", ["R50x1", "BiT-R50x3", "R50+ViT-B/16", "Mixer-L/16"])
-def test_no_large_array_stays_whole(name):
+def test_no_large_array_stays_whole(name: str) -> None:
     model = ModelConfig(name, num_classes=1000)
     params = abstract_params(model)
     placed = state_shardings(params, parameter_table(model), _mesh(fsdp=8))

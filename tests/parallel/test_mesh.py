@@ -1,5 +1,6 @@
 import re
 from types import SimpleNamespace
+from typing import Any
 
 import jax
 import numpy as np
@@ -10,10 +11,10 @@ from vit_jax.parallel.mesh import MeshConfig, make_mesh
 
 
 class _Device(SimpleNamespace):
-    __hash__ = object.__hash__
+    __hash__ = object.__hash__  # type: ignore[assignment]
 
 
-def _devices(count, slices=1, platform="cpu"):
+def _devices(count: Any, slices: int = 1, platform: str = "cpu") -> Any:
     """Devices in slices of equal size: of TPUs, which know their slice, or a process's each."""
     devices = []
     for i in range(count):
@@ -38,7 +39,7 @@ def _devices(count, slices=1, platform="cpu"):
         (6, {"tensor": 3}, (2, 1, 3)),
     ],
 )
-def test_sizes(count, sizes, expected):
+def test_sizes(count: int, sizes: dict[str, Any], expected: tuple[int, ...]) -> None:
     mesh = make_mesh(MeshConfig(**sizes), _devices(count))
     assert mesh.shape == dict(zip(("data", "fsdp", "tensor"), expected, strict=True))
     assert [device.id for device in mesh.devices.flat] == list(range(count))
@@ -55,7 +56,7 @@ def test_sizes(count, sizes, expected):
         (1, {"tensor": 2}),
     ],
 )
-def test_sizes_that_do_not_fit_the_devices(count, sizes):
+def test_sizes_that_do_not_fit_the_devices(count: int, sizes: dict[str, Any]) -> None:
     named = {"data": -1, "fsdp": 1, "tensor": 1} | sizes
     told = ", ".join(f"{name}={size}" for name, size in named.items())
     with pytest.raises(UserError, match=f"^config.mesh: {re.escape(told)} .*the {count} devices"):
@@ -63,7 +64,7 @@ def test_sizes_that_do_not_fit_the_devices(count, sizes):
 
 
 @pytest.mark.parametrize("platform", ["gpu", "cpu"])
-def test_only_the_batch_is_split_between_slices(platform):
+def test_only_the_batch_is_split_between_slices(platform: str) -> None:
     config = MeshConfig(data=4, fsdp=2, num_slices=2)
     mesh = make_mesh(config, _devices(8, slices=2, platform=platform))
     assert dict(mesh.shape) == {"data": 4, "fsdp": 2, "tensor": 1}
@@ -87,12 +88,12 @@ def test_only_the_batch_is_split_between_slices(platform):
         ({"num_slices": 2, "fsdp": 8}, 2, "tpu", "data: 1 is not a multiple of num_slices=2"),
     ],
 )
-def test_slices_that_are_not_there(sizes, slices, platform, told):
+def test_slices_that_are_not_there(sizes: Any, slices: Any, platform: Any, told: Any) -> None:
     with pytest.raises(UserError, match=f"^config.mesh.{told}"):
         make_mesh(MeshConfig(**sizes), _devices(8, slices, platform))
 
 
-def test_sequences_are_split_over_tensor_only():
+def test_sequences_are_split_over_tensor_only() -> None:
     with pytest.raises(UserError, match="sequence would be ignored"):
         MeshConfig(sequence=True)
 
@@ -100,12 +101,12 @@ def test_sequences_are_split_over_tensor_only():
 @pytest.mark.parametrize(
     "sizes", [{"data": 0}, {"fsdp": -2}, {"tensor": 0}, {"data": -1, "tensor": -1}, {"fsdp": -1}]
 )
-def test_sizes_that_mean_nothing(sizes):
+def test_sizes_that_mean_nothing(sizes: dict[str, Any]) -> None:
     with pytest.raises(UserError, match="at least 1, or -1 for one of them"):
         MeshConfig(**sizes)
 
 
-def test_it_spans_all_devices():
+def test_it_spans_all_devices() -> None:
     mesh = make_mesh(MeshConfig())
     assert mesh.axis_names == ("data", "fsdp", "tensor")
     assert list(mesh.devices.flat) == jax.devices()

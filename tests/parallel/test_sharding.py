@@ -1,5 +1,6 @@
 import dataclasses
 import math
+from typing import Any
 
 import jax
 import numpy as np
@@ -30,23 +31,23 @@ BASE = ModelConfig("ViT-B/16", num_classes=1000, representation_size=768)
 TABLE_OF_BASE = parameter_table(BASE)
 
 
-def _mesh(data=1, fsdp=1, tensor=1):
+def _mesh(data: int = 1, fsdp: int = 1, tensor: int = 1) -> Any:
     return AbstractMesh((data, fsdp, tensor), ("data", "fsdp", "tensor"))
 
 
-def _by_path(tree):
+def _by_path(tree: Any) -> Any:
     leaves = jax.tree_util.tree_leaves_with_path(tree)
     return {jax.tree_util.keystr(p, simple=True, separator="/"): leaf for p, leaf in leaves}
 
 
-def _state(optimizer, model=BASE):
+def _state(optimizer: Any, model: Any = BASE) -> Any:
     params = abstract_params(model)
     schedule = make_schedule(optimizer, 10)
     transformation = make_optimizer(optimizer, schedule, params, parameter_table(model))
     return jax.eval_shape(lambda p: init_state(p, transformation, average=True), params)
 
 
-def _specs(tree, mesh, model=BASE):
+def _specs(tree: Any, mesh: Any, model: Any = BASE) -> Any:
     shardings = state_shardings(tree, parameter_table(model), mesh)
     return {path: s.spec for path, s in _by_path(shardings).items()}
 
@@ -88,12 +89,12 @@ TABLE = {
 }
 
 
-def _is(spec, expected):
+def _is(spec: Any, expected: Any) -> Any:
     """Equal but for the length, which trailing axes that are not split add to."""
     return spec == P(*expected, *(None,) * (len(spec) - len(expected)))
 
 
-def test_places_of_parameters():
+def test_places_of_parameters() -> None:
     params, table = _by_path(abstract_params(BASE)), parameter_table(BASE)
     meshes = (_mesh(fsdp=8), _mesh(data=2, tensor=4), _mesh(fsdp=8, tensor=4))
     for path, expected in TABLE.items():
@@ -103,7 +104,7 @@ def test_places_of_parameters():
 
 
 @pytest.mark.parametrize("name", ["ViT-Ti/16", "ViT-B/32", "ViT-L/16", "ViT-H/14", "ViT-g/14"])
-def test_a_data_mesh_splits_no_state(name):
+def test_a_data_mesh_splits_no_state(name: str) -> None:
     model = ModelConfig(name, num_classes=21843)
     specs = _specs(_state(OptimizerConfig(), model), _mesh(data=8), model)
     assert all(_is(spec, P()) for spec in specs.values())
@@ -117,7 +118,9 @@ def test_a_data_mesh_splits_no_state(name):
     ],
 )
 @pytest.mark.parametrize("sizes", [{"fsdp": 8}, {"tensor": 4}, {"fsdp": 4, "tensor": 2}])
-def test_moments_and_averages_lie_where_their_parameters_do(optimizer, sizes):
+def test_moments_and_averages_lie_where_their_parameters_do(
+    optimizer: Any, sizes: dict[str, Any]
+) -> None:
     state = _state(optimizer)
     specs, shapes = _specs(state, _mesh(**sizes)), _by_path(state)
     params = {p.removeprefix("params/"): s for p, s in specs.items() if p.startswith("params/")}
@@ -131,7 +134,7 @@ def test_moments_and_averages_lie_where_their_parameters_do(optimizer, sizes):
     assert scalars and all(spec == P() for spec in scalars)
 
 
-def test_moments_of_what_is_not_frozen_lie_where_their_parameters_do():
+def test_moments_of_what_is_not_frozen_lie_where_their_parameters_do() -> None:
     state = _state(OptimizerConfig("sgd", freeze=("(?!head/|blocks/11/mlp/dense1/).*",)))
     specs = _specs(state.opt_state, _mesh(fsdp=4, tensor=2))
     params = _specs(state.params, _mesh(fsdp=4, tensor=2))
@@ -145,7 +148,9 @@ def test_moments_of_what_is_not_frozen_lie_where_their_parameters_do():
 @pytest.mark.parametrize("sizes", [{"fsdp": 8}, {"fsdp": 16, "tensor": 2}, {"data": 4, "fsdp": 64}])
 @pytest.mark.parametrize("name", ["ViT-Ti/16", "ViT-B/16", "ViT-L/16", "ViT-H/14", "ViT-g/14"])
 @pytest.mark.parametrize("pooling", ["token", "attention"])
-def test_no_large_array_stays_whole_and_no_stack_is_split(sizes, name, pooling):
+def test_no_large_array_stays_whole_and_no_stack_is_split(
+    sizes: Any, name: Any, pooling: Any
+) -> None:
     mesh = _mesh(**sizes)
     model = ModelConfig(name, num_classes=21843, pooling=pooling)
     params = abstract_params(model)
@@ -165,7 +170,7 @@ def test_no_large_array_stays_whole_and_no_stack_is_split(sizes, name, pooling):
             assert axis is None or length % mesh.shape[axis] == 0, (path, leaf.shape)
 
 
-def test_what_cannot_be_divided_stays_whole():
+def test_what_cannot_be_divided_stays_whole() -> None:
     # ViT-Ti has 3 heads; 21,843 classes are odd.
     mesh = _mesh(tensor=2)
     table = parameter_table(BASE)
@@ -175,7 +180,7 @@ def test_what_cannot_be_divided_stays_whole():
     assert _is(partition_spec(head, (1021, 1023), _mesh(fsdp=2)), P())
 
 
-def test_names_inside_a_stack_are_told_from_those_beside_it():
+def test_names_inside_a_stack_are_told_from_those_beside_it() -> None:
     mesh = _mesh(fsdp=8)
     table = parameter_table(dataclasses.replace(BASE, pooling="attention"))
     pooling = find(table, "averaged/pooling/attention/query/kernel")
@@ -184,7 +189,7 @@ def test_names_inside_a_stack_are_told_from_those_beside_it():
     assert _is(partition_spec(stacked, (4096, 8, 8), mesh), P(None, "fsdp"))
 
 
-def test_a_large_array_that_no_table_describes_is_an_error():
+def test_a_large_array_that_no_table_describes_is_an_error() -> None:
     shape = jax.ShapeDtypeStruct((128, 128), np.float32)
     with pytest.raises(UserError, match="'params/adapter/kernel' is not in the table"):
         state_shardings({"params": {"adapter": {"kernel": shape}}}, TABLE_OF_BASE, _mesh(data=8))
@@ -192,25 +197,25 @@ def test_a_large_array_that_no_table_describes_is_an_error():
     assert _specs(small, _mesh(fsdp=8)) == {"counter": P()}
 
 
-def test_a_parameter_that_is_not_in_the_table_is_an_error_at_the_start():
+def test_a_parameter_that_is_not_in_the_table_is_an_error_at_the_start() -> None:
     params = abstract_params(BASE) | {"scale": jax.ShapeDtypeStruct((1,), np.float32)}
     with pytest.raises(UserError, match="'scale' is not in the table of parameters"):
         make_optimizer(OptimizerConfig(), optax.constant_schedule(1.0), params, TABLE_OF_BASE)
 
 
-def test_a_parameter_with_other_axes_than_the_table_names_is_an_error():
+def test_a_parameter_with_other_axes_than_the_table_names_is_an_error() -> None:
     params = {"head": {"bias": jax.ShapeDtypeStruct((2, 3), np.float32)}}
     with pytest.raises(UserError, match="'head/bias' has 2 axes.*1: classes"):
         state_shardings(params, TABLE_OF_BASE, _mesh(fsdp=8))
 
 
-def test_the_batch_is_split_over_data_and_fsdp():
+def test_the_batch_is_split_over_data_and_fsdp() -> None:
     mesh = _mesh(data=2, fsdp=4, tensor=2)
     assert batch_sharding(mesh).shard_shape((32, 224, 224, 3)) == (4, 224, 224, 3)
     assert replicated(mesh).shard_shape((32,)) == (32,)
 
 
-def test_constraints_keep_values():
+def test_constraints_keep_values() -> None:
     mesh = make_mesh(MeshConfig(), jax.devices()[:1])
     x = np.arange(24.0).reshape(2, 3, 4)
     for constrain in (

@@ -2,6 +2,9 @@
 
 import importlib.util
 import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -24,7 +27,7 @@ else:
 
 
 @pytest.fixture(autouse=True)
-def leave_no_files(tmp_path):
+def leave_no_files(tmp_path: Path) -> Iterator[Any]:
     """Removes what a test wrote: B's weights are large, and pytest keeps files of three runs."""
     yield
     shutil.rmtree(tmp_path)

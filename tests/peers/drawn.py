@@ -1,5 +1,7 @@
 """Models of torch and ours with random parameters, each of which matters, and their outputs."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -11,7 +13,7 @@ import vit_jax
 from vit_jax.models.functional import model_params
 
 
-def redrawn_module(module):
+def redrawn_module(module: Any) -> Any:
     """The module in evaluation mode, its parameters drawn anew: no zeros, no ones."""
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
@@ -26,7 +28,7 @@ def redrawn_module(module):
     return module.eval()
 
 
-def redrawn_model(name, **options):
+def redrawn_model(name: str, **options: Any) -> Any:
     """A model of ours, its parameters drawn anew: no zeros, no ones."""
     # Its own initial values are never computed.
     abstract = nnx.eval_shape(lambda: vit_jax.create_model(name, **options))
@@ -45,25 +47,25 @@ def redrawn_model(name, **options):
     return nnx.merge(nnx.graphdef(abstract), traverse_util.unflatten_dict(flat))
 
 
-def images_for(model, batch=2):
+def images_for(model: Any, batch: int = 2) -> Any:
     """Random images [batch, height, width, 3] for a model of ours, values in [-1, 1]."""
     shape = (batch, *model.config.input_size, 3)
     return np.random.default_rng(1).uniform(-1, 1, shape).astype(np.float32)
 
 
-def outputs(model, images):
+def outputs(model: Any, images: np.ndarray) -> Any:
     """What a model of ours returns."""
     with jax.default_matmul_precision("highest"):
         return np.asarray(nnx.jit(lambda model, images: model(images))(model, images))
 
 
-def module_outputs(module, images):
+def module_outputs(module: Any, images: np.ndarray) -> Any:
     """What a module returns for images [batch, height, width, 3]."""
     with torch.inference_mode():
         return module(torch.from_numpy(images).permute(0, 3, 1, 2))
 
 
-def assert_close(actual, expected, bar=1e-4):
+def assert_close(actual: Any, expected: Any, bar: float = 1e-4) -> None:
     """Equal but for rounding, and not for being small."""
     actual, expected = np.asarray(actual), np.asarray(expected)
     assert actual.shape == expected.shape
@@ -71,7 +73,7 @@ def assert_close(actual, expected, bar=1e-4):
     np.testing.assert_allclose(actual, expected, rtol=0, atol=bar)
 
 
-def photograph(width, height):
+def photograph(width: Any, height: Any) -> Any:
     """A smooth random image in 8-bit RGB with some detail."""
     rng = np.random.default_rng(2)
     coarse, fine = (

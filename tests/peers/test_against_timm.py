@@ -1,6 +1,8 @@
 """timm's models and files against ours, both ways."""
 
 import math
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -33,17 +35,17 @@ MEAN = {"global_pool": "avg"}
 GOOGLES_GAP = {"global_pool": "avg", "class_token": False, "fc_norm": False}
 
 
-def _made(**arguments):
+def _made(**arguments: Any) -> Any:
     return redrawn_module(timm.create_model(SIZES["Ti"], **SMALL | arguments))
 
 
-def _assert_equal(model, module, batch=2):
+def _assert_equal(model: Any, module: Any, batch: int = 2) -> None:
     images = images_for(model, batch)
     assert_close(outputs(model, images), module_outputs(module, images))
 
 
 @pytest.mark.parametrize("size", SIZES)
-def test_a_bare_file_of_each_size(tmp_path, size):
+def test_a_bare_file_of_each_size(tmp_path: Path, size: Any) -> None:
     module = redrawn_module(timm.create_model(SIZES[size]))
     save_file(module.state_dict(), tmp_path / "vit.safetensors")
     model = vit_jax.load_model(f"ViT-{size}/16", weights=tmp_path / "vit.safetensors")
@@ -52,7 +54,7 @@ def test_a_bare_file_of_each_size(tmp_path, size):
 
 
 @pytest.mark.parametrize("size", SIZES)
-def test_mean_pooling_of_each_size(tmp_path, size):
+def test_mean_pooling_of_each_size(tmp_path: Path, size: Any) -> None:
     module = redrawn_module(timm.create_model(SIZES[size], img_size=96, **MEAN))
     save_file(module.state_dict(), tmp_path / "vit.safetensors")
     model = vit_jax.load_model(f"ViT-{size}/16", weights=tmp_path / "vit.safetensors")
@@ -63,7 +65,7 @@ def test_mean_pooling_of_each_size(tmp_path, size):
 REGISTERS = {"reg_tokens": 4}
 PATCHES_ONLY = {"no_embed_class": True}
 NOT_SQUARE = {"img_size": (48, 96)}
-FORMS = {
+FORMS: dict[str, Any] = {
     "class token": ({}, "token"),
     "no head": ({"num_classes": 0}, "token"),
     "mean": (MEAN, "gap_timm"),
@@ -91,7 +93,7 @@ FORMS = {
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_a_saved_directory_of_each_form(tmp_path, form):
+def test_a_saved_directory_of_each_form(tmp_path: Path, form: Any) -> None:
     arguments, pooling = FORMS[form]
     module = _made(**arguments)
     save_for_hf(module, tmp_path, safe_serialization=True)
@@ -113,13 +115,15 @@ def test_a_saved_directory_of_each_form(tmp_path, form):
         ("deit_tiny_patch16_224", 64),
     ],
 )
-def test_what_only_an_architectures_name_says(tmp_path, architecture, image_size):
+def test_what_only_an_architectures_name_says(
+    tmp_path: Path, architecture: Any, image_size: Any
+) -> None:
     module = timm.create_model(architecture, img_size=image_size, depth=2, num_classes=5)
     save_for_hf(redrawn_module(module), tmp_path, safe_serialization=True)
     _assert_equal(vit_jax.load_model(weights=tmp_path), module)
 
 
-def test_an_epsilon_that_matters(tmp_path):
+def test_an_epsilon_that_matters(tmp_path: Path) -> None:
     module = _made()
     with torch.no_grad():  # Tokens as small as the root of the epsilon, 1e-6.
         for parameter in (*module.patch_embed.parameters(), module.pos_embed, module.cls_token):
@@ -128,7 +132,7 @@ def test_an_epsilon_that_matters(tmp_path):
     _assert_equal(vit_jax.load_model(weights=tmp_path), module)
 
 
-def test_the_saved_config_gives_preprocessing_and_classes(tmp_path):
+def test_the_saved_config_gives_preprocessing_and_classes(tmp_path: Path) -> None:
     names = ["a", "b", "c", "d", "e", "f", "g"]
     data = {"crop_pct": 0.95, "mean": (0.1, 0.2, 0.3), "std": (0.4, 0.5, 0.6)}
     save_for_hf(
@@ -145,7 +149,7 @@ def test_the_saved_config_gives_preprocessing_and_classes(tmp_path):
     assert model.config.preprocessing.short_side == 67  # 64 / 0.95 = 67.4
 
 
-def _written(directory, model, **options):
+def _written(directory: Path, model: Any, **options: Any) -> Any:
     directory.mkdir(exist_ok=True)
     write_weights(
         directory / "model.safetensors",
@@ -159,7 +163,7 @@ def _written(directory, model, **options):
 
 @pytest.mark.parametrize("pooling", ["token", "gap_timm"])
 @pytest.mark.parametrize("size", SIZES)
-def test_timm_builds_each_size_from_what_we_write(tmp_path, size, pooling):
+def test_timm_builds_each_size_from_what_we_write(tmp_path: Path, size: Any, pooling: str) -> None:
     image_size = 224 if pooling == "token" else 96
     options = {"image_size": image_size, "num_classes": 10, "pooling": pooling}
     model = redrawn_model(f"ViT-{size}/16", **options)
@@ -169,7 +173,7 @@ def test_timm_builds_each_size_from_what_we_write(tmp_path, size, pooling):
     _assert_equal(model, module, batch=1)
 
 
-OUR_FORMS = {
+OUR_FORMS: dict[str, Any] = {
     "no head": {"num_classes": 0},
     "Google's mean": {"pooling": "gap"},
     "registers": {"registers": 4},
@@ -186,7 +190,7 @@ OUR_FORMS = {
 
 
 @pytest.mark.parametrize("form", OUR_FORMS)
-def test_timm_builds_each_form_from_what_we_write(tmp_path, form):
+def test_timm_builds_each_form_from_what_we_write(tmp_path: Path, form: Any) -> None:
     options = {"name": "ViT-Ti/16", "image_size": 64, "num_classes": 7, "depth": 2}
     model = redrawn_model(**options | OUR_FORMS[form])
     module = _written(tmp_path, model)
@@ -195,14 +199,14 @@ def test_timm_builds_each_form_from_what_we_write(tmp_path, form):
     _assert_equal(vit_jax.load_model(weights=tmp_path), module)
 
 
-def test_timms_wrong_kinds_would_show():
+def test_timms_wrong_kinds_would_show() -> None:
     """What the tests above compare does depend on GELU and epsilon."""
     images = np.random.default_rng(1).uniform(-1, 1, (2, 64, 64, 3)).astype(np.float32)
     exact = module_outputs(_made(), images)
     assert (module_outputs(_made(act_layer="gelu_tanh"), images) - exact).abs().max() > 2e-4
 
 
-PREPROCESSINGS = {
+PREPROCESSINGS: dict[str, Any] = {
     "squash": {"resize": "squash", "antialias": True},
     "squash, bicubic": {"resize": "squash", "interpolation": "bicubic", "antialias": True},
     "crop": {"resize": "short_side", "short_side": 72, "antialias": True},
@@ -216,7 +220,7 @@ PREPROCESSINGS = {
 }
 
 
-def _assert_equal_preprocessing(model, module):
+def _assert_equal_preprocessing(model: Any, module: Any) -> None:
     transform = create_transform(**resolve_data_config(model=module))
     for image in (photograph(150, 100), photograph(60, 120)):
         theirs = transform(image).permute(1, 2, 0)
@@ -226,7 +230,9 @@ def _assert_equal_preprocessing(model, module):
 
 @pytest.mark.parametrize("image_size", [64, (48, 80)])
 @pytest.mark.parametrize("form", PREPROCESSINGS)
-def test_timm_prepares_images_as_what_we_write_says(tmp_path, form, image_size):
+def test_timm_prepares_images_as_what_we_write_says(
+    tmp_path: Path, form: Any, image_size: int | tuple[int, ...]
+) -> None:
     model = redrawn_model(
         "ViT-Ti/16",
         image_size=image_size,
@@ -244,7 +250,7 @@ def test_timm_prepares_images_as_what_we_write_says(tmp_path, form, image_size):
 
 
 @pytest.mark.parametrize("side", [32, 96, 224, 384, 518])
-def test_the_written_crop_is_what_timm_resizes_to(side):
+def test_the_written_crop_is_what_timm_resizes_to(side: int) -> None:
 
     for short_side in range(side, 2 * side):
         config = ModelConfig(
@@ -257,7 +263,7 @@ def test_the_written_crop_is_what_timm_resizes_to(side):
 
 
 @pytest.mark.parametrize(("old", "new"), [(64, 96), (96, 48), ((48, 96), (80, 64))])
-def test_another_resolution(tmp_path, old, new):
+def test_another_resolution(tmp_path: Path, old: Any, new: Any) -> None:
     """timm resizes positions bicubically with antialiasing."""
     save_for_hf(_made(img_size=old), tmp_path, safe_serialization=True)
     module = timm.create_model(f"local-dir:{tmp_path}", pretrained=True, img_size=new).eval()
@@ -267,7 +273,7 @@ def test_another_resolution(tmp_path, old, new):
     _assert_equal(model, module)
 
 
-def test_convert_to_timm(tmp_path, capsys):
+def test_convert_to_timm(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     model = redrawn_model("ViT-Ti/16", image_size=64, num_classes=5, pooling="gap_timm")
     write_weights(tmp_path / "google.npz", model_params(model), model.config)
     source, target = tmp_path / "google.npz", tmp_path / "hub" / "model.safetensors"
@@ -287,7 +293,9 @@ def test_convert_to_timm(tmp_path, capsys):
         ({"norm_epsilon": 1e-3}, "norm_epsilon"),
     ],
 )
-def test_a_form_that_timm_has_not_is_refused(tmp_path, options, words, capsys):
+def test_a_form_that_timm_has_not_is_refused(
+    tmp_path: Path, options: dict[str, Any], words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     model = redrawn_model("ViT-Ti/16", image_size=32, num_classes=5, depth=1, **options)
     write_weights(tmp_path / "google.npz", model_params(model), model.config)
     source, target = tmp_path / "google.npz", tmp_path / "vit.safetensors"
@@ -313,7 +321,9 @@ def test_a_form_that_timm_has_not_is_refused(tmp_path, options, words, capsys):
         ({"qkv_bias": False}, "blocks/attention/query/bias"),
     ],
 )
-def test_a_form_of_timm_that_we_have_not_is_refused(tmp_path, arguments, words, capsys):
+def test_a_form_of_timm_that_we_have_not_is_refused(
+    tmp_path: Path, arguments: Any, words: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
     save_for_hf(_made(**arguments), tmp_path / "timm", safe_serialization=True)
     source, target = tmp_path / "timm", tmp_path / "google.npz"
     assert main(["convert", f"--source={source}", f"--target={target}", "--layout=google"]) == 2

@@ -1,6 +1,7 @@
 """Resizing of positions and patches against torch's interpolation and timm's functions."""
 
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -19,12 +20,12 @@ METHODS = {
 }
 
 
-def _positions(grid, width=8, prefix=1):
+def _positions(grid: Any, width: int = 8, prefix: int = 1) -> Any:
     shape = (1, math.prod(grid) + prefix, width)
     return np.random.default_rng(0).normal(size=shape).astype(np.float32)
 
 
-def _torch_resized(positions, old, new, **options):
+def _torch_resized(positions: Any, old: Any, new: Any, **options: Any) -> Any:
     """Of positions after one of a class token."""
     grid = torch.from_numpy(positions[:, 1:]).reshape(1, *old, -1).permute(0, 3, 1, 2)
     grid = torch.nn.functional.interpolate(grid, new, **options)
@@ -34,7 +35,7 @@ def _torch_resized(positions, old, new, **options):
 
 @pytest.mark.parametrize(("old", "new"), GRIDS)
 @pytest.mark.parametrize("method", METHODS)
-def test_positions_as_torch_resizes(method, old, new):
+def test_positions_as_torch_resizes(method: Any, old: Any, new: Any) -> None:
     positions = _positions(old)
     expected = _torch_resized(positions, old, new, **METHODS[method])
     actual = resize_positions(positions, old, new, True, method)
@@ -42,7 +43,7 @@ def test_positions_as_torch_resizes(method, old, new):
 
 
 @pytest.mark.parametrize(("old", "new"), [((14, 14), (24, 24)), ((7, 5), (7, 20))])
-def test_a_growing_grid_needs_no_antialiasing(old, new):
+def test_a_growing_grid_needs_no_antialiasing(old: Any, new: Any) -> None:
     positions = _positions(old)
     expected = _torch_resized(positions, old, new, **METHODS["bicubic_antialiased"])
     actual = resize_positions(positions, old, new, True, "bicubic")
@@ -51,7 +52,7 @@ def test_a_growing_grid_needs_no_antialiasing(old, new):
 
 @pytest.mark.parametrize(("old", "new"), GRIDS)
 @pytest.mark.parametrize("prefix", [0, 1])
-def test_positions_as_timm_resizes(old, new, prefix):
+def test_positions_as_timm_resizes(old: Any, new: Any, prefix: int) -> None:
     positions = _positions(old, prefix=prefix)
     expected = resample_abs_pos_embed(
         torch.from_numpy(positions), new, old, num_prefix_tokens=prefix
@@ -61,7 +62,7 @@ def test_positions_as_timm_resizes(old, new, prefix):
 
 
 @pytest.mark.parametrize(("old", "new"), [(16, 32), (32, 16), (16, 8), (14, 16), (16, 14), (3, 5)])
-def test_patch_embedding_as_timm_resizes(old, new):
+def test_patch_embedding_as_timm_resizes(old: int, new: int) -> None:
     """timm's default is bicubic; FlexiViT's own code, and ours, resizes patches bilinearly."""
     kernel = np.random.default_rng(0).normal(size=(old, old, 3, 6)).astype(np.float32)
     theirs = torch.from_numpy(kernel.transpose(3, 2, 0, 1).copy())

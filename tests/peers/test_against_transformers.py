@@ -1,5 +1,8 @@
 """Hugging Face's models, configs and image processors against ours, both ways."""
 
+from pathlib import Path
+from typing import Any
+
 import jax
 import numpy as np
 import pytest
@@ -47,17 +50,17 @@ SMALL = {
 }
 
 
-def _made(**arguments):
+def _made(**arguments: Any) -> Any:
     return redrawn_module(ViTForImageClassification(ViTConfig(**SMALL | arguments)))
 
 
-def _assert_equal(model, module, batch=2):
+def _assert_equal(model: Any, module: Any, batch: int = 2) -> None:
     images = images_for(model, batch)
     assert_close(outputs(model, images), module_outputs(module, images).logits)
 
 
 @pytest.mark.parametrize("size", SIZES)
-def test_each_size(tmp_path, size):
+def test_each_size(tmp_path: Path, size: Any) -> None:
     module = redrawn_module(ViTForImageClassification(ViTConfig(num_labels=1000, **SIZES[size])))
     module.save_pretrained(tmp_path)
     model = vit_jax.load_model(f"ViT-{size}/16", weights=tmp_path)
@@ -65,7 +68,7 @@ def test_each_size(tmp_path, size):
     _assert_equal(model, module, batch=1)
 
 
-FORMS = {
+FORMS: dict[str, Any] = {
     "defaults": {},
     "not square": {"image_size": [48, 96]},
     "not a whole number of patches": {"image_size": [50, 99]},
@@ -77,13 +80,13 @@ FORMS = {
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_a_saved_directory_of_each_form(tmp_path, form):
+def test_a_saved_directory_of_each_form(tmp_path: Path, form: Any) -> None:
     module = _made(**FORMS[form])
     module.save_pretrained(tmp_path)
     _assert_equal(vit_jax.load_model(weights=tmp_path), module)
 
 
-def test_a_bare_file(tmp_path):
+def test_a_bare_file(tmp_path: Path) -> None:
     module = _made(hidden_size=192, num_attention_heads=3)
     module.save_pretrained(tmp_path)
     (tmp_path / "model.safetensors").rename(tmp_path / "vit.safetensors")
@@ -91,7 +94,7 @@ def test_a_bare_file(tmp_path):
     _assert_equal(vit_jax.load_model(weights=tmp_path / "vit.safetensors"), module)
 
 
-def test_an_epsilon_that_matters(tmp_path):
+def test_an_epsilon_that_matters(tmp_path: Path) -> None:
     module = _made()
     embeddings = module.vit.embeddings
     with torch.no_grad():  # Tokens as small as the root of 1e-12, the epsilon.
@@ -102,7 +105,7 @@ def test_an_epsilon_that_matters(tmp_path):
 
 
 @pytest.mark.parametrize("size", ["Ti", "B"])
-def test_the_pooler_is_the_representation_layer(tmp_path, size):
+def test_the_pooler_is_the_representation_layer(tmp_path: Path, size: Any) -> None:
     width = SIZES[size].get("hidden_size", 768)
     config = ViTConfig(image_size=96, num_hidden_layers=3, pooler_output_size=80, **SIZES[size])
     module = redrawn_module(ViTModel(config))
@@ -116,7 +119,7 @@ def test_the_pooler_is_the_representation_layer(tmp_path, size):
     assert tokens.shape == (2, 37, width)
 
 
-def test_all_tokens_without_a_pooler(tmp_path):
+def test_all_tokens_without_a_pooler(tmp_path: Path) -> None:
     config = ViTConfig(**SMALL)
     module = redrawn_module(ViTModel(config, add_pooling_layer=False))
     module.save_pretrained(tmp_path)
@@ -128,7 +131,7 @@ def test_all_tokens_without_a_pooler(tmp_path):
         assert_close(model(images, capture=["tokens"])[1]["tokens"], theirs)
 
 
-def _written(directory, model, **options):
+def _written(directory: Path, model: Any, **options: Any) -> None:
     write_weights(
         directory / "model.safetensors",
         model_params(model),
@@ -139,7 +142,7 @@ def _written(directory, model, **options):
 
 
 @pytest.mark.parametrize("size", SIZES)
-def test_transformers_builds_each_size_from_what_we_write(tmp_path, size):
+def test_transformers_builds_each_size_from_what_we_write(tmp_path: Path, size: Any) -> None:
     model = redrawn_model(f"ViT-{size}/16", num_classes=10)
     _written(tmp_path, model)
     module = ViTForImageClassification.from_pretrained(tmp_path)
@@ -149,7 +152,7 @@ def test_transformers_builds_each_size_from_what_we_write(tmp_path, size):
     _assert_equal(model, module, batch=1)
 
 
-OUR_FORMS = {
+OUR_FORMS: dict[str, Any] = {
     "not square": {"image_size": (48, 96)},
     "not a whole number of patches": {"image_size": (50, 99)},
     "exact GELU": {"gelu": "exact"},
@@ -160,7 +163,7 @@ OUR_FORMS = {
 
 
 @pytest.mark.parametrize("form", OUR_FORMS)
-def test_transformers_builds_each_form_from_what_we_write(tmp_path, form):
+def test_transformers_builds_each_form_from_what_we_write(tmp_path: Path, form: Any) -> None:
     options = {"name": "ViT-Ti/16", "image_size": 64, "num_classes": 7, "depth": 2}
     model = redrawn_model(**options | OUR_FORMS[form])
     _written(tmp_path, model)
@@ -171,7 +174,7 @@ def test_transformers_builds_each_form_from_what_we_write(tmp_path, form):
     _assert_equal(vit_jax.load_model(weights=tmp_path), module)
 
 
-def test_transformers_has_a_pooler_from_our_representation_layer(tmp_path):
+def test_transformers_has_a_pooler_from_our_representation_layer(tmp_path: Path) -> None:
     model = redrawn_model(
         "ViT-Ti/16", image_size=64, num_classes=0, depth=2, representation_size=80
     )
@@ -182,7 +185,7 @@ def test_transformers_has_a_pooler_from_our_representation_layer(tmp_path):
     assert_close(outputs(model, images), module_outputs(module, images).pooler_output)
 
 
-def test_transformers_has_no_head_where_we_have_none(tmp_path):
+def test_transformers_has_no_head_where_we_have_none(tmp_path: Path) -> None:
     model = redrawn_model("ViT-Ti/16", image_size=64, num_classes=0, depth=2)
     _written(tmp_path, model)
     module = ViTModel.from_pretrained(tmp_path, add_pooling_layer=False)
@@ -191,7 +194,7 @@ def test_transformers_has_no_head_where_we_have_none(tmp_path):
     assert_close(outputs(model, images), theirs[:, 0])
 
 
-def test_what_only_a_config_says_does_matter():
+def test_what_only_a_config_says_does_matter() -> None:
     """The forms above would fail with another GELU or epsilon."""
     images = np.random.default_rng(1).uniform(-1, 1, (2, 64, 64, 3)).astype(np.float32)
     plain = module_outputs(_made(), images).logits
@@ -200,7 +203,7 @@ def test_what_only_a_config_says_does_matter():
         assert (changed - plain).abs().max() > 2e-4
 
 
-def test_class_names_both_ways(tmp_path):
+def test_class_names_both_ways(tmp_path: Path) -> None:
     names = ("chat", "żółw", "newt")
     model = redrawn_model("ViT-Ti/16", image_size=32, num_classes=3, depth=1)
     _written(tmp_path, model, class_names=names)
@@ -213,7 +216,7 @@ def test_class_names_both_ways(tmp_path):
 
 PHOTOGRAPHS = (photograph(150, 100), photograph(60, 120))
 IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
-PREPROCESSINGS = {
+PREPROCESSINGS: dict[str, Any] = {
     "squash": {"antialias": True},
     "squash, bicubic": {"interpolation": "bicubic", "antialias": True, **IMAGENET},
     "crop": {"resize": "short_side", "short_side": 72, "antialias": True, **IMAGENET},
@@ -225,7 +228,7 @@ PREPROCESSINGS = {
 }
 
 
-def _assert_equal_preprocessing(model, directory, images=PHOTOGRAPHS):
+def _assert_equal_preprocessing(model: Any, directory: Any, images: Any = PHOTOGRAPHS) -> None:
     """To one level of 255 where torchvision resizes in the place of Pillow.
 
     The margins of these crops are even; of an odd one Hugging Face leaves off the smaller half at
@@ -242,7 +245,7 @@ def _assert_equal_preprocessing(model, directory, images=PHOTOGRAPHS):
 
 
 @pytest.mark.parametrize("form", PREPROCESSINGS)
-def test_transformers_prepares_images_as_what_we_write_says(tmp_path, form):
+def test_transformers_prepares_images_as_what_we_write_says(tmp_path: Path, form: Any) -> None:
     model = redrawn_model(
         "ViT-Ti/16",
         image_size=(48, 80) if form == "squash" else 64,
@@ -266,13 +269,13 @@ def test_transformers_prepares_images_as_what_we_write_says(tmp_path, form):
     ],
     ids=["squash", "squash, bicubic", "crop"],
 )
-def test_we_prepare_images_as_a_saved_processor(tmp_path, processor):
+def test_we_prepare_images_as_a_saved_processor(tmp_path: Path, processor: Any) -> None:
     _made().save_pretrained(tmp_path)
     processor.save_pretrained(tmp_path)
     _assert_equal_preprocessing(vit_jax.load_model(weights=tmp_path), tmp_path)
 
 
-def test_a_square_that_is_cropped(tmp_path):
+def test_a_square_that_is_cropped(tmp_path: Path) -> None:
     """DeiT's form there; other aspects than a square we keep, as DeiT itself did."""
     _made().save_pretrained(tmp_path)
     DeiTImageProcessor(size={"height": 72, "width": 72}, crop_size=64).save_pretrained(tmp_path)
@@ -281,7 +284,9 @@ def test_a_square_that_is_cropped(tmp_path):
     _assert_equal_preprocessing(model, tmp_path, [photograph(100, 100)])
 
 
-def test_convert_from_timm_to_transformers(tmp_path, capsys):
+def test_convert_from_timm_to_transformers(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     module = redrawn_module(timm.create_model("vit_tiny_patch16_224", img_size=64, num_classes=5))
     save_for_hf(module, tmp_path / "timm", safe_serialization=True)
     source, target = tmp_path / "timm", tmp_path / "hub" / "model.safetensors"
@@ -304,7 +309,9 @@ def test_convert_from_timm_to_transformers(tmp_path, capsys):
         ({"registers": 2}, "registers"),
     ],
 )
-def test_a_form_that_transformers_has_not_is_refused(tmp_path, options, words, capsys):
+def test_a_form_that_transformers_has_not_is_refused(
+    tmp_path: Path, options: dict[str, Any], words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     model = redrawn_model("ViT-Ti/16", image_size=32, num_classes=5, depth=1, **options)
     write_weights(tmp_path / "google.npz", model_params(model), model.config)
     source, target = tmp_path / "google.npz", tmp_path / "vit.safetensors"
@@ -315,7 +322,7 @@ def test_a_form_that_transformers_has_not_is_refused(tmp_path, options, words, c
     assert not target.exists()
 
 
-def test_a_crop_that_would_be_padded_is_refused(tmp_path):
+def test_a_crop_that_would_be_padded_is_refused(tmp_path: Path) -> None:
     model = redrawn_model(
         "ViT-Ti/16",
         image_size=(48, 80),
@@ -338,7 +345,9 @@ def test_a_crop_that_would_be_padded_is_refused(tmp_path):
     ],
     ids=["relu", "no biases", "mask token", "relu in the pooler"],
 )
-def test_a_form_of_transformers_that_we_have_not_is_refused(tmp_path, module, words, capsys):
+def test_a_form_of_transformers_that_we_have_not_is_refused(
+    tmp_path: Path, module: Any, words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     module().save_pretrained(tmp_path / "hub")
     capsys.readouterr()
     source, target = tmp_path / "hub", tmp_path / "google.npz"

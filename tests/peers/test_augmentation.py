@@ -1,6 +1,7 @@
 """Augmentation against torchvision's operations on tensors, which do without Pillow, and timm's."""
 
 import random
+from typing import Any
 
 import jax
 import numpy as np
@@ -22,23 +23,23 @@ LEVELS = (0.3, 0.7, 1.0, 1.5, 2.0)
 
 
 @pytest.fixture(scope="module")
-def image():
+def image() -> Any:
     y, x = np.mgrid[:96, :80]
     waves = (np.sin(x / 7) * np.cos(y / 9), np.sin((x + 2 * y) / 11), np.cos(x / 15 - y / 5))
     noise = np.random.default_rng(0).integers(-15, 16, (96, 80, 3))
     return (125 + 80 * np.stack(waves, axis=-1) + noise).astype(np.uint8)
 
 
-def _tensor(image):
+def _tensor(image: Any) -> Any:
     return torch.from_numpy(image.transpose(2, 0, 1).copy())
 
 
-def _distance(name, image, level, expected):
+def _distance(name: str, image: Any, level: Any, expected: Any) -> Any:
     found = np.asarray(OPERATIONS[name](Image.fromarray(image), level, np.random.default_rng(0)))
     return np.abs(found.astype(int) - expected.numpy().transpose(1, 2, 0).astype(int))
 
 
-def test_operations_on_values(image):
+def test_operations_on_values(image: Any) -> None:
     tensor = _tensor(image)
     assert _distance("Invert", image, 1.0, peer.invert(tensor)).max() == 0
     assert _distance("Equalize", image, 1.0, peer.equalize(tensor)).max() == 0
@@ -53,7 +54,7 @@ def test_operations_on_values(image):
 
 
 @pytest.mark.parametrize("level", LEVELS)
-def test_enhancements(image, level):
+def test_enhancements(image: Any, level: Any) -> None:
     factor = 0.1 + 1.8 * level
     for name, adjust in (
         ("Color", peer.adjust_saturation),
@@ -67,7 +68,7 @@ def test_enhancements(image, level):
 
 
 @pytest.mark.parametrize("level", LEVELS)
-def test_rotation(image, level):
+def test_rotation(image: Any, level: Any) -> None:
     distances = []
     for sign in (1, -1):
         turned = peer.rotate(_tensor(image), 30 * level * sign, fill=[128, 128, 128])
@@ -76,7 +77,7 @@ def test_rotation(image, level):
     assert min(distances) < 5e-3 < max(distances)
 
 
-def _pair_of_rows():
+def _pair_of_rows() -> Any:
     """Each is the other's partner, as at timm, whose partner is the row at the other end."""
     rng = np.random.default_rng(0)
     batch = {
@@ -88,7 +89,7 @@ def _pair_of_rows():
     return paired, float(paired["share"][0])
 
 
-def test_images_are_mixed_as_timms():
+def test_images_are_mixed_as_timms() -> None:
     paired, share = _pair_of_rows()
     images = torch.from_numpy(np.array(paired["images"])).float()
     np.testing.assert_allclose(
@@ -97,7 +98,7 @@ def test_images_are_mixed_as_timms():
 
 
 @pytest.mark.parametrize(("loss", "smoothing"), [("softmax", 0.1), ("sigmoid", 0.0)])
-def test_the_loss_is_that_of_mixed_targets(loss, smoothing):
+def test_the_loss_is_that_of_mixed_targets(loss: Any, smoothing: Any) -> None:
     paired, share = _pair_of_rows()
     logits = np.random.default_rng(1).normal(size=(2, 7)).astype(np.float32)
     own, partners = (
@@ -113,7 +114,7 @@ def test_the_loss_is_that_of_mixed_targets(loss, smoothing):
     np.testing.assert_allclose((share * own + (1 - share) * partners).mean(), expected, rtol=1e-5)
 
 
-def test_cutmix_shares_are_distributed_as_timms():
+def test_cutmix_shares_are_distributed_as_timms() -> None:
     images = {"images": np.zeros((2, 40, 56, 3)), "labels": np.zeros(2), "weights": np.ones(2)}
     keys = jax.random.split(jax.random.key(0), 3000)
     draw = jax.jit(jax.vmap(lambda key: draw_mix(key, images, mixup=0.0, cutmix=1.0)["share"][0]))
@@ -122,10 +123,10 @@ def test_cutmix_shares_are_distributed_as_timms():
     assert ks_2samp(np.asarray(draw(keys)), drawn).pvalue > 0.001
 
 
-def test_erased_boxes_are_distributed_as_timms():
+def test_erased_boxes_are_distributed_as_timms() -> None:
     random.seed(0)
     eraser, rng = RandomErasing(probability=1.0, device="cpu"), np.random.default_rng(0)
-    boxes = ([], [])
+    boxes: tuple[list[Any], list[Any]] = ([], [])
     for _ in range(1500):
         ours = random_erase(np.full((48, 64, 3), 7, np.uint8), rng, 1.0) != 7
         theirs = eraser(torch.ones(3, 48, 64)).numpy().transpose(1, 2, 0) != 1

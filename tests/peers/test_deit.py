@@ -20,7 +20,7 @@ pytestmark = pytest.mark.skipif(
 )
 
 
-def test_logits_on_a_photograph():
+def test_logits_on_a_photograph() -> None:
     module = timm.create_model("deit_tiny_patch16_224", checkpoint_path=WEIGHTS).eval()
     transform = create_transform(  # as published: 256 pixels, of which 224
         input_size=224,
@@ -38,4 +38,5 @@ def test_logits_on_a_photograph():
     logits = outputs(model, ours)[0]
     np.testing.assert_allclose(logits, module_outputs(module, theirs)[0], rtol=0, atol=1e-3)
     assert list(np.argsort(-logits)[:3]) == [281, 282, 285]
+    assert model.class_names is not None
     assert model.class_names[281].startswith("tabby")

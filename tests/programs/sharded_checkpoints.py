@@ -1,6 +1,7 @@
 """A state that is saved on one mesh of eight devices and restored on others."""
 
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -22,7 +23,7 @@ def check_moves(directory: Path) -> None:
     """Checksums do not depend on the mesh, and what is restored is the same bit for bit."""
     rng = np.random.default_rng(0)
     moment = rng.normal(size=(2, 64, 256)).astype(jnp.bfloat16)
-    state = {
+    state: dict[str, Any] = {
         "params/blocks/mlp/dense1/kernel": rng.normal(size=(2, 64, 256)).astype(np.float32),
         "opt_state/mu/blocks/mlp/dense1/kernel": moment,
         "params/head/bias": rng.normal(size=16).astype(np.float32),
@@ -51,7 +52,9 @@ def check_moves(directory: Path) -> None:
                 k: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=shardings[name][k])
                 for k, x in state.items()
             }
-            step, restored, _ = checkpoints.restore(like)
+            found = checkpoints.restore(like)
+            assert found is not None
+            step, restored, _ = found
             assert step == 7
             for k, x in state.items():
                 assert restored[k].sharding == shardings[name][k], (name, k)

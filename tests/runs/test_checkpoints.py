@@ -6,7 +6,9 @@ import shutil
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any, Never
 
 import jax
 import jax.numpy as jnp
@@ -32,7 +34,7 @@ pytestmark = [
 
 
 @pytest.fixture(scope="module", autouse=True)
-def _collect():
+def _collect() -> Iterator[Any]:
     yield
     gc.collect()  # Here, where the warnings about them are filtered.
 
@@ -42,7 +44,7 @@ SGD = OptimizerConfig("sgd", momentum_dtype="bfloat16")
 FROZEN = OptimizerConfig(momentum_dtype="bfloat16", weight_decay=0.1, freeze=("(?!head/).*",))
 
 
-def _shapes(optimizer=SGD, average=False):
+def _shapes(optimizer: Any = SGD, average: bool = False) -> Any:
     model = ModelConfig("ViT-mu/16", image_size=32, num_classes=3)
     params = abstract_params(model)
     schedule = make_schedule(optimizer, 10)
@@ -52,11 +54,11 @@ def _shapes(optimizer=SGD, average=False):
     return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=here), shapes)
 
 
-def _state(seed, shapes):
+def _state(seed: int, shapes: Any) -> Any:
     """A training state in which every number is drawn, step and counts included."""
     rng = np.random.default_rng(seed)
 
-    def draw(x):
+    def draw(x: Any) -> Any:
         whole = jnp.issubdtype(x.dtype, jnp.integer)
         values = rng.integers(1, 1000, x.shape) if whole else rng.normal(size=x.shape)
         return jax.device_put(np.asarray(values, x.dtype), x.sharding)
@@ -64,35 +66,36 @@ def _state(seed, shapes):
     return jax.tree.map(draw, shapes)
 
 
-def _assert_same(actual, expected):
-    assert jax.tree.structure(actual) == jax.tree.structure(expected)
+def _assert_same(actual: Any, expected: Any) -> None:
+    structures: list[Any] = [jax.tree.structure(tree) for tree in (actual, expected)]
+    assert structures[0] == structures[1]
     for a, b in zip(jax.tree.leaves(actual), jax.tree.leaves(expected), strict=True):
         assert a.dtype == b.dtype and a.shape == b.shape
         assert np.asarray(a).tobytes() == np.asarray(b).tobytes()
 
 
-def _open(directory, keep=2):
+def _open(directory: Path, keep: int = 2) -> Any:
     return Checkpoints(directory / "checkpoints", CheckpointConfig(keep=keep))
 
 
-def _restore(directory, like):
+def _restore(directory: Path, like: Any) -> Any:
     with _open(directory) as checkpoints:
         restored = checkpoints.restore(like)
     return restored and (restored.step, restored.state)
 
 
-def _steps(directory):
+def _steps(directory: Path) -> Any:
     return sorted(int(p.name) for p in (directory / "checkpoints").iterdir())
 
 
 @pytest.fixture(scope="module")
-def states():
+def states() -> Any:
     shapes = _shapes()
     return {step: _state(step, shapes) for step in (1, 2)}
 
 
 @pytest.fixture(scope="module")
-def saved(tmp_path_factory, states):
+def saved(tmp_path_factory: pytest.TempPathFactory, states: Any) -> Any:
     directory = tmp_path_factory.mktemp("saved")
     with _open(directory) as checkpoints:
         for step, state in states.items():
@@ -101,13 +104,15 @@ def saved(tmp_path_factory, states):
 
 
 @pytest.fixture
-def copy(tmp_path, saved):
+def copy(tmp_path: Path, saved: Any) -> Any:
     shutil.copytree(saved, tmp_path, dirs_exist_ok=True)
     return tmp_path
 
 
 @pytest.mark.parametrize(("optimizer", "average"), [(ADAM, True), (SGD, False), (FROZEN, True)])
-def test_what_is_saved_is_restored_bit_for_bit(tmp_path, optimizer, average):
+def test_what_is_saved_is_restored_bit_for_bit(
+    tmp_path: Path, optimizer: Any, average: bool
+) -> None:
     shapes = _shapes(optimizer, average)
     dtypes = {str(x.dtype) for x in jax.tree.leaves(shapes)}
     assert dtypes == {"float32", "bfloat16", "int32"}
@@ -125,11 +130,11 @@ def test_what_is_saved_is_restored_bit_for_bit(tmp_path, optimizer, average):
     _assert_same(restored, state)
 
 
-def test_a_fresh_directory_has_none(tmp_path):
+def test_a_fresh_directory_has_none(tmp_path: Path) -> None:
     assert _restore(tmp_path, _shapes()) is None
 
 
-def test_the_newest_stay(tmp_path):
+def test_the_newest_stay(tmp_path: Path) -> None:
     state = {"w": jnp.arange(4.0)}
     for keep in (1, 3):
         directory = tmp_path / str(keep)
@@ -140,7 +145,7 @@ def test_the_newest_stay(tmp_path):
         assert _steps(directory) == [5, 10, 15, 20][-keep:]
 
 
-def test_the_best_stays_with_the_newest(tmp_path):
+def test_the_best_stays_with_the_newest(tmp_path: Path) -> None:
     state, best = {"w": jnp.arange(4.0)}, None
     expected = {
         1: [1],
@@ -165,7 +170,9 @@ def test_the_best_stays_with_the_newest(tmp_path):
         assert checkpoints.restore_step(1, like) is None
 
 
-def test_notes_come_back_and_damaged_ones_are_found(tmp_path, caplog):
+def test_notes_come_back_and_damaged_ones_are_found(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     state, like = {"w": jnp.arange(4.0)}, {"w": jax.ShapeDtypeStruct((4,), jnp.float32)}
     notes = {"best": {"step": 4, "value": 0.1 + 0.2}, "evaluated": ["val"], "nan": float("nan")}
     with _open(tmp_path) as checkpoints:
@@ -182,7 +189,7 @@ def test_notes_come_back_and_damaged_ones_are_found(tmp_path, caplog):
     assert "wrong checksum of the notes" in caplog.text
 
 
-def test_a_save_copies_before_it_returns(tmp_path):
+def test_a_save_copies_before_it_returns(tmp_path: Path) -> None:
     with _open(tmp_path) as checkpoints:
         array = jax.device_put(np.arange(1000.0, dtype=np.float32))
         checkpoints.save(1, {"w": array})
@@ -194,7 +201,7 @@ def test_a_save_copies_before_it_returns(tmp_path):
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
-def test_what_is_not_finite_is_not_saved(tmp_path, value, dtype):
+def test_what_is_not_finite_is_not_saved(tmp_path: Path, value: Any, dtype: Any) -> None:
     state = {"step": jnp.int32(3), "good": jnp.zeros(9), "bad": {"w": jnp.zeros((3, 4), dtype)}}
     state["bad"]["w"] = state["bad"]["w"].at[2, 3].set(value)
     told = pytest.raises(UserError, match="step 3: bad/w are not finite")
@@ -206,7 +213,7 @@ def test_what_is_not_finite_is_not_saved(tmp_path, value, dtype):
 # Damage.
 
 
-def _check(directory, states, caplog):
+def _check(directory: Path, states: Any, caplog: pytest.LogCaptureFixture) -> Any:
     """Restores after damage to step 2: its exact values, or step 1 and a word about it."""
     caplog.clear()
     with caplog.at_level(logging.WARNING, "vit_jax"):
@@ -222,12 +229,14 @@ def _check(directory, states, caplog):
     return step
 
 
-def _files(directory):
+def _files(directory: Path) -> Any:
     files = (directory / "checkpoints" / "2").rglob("*")
     return sorted(p.relative_to(directory) for p in files if p.is_file() and p.stat().st_size)
 
 
-def _damage_each(directory, saved, states, caplog, damages):
+def _damage_each(
+    directory: Path, saved: Any, states: Any, caplog: pytest.LogCaptureFixture, damages: Any
+) -> Any:
     """Applies each damage to a copy; the steps that were restored."""
     steps = []
     for i, (file, damage) in enumerate(damages):
@@ -239,8 +248,8 @@ def _damage_each(directory, saved, states, caplog, damages):
     return steps
 
 
-def _flip(position, bit):
-    def damage(path):
+def _flip(position: Any, bit: Any) -> Any:
+    def damage(path: Path) -> None:
         data = bytearray(path.read_bytes())
         data[int(position * len(data))] ^= 1 << bit
         path.write_bytes(data)
@@ -248,7 +257,9 @@ def _flip(position, bit):
     return damage
 
 
-def test_a_flipped_bit_is_found_or_harmless(tmp_path, saved, states, caplog):
+def test_a_flipped_bit_is_found_or_harmless(
+    tmp_path: Path, saved: Any, states: Any, caplog: pytest.LogCaptureFixture
+) -> None:
     rng = random.Random(0)
     files = _files(saved)
     largest = max(files, key=lambda file: (saved / file).stat().st_size)
@@ -260,8 +271,10 @@ def test_a_flipped_bit_is_found_or_harmless(tmp_path, saved, states, caplog):
     assert _damage_each(tmp_path, saved, states, caplog, in_arrays) == [1] * 4
 
 
-def test_truncated_and_deleted_files_are_found_or_harmless(tmp_path, saved, states, caplog):
-    def halve(path):
+def test_truncated_and_deleted_files_are_found_or_harmless(
+    tmp_path: Path, saved: Any, states: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    def halve(path: Path) -> None:
         os.truncate(path, path.stat().st_size // 2)
 
     files = sorted(_files(saved), key=lambda file: -(saved / file).stat().st_size)
@@ -271,12 +284,16 @@ def test_truncated_and_deleted_files_are_found_or_harmless(tmp_path, saved, stat
 
 
 @pytest.mark.parametrize("part", ["state", "checksums"])
-def test_a_missing_part_is_found(copy, states, caplog, part):
+def test_a_missing_part_is_found(
+    copy: Any, states: Any, caplog: pytest.LogCaptureFixture, part: str
+) -> None:
     shutil.rmtree(copy / "checkpoints" / "2" / part)
     assert _check(copy, states, caplog) == 1
 
 
-def test_exchanged_arrays_are_found(copy, states, caplog):
+def test_exchanged_arrays_are_found(
+    copy: Any, states: Any, caplog: pytest.LogCaptureFixture
+) -> None:
     for name in ("state", "checksums"):
         shutil.rmtree(copy / "checkpoints" / "2" / name)
     shutil.copytree(copy / "checkpoints" / "1" / "state", copy / "checkpoints" / "2" / "state")
@@ -288,13 +305,15 @@ def test_exchanged_arrays_are_found(copy, states, caplog):
     assert "wrong checksum of step, params/" in caplog.text
 
 
-def test_an_empty_directory_of_a_step_is_found(copy, states, caplog):
+def test_an_empty_directory_of_a_step_is_found(
+    copy: Any, states: Any, caplog: pytest.LogCaptureFixture
+) -> None:
     shutil.rmtree(copy / "checkpoints" / "2")
     (copy / "checkpoints" / "2").mkdir()
     assert _check(copy, states, caplog) == 1
 
 
-def test_a_step_that_was_moved_aside_is_saved_anew(copy, states):
+def test_a_step_that_was_moved_aside_is_saved_anew(copy: Any, states: Any) -> None:
     for _ in range(2):
         shutil.rmtree(copy / "checkpoints" / "2" / "state")
         with _open(copy) as checkpoints:
@@ -308,7 +327,7 @@ def test_a_step_that_was_moved_aside_is_saved_anew(copy, states):
     assert len(list((copy / "unreadable").iterdir())) == 2
 
 
-def test_nothing_is_moved_when_none_is_whole(copy):
+def test_nothing_is_moved_when_none_is_whole(copy: Any) -> None:
     for step in ("1", "2"):
         shutil.rmtree(copy / "checkpoints" / step / "state")
     for _ in range(2):
@@ -317,8 +336,10 @@ def test_nothing_is_moved_when_none_is_whole(copy):
     assert _steps(copy) == [1, 2]
 
 
-def test_a_device_that_is_too_small_breaks_no_checkpoint(copy, states, monkeypatch):
-    def read(self, step, like):
+def test_a_device_that_is_too_small_breaks_no_checkpoint(
+    copy: Any, states: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def read(self: Any, step: int, like: Any) -> Never:
         raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 9 bytes.")
 
     monkeypatch.setattr(Checkpoints, "_read", read)
@@ -328,7 +349,7 @@ def test_a_device_that_is_too_small_breaks_no_checkpoint(copy, states, monkeypat
     assert _restore(copy, _shapes())[0] == max(states)
 
 
-def test_another_model_does_not_fit(copy):
+def test_another_model_does_not_fit(copy: Any) -> None:
     like = _shapes()
     like.params["head"]["kernel"] = jax.ShapeDtypeStruct((32, 4), jnp.float32)
     with pytest.raises(UserError, match="none of the checkpoints"):
@@ -336,7 +357,7 @@ def test_another_model_does_not_fit(copy):
     assert _steps(copy) == [1, 2]
 
 
-def test_a_save_that_was_killed_is_as_if_it_never_began(tmp_path):
+def test_a_save_that_was_killed_is_as_if_it_never_began(tmp_path: Path) -> None:
     directory = tmp_path / "checkpoints"
     command = [sys.executable, "-m", "tests.programs.killed_save", str(directory)]
     process = subprocess.run(command, check=False)
@@ -356,12 +377,12 @@ def test_a_save_that_was_killed_is_as_if_it_never_began(tmp_path):
 # Checksums.
 
 
-def _checksums(*arrays):
+def _checksums(*arrays: Any) -> Any:
     return np.asarray(summarize(list(arrays))[0])
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.int32, jnp.bfloat16])
-def test_any_bit_of_any_word_counts(dtype):
+def test_any_bit_of_any_word_counts(dtype: Any) -> None:
     x = np.random.default_rng(0).normal(size=(3, 5)).astype(dtype)
     bits = 8 * x.dtype.itemsize
     seen = {tuple(_checksums(x)[0])}
@@ -375,7 +396,7 @@ def test_any_bit_of_any_word_counts(dtype):
 
 
 @pytest.mark.parametrize("dtype", [np.float32, jnp.bfloat16])
-def test_changes_that_could_cancel_count(dtype):
+def test_changes_that_could_cancel_count(dtype: Any) -> None:
     x = np.random.default_rng(0).normal(size=(4, 6)).astype(dtype)
     words = x.view(f"uint{8 * x.dtype.itemsize}")
     changed = {
@@ -404,6 +425,6 @@ def test_checkpoints_move_between_meshes(tmp_path: Path, eight_devices: EightDev
 
 
 @pytest.mark.parametrize("values", [{"every_steps": 0}, {"keep": 0}, {"keep": -1}])
-def test_config_of_nothing_is_refused(values):
+def test_config_of_nothing_is_refused(values: dict[str, Any]) -> None:
     with pytest.raises(UserError, match="at least 1"):
         CheckpointConfig(**values)

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any, Never
 
 import jax
 import pytest
@@ -15,7 +16,7 @@ from vit_jax import atomic
 from vit_jax.errors import UserError
 from vit_jax.runs.directory import RunDirectory, read_config
 
-CONFIG = {
+CONFIG: dict[str, Any] = {
     "model": {"name": "ViT-B/16", "image_size": (224, 224), "num_classes": None},
     "data": {"dataset": "digits", "batch_size": 64, "workers": 0, "data_dir": None},
     "optimizer": {"lr": 0.01, "clip_norm": 1.0},
@@ -24,12 +25,12 @@ CONFIG = {
 }
 
 
-def _claim(path, config=CONFIG):
+def _claim(path: Path, config: Any = CONFIG) -> None:
     with RunDirectory(path, config, writer=True):
         pass
 
 
-def _refused(path, config=CONFIG):
+def _refused(path: Path, config: Any = CONFIG) -> Any:
     with pytest.raises(UserError) as error:
         RunDirectory(path, config, writer=True)
     message = str(error.value)
@@ -38,7 +39,7 @@ def _refused(path, config=CONFIG):
     return message
 
 
-def _changed(**sections):
+def _changed(**sections: Any) -> Any:
     config = copy.deepcopy(CONFIG)
     for name, values in sections.items():
         if isinstance(values, dict):
@@ -48,11 +49,11 @@ def _changed(**sections):
     return config
 
 
-def _content(directory):
+def _content(directory: Path) -> Any:
     return {p: p.read_bytes() for p in directory.rglob("*") if p.is_file()}
 
 
-def test_the_first_start_writes_config_and_versions(tmp_path):
+def test_the_first_start_writes_config_and_versions(tmp_path: Path) -> None:
     _claim(tmp_path / "a" / "run")  # with its parents
     config = json.loads((tmp_path / "a" / "run" / "config.json").read_text())
     assert config == json.loads(json.dumps(CONFIG))
@@ -66,14 +67,14 @@ def test_the_first_start_writes_config_and_versions(tmp_path):
     assert versions["processes"] == 1
 
 
-def test_where_things_are(tmp_path):
+def test_where_things_are(tmp_path: Path) -> None:
     with RunDirectory(tmp_path, CONFIG, writer=True) as run:
         assert run.path == tmp_path
         assert run.checkpoints == tmp_path / "checkpoints"
         assert run.weights == tmp_path / "weights.npz"
 
 
-def test_home_and_relative_paths(tmp_path, monkeypatch):
+def test_home_and_relative_paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.chdir(tmp_path)
     for path in ("~/one", "two", Path("three")):
@@ -81,7 +82,7 @@ def test_home_and_relative_paths(tmp_path, monkeypatch):
             assert run.path == tmp_path / Path(path).name
 
 
-def test_the_same_config_goes_on_and_only_versions_are_written_anew(tmp_path):
+def test_the_same_config_goes_on_and_only_versions_are_written_anew(tmp_path: Path) -> None:
     _claim(tmp_path)
     before = (tmp_path / "config.json").stat().st_ino
     (tmp_path / "versions.json").write_text("{}")
@@ -101,7 +102,9 @@ def test_the_same_config_goes_on_and_only_versions_are_written_anew(tmp_path):
         ({"optimizer": {"average": 0.9}}, "optimizer.average: (absent) -> 0.9"),
     ],
 )
-def test_another_config_is_refused_with_the_difference(tmp_path, change, difference):
+def test_another_config_is_refused_with_the_difference(
+    tmp_path: Path, change: dict[str, Any], difference: str
+) -> None:
     _claim(tmp_path)
     before = _content(tmp_path)
     assert f"({difference})" in _refused(tmp_path, _changed(**change))
@@ -109,13 +112,13 @@ def test_another_config_is_refused_with_the_difference(tmp_path, change, differe
     _claim(tmp_path)  # the refused start has let go
 
 
-def test_all_differences_are_shown(tmp_path):
+def test_all_differences_are_shown(tmp_path: Path) -> None:
     _claim(tmp_path)
     message = _refused(tmp_path, _changed(optimizer={"lr": 0.03}, seed=7, mesh={"fsdp": 2}))
     assert "(optimizer.lr: 0.01 -> 0.03; seed: 0 -> 7)" in message
 
 
-def test_where_and_how_fast_a_run_goes_may_change(tmp_path):
+def test_where_and_how_fast_a_run_goes_may_change(tmp_path: Path) -> None:
     _claim(tmp_path)
     before = (tmp_path / "config.json").read_bytes()
     _claim(tmp_path, _changed(mesh={"data": 2, "fsdp": 4}))
@@ -124,7 +127,7 @@ def test_where_and_how_fast_a_run_goes_may_change(tmp_path):
     assert (tmp_path / "config.json").read_bytes() == before
 
 
-def test_one_run_at_a_time_even_after_a_kill(tmp_path):
+def test_one_run_at_a_time_even_after_a_kill(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "tests.programs.hold_directory"]
     holder = subprocess.Popen(
         [*command, str(tmp_path), json.dumps(CONFIG)],
@@ -142,14 +145,16 @@ def test_one_run_at_a_time_even_after_a_kill(tmp_path):
     _claim(tmp_path)
 
 
-def test_one_run_at_a_time_within_a_process(tmp_path):
+def test_one_run_at_a_time_within_a_process(tmp_path: Path) -> None:
     with RunDirectory(tmp_path, CONFIG, writer=True):
         assert "in use" in _refused(tmp_path)
     _claim(tmp_path)
 
 
 @pytest.mark.parametrize("variable", ["SLURM_STEP_NUM_TASKS", "OMPI_COMM_WORLD_SIZE"])
-def test_processes_launched_together_learn_that_each_is_alone(tmp_path, monkeypatch, variable):
+def test_processes_launched_together_learn_that_each_is_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, variable: str
+) -> None:
     with RunDirectory(tmp_path, CONFIG, writer=True):
         monkeypatch.setenv(variable, "1")
         assert "wait for it, end it" in _refused(tmp_path)
@@ -159,27 +164,27 @@ def test_processes_launched_together_learn_that_each_is_alone(tmp_path, monkeypa
     assert message.endswith("for one run of all of them, add --distributed")
 
 
-def test_only_the_writer_writes(tmp_path):
+def test_only_the_writer_writes(tmp_path: Path) -> None:
     with RunDirectory(tmp_path / "run", CONFIG, writer=False) as run:
         assert run.path == tmp_path / "run"
     assert not run.path.exists()
 
 
 @pytest.mark.parametrize("parent", ["file", "/proc"])
-def test_where_nothing_can_be_written(tmp_path, parent):
+def test_where_nothing_can_be_written(tmp_path: Path, parent: str) -> None:
     (tmp_path / "file").write_text("mine")
     path = tmp_path / parent / "run"
     assert "cannot write" in _refused(path)
 
 
-def test_a_file_is_no_directory(tmp_path):
+def test_a_file_is_no_directory(tmp_path: Path) -> None:
     file = tmp_path / "file"
     file.write_text("mine")
     assert "cannot write" in _refused(file)
     assert file.read_text() == "mine"
 
 
-def test_a_remote_path_is_refused(monkeypatch, tmp_path):
+def test_a_remote_path_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
     for writer in (True, False):
         with pytest.raises(UserError, match="gs://bucket/run"):
@@ -188,7 +193,7 @@ def test_a_remote_path_is_refused(monkeypatch, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["checkpoints/7/state", "weights.npz", "metrics.jsonl"])
-def test_files_of_another_program_are_left_alone(tmp_path, name):
+def test_files_of_another_program_are_left_alone(tmp_path: Path, name: str) -> None:
     (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
     (tmp_path / name).write_text("theirs")
     before = _content(tmp_path)
@@ -196,20 +201,20 @@ def test_files_of_another_program_are_left_alone(tmp_path, name):
     assert _content(tmp_path) == before
 
 
-def test_other_files_may_lie_in_it(tmp_path):
+def test_other_files_may_lie_in_it(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("mine")
     _claim(tmp_path)
     assert (tmp_path / "notes.txt").read_text() == "mine"
 
 
 @pytest.mark.parametrize("content", [b"", b'{"seed": 0', b"[]", b"\xff\xfe{"])
-def test_a_damaged_config_is_named(tmp_path, content):
+def test_a_damaged_config_is_named(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "config.json").write_bytes(content)
     assert "config.json" in _refused(tmp_path)
     assert (tmp_path / "config.json").read_bytes() == content
 
 
-def test_what_is_no_run_has_no_config(tmp_path):
+def test_what_is_no_run_has_no_config(tmp_path: Path) -> None:
     file = tmp_path / "weights.npz"
     file.write_bytes(b"")
     for path in (tmp_path, tmp_path / "absent", file):
@@ -220,11 +225,11 @@ def test_what_is_no_run_has_no_config(tmp_path):
         read_config(tmp_path)
 
 
-def test_files_are_replaced_whole_or_not_at_all(tmp_path):
+def test_files_are_replaced_whole_or_not_at_all(tmp_path: Path) -> None:
     one, two = tmp_path / "one", tmp_path / "two"
     atomic.write_bytes(one, b"old")
 
-    def fail(file):
+    def fail(file: Any) -> Never:
         file.write(b"half")
         raise RuntimeError("no more ideas")
 
@@ -235,7 +240,7 @@ def test_files_are_replaced_whole_or_not_at_all(tmp_path):
     assert _content(tmp_path) == {one: b"new", two: b"2"}
 
 
-def test_a_directory_that_cannot_be_written_any_more_is_refused(tmp_path):
+def test_a_directory_that_cannot_be_written_any_more_is_refused(tmp_path: Path) -> None:
     with RunDirectory(tmp_path, CONFIG, writer=True):
         pass
     (tmp_path / "versions.json").unlink()
@@ -244,11 +249,11 @@ def test_a_directory_that_cannot_be_written_any_more_is_refused(tmp_path):
         RunDirectory(tmp_path, CONFIG, writer=True)
 
 
-def test_a_key_that_is_new_since_the_run_began_is_no_difference(tmp_path):
+def test_a_key_that_is_new_since_the_run_began_is_no_difference(tmp_path: Path) -> None:
     with RunDirectory(tmp_path, CONFIG, writer=True):
         pass
 
-    def upgrade(config):
+    def upgrade(config: Any) -> Any:
         return config | {"new": 1}
 
     RunDirectory(tmp_path, CONFIG | {"new": 1}, writer=True, upgrade=upgrade).close()
@@ -256,7 +261,7 @@ def test_a_key_that_is_new_since_the_run_began_is_no_difference(tmp_path):
         RunDirectory(tmp_path, CONFIG | {"new": 2}, writer=True, upgrade=upgrade)
 
     # A key that is gone cannot be read by this version, and is told as the difference.
-    def refuse(config):
+    def refuse(config: Any) -> Never:
         raise UserError("no such key")
 
     changed = {key: value for key, value in CONFIG.items() if key != next(iter(CONFIG))}

@@ -1,5 +1,6 @@
 """Meshes of TPUs that are not there."""
 
+import importlib.util
 import math
 from collections.abc import Iterable
 from typing import Any
@@ -8,7 +9,6 @@ import pytest
 
 from tests.small_models import refusal
 from vit_jax.errors import UserError
-from vit_jax.parallel import topologies
 from vit_jax.parallel.mesh import MeshConfig, make_mesh
 from vit_jax.parallel.topologies import topology_devices
 
@@ -69,7 +69,7 @@ def test_a_topology_that_does_not_exist(monkeypatch: pytest.MonkeyPatch) -> None
     told = refusal(topology_devices, "v9:2x2")
     assert told.startswith("no TPU topology 'v9:2x2' to compile for (")
     assert told.endswith("; write one such as v5e:4x4")
-    monkeypatch.setattr(topologies.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     assert refusal(topology_devices, "v9:2x2") == (
         "no TPU topology 'v9:2x2' to compile for: there is no TPU compiler; install it with the "
         "extra 'tpu'"

@@ -1,5 +1,6 @@
 """What a config asks of devices that are not there."""
 
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -158,7 +159,7 @@ def test_small_arrays_may_stay_whole() -> None:
     assert "100% of ViT-mu/8's parameters" in told
 
 
-def test_a_run_is_checked(tmp_path, monkeypatch) -> None:
+def test_a_run_is_checked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(setup, "make_mesh", lambda config: fake_mesh(tensor=3))
     values = load_config("configs/quickstart.py")
     values["data"] |= {"data_dir": str(tmp_path)}

@@ -45,7 +45,7 @@ class Distillation:
 
     def __init__(
         self, context: ObjectiveContext, teacher: ModelConfig, params: Params, digest: str | None
-    ):
+    ) -> None:
         self.parameters: Table = nested("teacher", parameter_table(teacher))
         self.fixed: Any = {"teacher": params}
         self.fixed_digest = digest

@@ -6,7 +6,7 @@ import math
 import shutil
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, Never
 
 import jax.numpy as jnp
 import pytest
@@ -76,7 +76,7 @@ def config(early_stop: EarlyStopConfig, **evals: EvalConfig) -> TrainConfig:
     )
 
 
-def test_mistakes():
+def test_mistakes() -> None:
     val = ClassificationConfig("test", every_steps=5)
     assert refusal(EarlyStopConfig, "val", patience=0) == "patience must be at least 1, not 0"
     message = refusal(config, EarlyStopConfig("vall"), val=val)
@@ -103,7 +103,7 @@ class Scored:
 def test_any_score_is_minimised_or_maximised(metric: str, mode: Any, lower: bool) -> None:
     val = ClassificationConfig("test", every_steps=5)
     setup: Any = SimpleNamespace(config=config(EarlyStopConfig("val", metric, mode), val=val))
-    best = make_best(setup, Scored())  # type: ignore[arg-type]
+    best = make_best(setup, Scored())
     assert best is not None and best.lower_is_better == lower
 
 
@@ -211,13 +211,13 @@ def test_a_run_that_is_interrupted_anywhere_goes_on_bit_for_bit(
     # Before a checkpoint holds what was evaluated, and after the last step.
     moments = [("val", best), ("val", last), ("test", last)]
 
-    def interrupt(self, step, name, scores):
+    def interrupt(self: Any, step: int, name: str, scores: Any) -> None:
         evaluated(self, step, name, scores)
         if moments and (name, step) == moments[0]:
             del moments[0]
             raise KeyboardInterrupt
 
-    def interrupt_at_the_end(self, *arguments):
+    def interrupt_at_the_end(self: Any, *arguments: Any) -> Never:
         chosen(self, *arguments)
         raise KeyboardInterrupt
 
@@ -241,12 +241,12 @@ def test_a_run_stopped_in_an_evaluation_still_owes_it(
     steps, calls = 0, 0
     log_step, reached = Reporter.log_step, Preemption.reached
 
-    def count(self, step, metrics, *, waited):
+    def count(self: Any, step: int, metrics: Any, *, waited: Any) -> None:
         nonlocal steps, calls
         steps, calls = step, 0
         log_step(self, step, metrics, waited=waited)
 
-    def reached_in_the_evaluation(self):
+    def reached_in_the_evaluation(self: Any) -> Any:
         nonlocal calls
         calls += 1
         return (steps == best and calls > 1) or reached(self)
@@ -298,7 +298,7 @@ def test_a_best_checkpoint_that_is_gone_is_reported(
 class Kept:
     """Checkpoints of which some can be read; their state is their step."""
 
-    def __init__(self, *steps: int):
+    def __init__(self, *steps: int) -> None:
         self.steps = steps
 
     def restore_step(self, step: int, like: TrainState) -> TrainState | None:
@@ -328,7 +328,7 @@ def test_the_best_weights_that_can_be_read(
     best = BestStep(lower_is_better=metric == "loss")
     for step, value in zip((10, 20, 30, 40), values, strict=True):
         best.add(step, value)
-    step, params = best_weights(best, 40, state_of(40), Kept(*kept))  # type: ignore[arg-type]
+    step, params = best_weights(best, 40, state_of(40), Kept(*kept))
     assert (step, float(params["w"])) == (chosen, chosen)
 
 

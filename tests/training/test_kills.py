@@ -6,6 +6,7 @@ import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -24,7 +25,7 @@ def data_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def whole(data_dir: Path, tmp_path_factory: pytest.TempPathFactory):
+def whole(data_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
     """The results of a run that nothing disturbed."""
     workdir = tmp_path_factory.mktemp("runs") / "whole"
     process = start(workdir, data_dir, STEPS)
@@ -35,7 +36,7 @@ def whole(data_dir: Path, tmp_path_factory: pytest.TempPathFactory):
 
 @pytest.mark.slow
 def test_a_run_killed_at_any_moment_goes_on_bit_for_bit(
-    whole, data_dir: Path, tmp_path: Path
+    whole: Any, data_dir: Path, tmp_path: Path
 ) -> None:
     workdir = tmp_path / "run"
     checkpoints = workdir / "checkpoints"
@@ -67,7 +68,9 @@ def test_a_run_killed_at_any_moment_goes_on_bit_for_bit(
     assert results(workdir) == whole
 
 
-def test_sigterm_saves_and_the_next_start_goes_on(whole, data_dir: Path, tmp_path: Path) -> None:
+def test_sigterm_saves_and_the_next_start_goes_on(
+    whole: Any, data_dir: Path, tmp_path: Path
+) -> None:
     workdir = tmp_path / "run"
     process = start(workdir, data_dir, STEPS)
     wait_for_line(process, "step 14/60")

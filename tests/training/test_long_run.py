@@ -3,6 +3,7 @@
 import json
 import time
 from pathlib import Path
+from typing import Any, Never
 
 import jax
 import pytest
@@ -47,7 +48,7 @@ def test_the_share_of_time_waiting_for_data_is_that_of_a_slow_source(
 ) -> None:
     read = TfdsSource.__getitem__
 
-    def slowed(self, index):
+    def slowed(self: Any, index: Any) -> Any:
         time.sleep(0.02)
         return read(self, index)
 
@@ -80,7 +81,7 @@ def test_the_first_step_has_a_loss_but_no_speed(
 def test_a_step_that_fails_where_it_is_waited_for_tells_what_takes_memory(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def settle(self):
+    def settle(self: Any) -> Never:
         raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory on 9 bytes.\nMore.")
 
     monkeypatch.setattr(Reporter, "settle", settle)

@@ -35,7 +35,7 @@ from vit_jax.training.objectives import (
 class MaskedPatches:
     """Predicts the mean colours of corrupted patches."""
 
-    def __init__(self, context: ObjectiveContext, share: float):
+    def __init__(self, context: ObjectiveContext, share: float) -> None:
         self.parameters: Table = {
             "mask": Parameter(("width",), "embedding", "token"),
             **nested("head", dense(("width",), ("channels",), "head")),

@@ -1,4 +1,5 @@
 import json
+from pathlib import Path
 
 import pytest
 
@@ -14,14 +15,18 @@ RUN = [
 ]
 
 
-def test_a_run_says_once_that_it_is_not_known(tmp_path, monkeypatch, capsys) -> None:
+def test_a_run_says_once_that_it_is_not_known(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.setattr(reporter, "unknown_chip", lambda devices: next(devices).device_kind)
     directories = [f"--config.data.data_dir={tmp_path / 'data'}", f"--workdir={tmp_path / 'run'}"]
     assert main([*RUN, *directories]) == 0
     assert capsys.readouterr().out.count("no MFU: the peak speed of cpu is unknown\n") == 1
 
 
-def test_a_run_logs_it_where_it_is_known(tmp_path, monkeypatch, capsys) -> None:
+def test_a_run_logs_it_where_it_is_known(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     data_dir = f"--config.data.data_dir={tmp_path / 'data'}"
     for name, more, is_logged in (
         ("unknown", [], False),

@@ -1,4 +1,5 @@
 import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -12,7 +13,7 @@ from vit_jax.training.mix import apply_mix, draw_mix
 ROWS, HEIGHT, WIDTH = 6, 10, 14
 
 
-def batch(weights=(1,) * ROWS) -> dict:
+def batch(weights: Any = (1,) * ROWS) -> dict[str, Any]:
     rng = np.random.default_rng(0)
     return {
         "images": rng.integers(0, 256, (ROWS, HEIGHT, WIDTH, 3), np.uint8),
@@ -22,19 +23,19 @@ def batch(weights=(1,) * ROWS) -> dict:
 
 
 @functools.cache
-def _paired(mixup: float, cutmix: float):
+def _paired(mixup: float, cutmix: float) -> Any:
     return jax.jit(functools.partial(draw_mix, mixup=mixup, cutmix=cutmix))
 
 
-def paired(seed: int, mixup: float = 0.0, cutmix: float = 0.0, **options) -> dict:
+def paired(seed: int, mixup: float = 0.0, cutmix: float = 0.0, **options: Any) -> dict[str, Any]:
     return jax.device_get(_paired(mixup, cutmix)(jax.random.key(seed), batch(**options)))
 
 
-def draws(count: int, mixup: float = 0.0, cutmix: float = 0.0, size=(HEIGHT, WIDTH)) -> dict:
+def draws(count: int, mixup: float = 0.0, cutmix: float = 0.0, size: Any = (HEIGHT, WIDTH)) -> Any:
     """`ratio`, `box` and `share` of the first row in so many steps."""
     images = {"images": jnp.zeros((2, *size, 3)), "labels": jnp.zeros(2), "weights": jnp.ones(2)}
 
-    def step(key):
+    def step(key: Any) -> Any:
         found = draw_mix(key, images, mixup=mixup, cutmix=cutmix)
         return {name: found[name][0] for name in ("ratio", "box", "share")}
 
@@ -43,7 +44,7 @@ def draws(count: int, mixup: float = 0.0, cutmix: float = 0.0, size=(HEIGHT, WID
 
 
 @pytest.mark.parametrize(("mixup", "cutmix"), [(0.8, 0.0), (0.0, 1.0), (0.8, 1.0)])
-def test_the_partner_is_the_row_before(mixup, cutmix):
+def test_the_partner_is_the_row_before(mixup: float, cutmix: float) -> None:
     before, after = batch(), paired(0, mixup, cutmix)
     np.testing.assert_array_equal(after["partner_labels"], [5, 0, 1, 2, 3, 4])
     np.testing.assert_array_equal(after["partner_images"][1:], before["images"][:-1])
@@ -55,13 +56,13 @@ def test_the_partner_is_the_row_before(mixup, cutmix):
     assert len(np.unique(after["share"])) == len(np.unique(after["box"], axis=0)) == 1
 
 
-def test_labels_may_have_several_columns():
+def test_labels_may_have_several_columns() -> None:
     several = batch() | {"labels": np.arange(2 * ROWS).reshape(ROWS, 2)}
     found = draw_mix(jax.random.key(0), several, mixup=0.2, cutmix=0.0)["partner_labels"]
     np.testing.assert_array_equal(found, np.roll(several["labels"], 1, axis=0))
 
 
-def test_mixup_is_the_weighted_mean_of_two_images():
+def test_mixup_is_the_weighted_mean_of_two_images() -> None:
     for seed in range(5):
         found = paired(seed, mixup=0.8)
         share = found["share"][0]
@@ -72,7 +73,7 @@ def test_mixup_is_the_weighted_mean_of_two_images():
         np.testing.assert_allclose(mixed, expected, atol=1e-4)
 
 
-def test_cutmix_pastes_a_box_of_which_the_share_is_told():
+def test_cutmix_pastes_a_box_of_which_the_share_is_told() -> None:
     shares = set()
     for seed in range(20):
         found = paired(seed, cutmix=1.0)
@@ -90,7 +91,7 @@ def test_cutmix_pastes_a_box_of_which_the_share_is_told():
 
 
 @pytest.mark.parametrize(("mixup", "cutmix"), [(0.8, 0.0), (0.0, 1.0), (0.8, 1.0)])
-def test_a_row_whose_partner_does_not_count_stays_as_it_is(mixup, cutmix):
+def test_a_row_whose_partner_does_not_count_stays_as_it_is(mixup: float, cutmix: float) -> None:
     for seed in range(4):
         found = paired(seed, mixup, cutmix, weights=(1, 1, 0, 1, 0, 1))
         whole = paired(seed, mixup, cutmix)
@@ -103,7 +104,7 @@ def test_a_row_whose_partner_does_not_count_stays_as_it_is(mixup, cutmix):
 
 
 @pytest.mark.parametrize("concentration", [0.2, 1.0])
-def test_mixups_ratio_is_the_larger_part_of_a_beta_draw(concentration):
+def test_mixups_ratio_is_the_larger_part_of_a_beta_draw(concentration: float) -> None:
     found = draws(4000, mixup=concentration)
     np.testing.assert_array_equal(found["share"], found["ratio"])
     assert not found["box"].any()
@@ -114,7 +115,7 @@ def test_mixups_ratio_is_the_larger_part_of_a_beta_draw(concentration):
     assert abs(squares.mean() - variance) < 5 * squares.std() / 4000**0.5
 
 
-def test_cutmixs_boxes():
+def test_cutmixs_boxes() -> None:
     height, width = 200, 300
     found = draws(4000, cutmix=1.0, size=(height, width))
     top, left, bottom, right = found["box"].T
@@ -136,7 +137,7 @@ def test_cutmixs_boxes():
     )
 
 
-def test_with_both_each_step_draws_one_of_them():
+def test_with_both_each_step_draws_one_of_them() -> None:
     found = draws(2000, mixup=0.8, cutmix=1.0)
     is_cut = (found["ratio"] == 1) & (found["box"] != 0).any(axis=-1)
     is_mixed = (found["ratio"] < 1) & (found["box"] == 0).all(axis=-1)
@@ -146,7 +147,7 @@ def test_with_both_each_step_draws_one_of_them():
     assert abs(is_mixed.sum() - 1000) < 5 * 22
 
 
-def test_a_step_is_a_function_of_its_key():
+def test_a_step_is_a_function_of_its_key() -> None:
     for options in ({"mixup": 0.8}, {"cutmix": 1.0}):
         first, again, other = (paired(seed, **options) for seed in (3, 3, 4))
         np.testing.assert_array_equal(first["share"], again["share"])
@@ -163,6 +164,6 @@ def test_a_step_is_a_function_of_its_key():
         ({"cutmix": 0.2, "batch_size": 1}, "they need batch_size above 1"),
     ],
 )
-def test_configs_that_are_refused(options, reason):
+def test_configs_that_are_refused(options: dict[str, Any], reason: str) -> None:
     with pytest.raises(UserError, match=reason):
         DataConfig("./x", **options)

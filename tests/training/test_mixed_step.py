@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -39,12 +40,19 @@ OPTIMIZER = make_optimizer(
 )
 
 
-def _mesh():
+def _mesh() -> Any:
     return make_mesh(MeshConfig(), jax.devices()[:1])
 
 
 @functools.cache
-def _step(mixup=0.0, cutmix=0.0, *, micro_batches=1, loss="softmax", flip=True):
+def _step(
+    mixup: Any = 0.0,
+    cutmix: Any = 0.0,
+    *,
+    micro_batches: Any = 1,
+    loss: Any = "softmax",
+    flip: Any = True,
+) -> Any:
     step = make_train_step(
         Supervised(MODEL, loss=loss, label_smoothing=0.1, flip=flip, mixup=mixup, cutmix=cutmix),
         OPTIMIZER,
@@ -57,19 +65,19 @@ def _step(mixup=0.0, cutmix=0.0, *, micro_batches=1, loss="softmax", flip=True):
 
 
 @functools.cache
-def _params():
+def _params() -> Any:
     rng = np.random.default_rng(0)
     return jax.tree.map(
         lambda p: rng.normal(0, 0.3, p.shape).astype(p.dtype), abstract_params(MODEL)
     )
 
 
-def _at(number):
+def _at(number: Any) -> Any:
     state = init_state(_params(), OPTIMIZER, average=False)
     return jax.device_put(dataclasses.replace(state, step=jnp.int32(number)), replicated(_mesh()))
 
 
-def _batch(weights=(1,) * ROWS):
+def _batch(weights: Any = (1,) * ROWS) -> Any:
     rng = np.random.default_rng(1)
     return {
         "images": rng.integers(0, 256, (ROWS, HEIGHT, WIDTH, 3), np.uint8),
@@ -83,14 +91,14 @@ VALID = np.array([1, 1, 1, 0, 1, 0, 1, 1, 0, 1, 1, 1, 1, 1, 1, 0])
 
 
 @functools.partial(jax.jit, static_argnums=2)
-def _row_losses(images, labels, loss):
+def _row_losses(images: Any, labels: Any, loss: Any) -> Any:
     """Without a training step: of float images in 0 to 255."""
     apply = apply_model(MODEL)
     logits = apply(_params(), images / 127.5 - 1, key=jax.random.key(0))
     return cross_entropy(logits, labels, loss, 0.1)
 
 
-def _share(step, number, loss="softmax"):
+def _share(step: Any, number: Any, loss: Any = "softmax") -> Any:
     """The own part of a row, from a step in which all images are the same.
 
     The first two rows alone count. The first has no partner that does, so that only the second
@@ -106,7 +114,7 @@ def _share(step, number, loss="softmax"):
 
 
 @pytest.mark.parametrize("loss", ["softmax", "sigmoid"])
-def test_the_loss_of_a_mixed_batch(loss):
+def test_the_loss_of_a_mixed_batch(loss: str) -> None:
     step, batch = _step(0.8, loss=loss, flip=False), _batch(VALID)
     for number in range(3):
         share = np.full(ROWS, _share(step, number, loss))
@@ -121,13 +129,13 @@ def test_the_loss_of_a_mixed_batch(loss):
         np.testing.assert_allclose(value, rows[VALID == 1].mean(), rtol=2e-5)
 
 
-def _kind(step, number):
+def _kind(step: int, number: Any) -> str:
     """CutMix's shares are of whole pixels; Mixup's would be by chance."""
     pixels = _share(step, number) * HEIGHT * WIDTH
     return "cutmix" if abs(pixels - round(pixels)) < 2e-3 else "mixup"
 
 
-def test_eight_micro_batches_equal_one_batch():
+def test_eight_micro_batches_equal_one_batch() -> None:
     one, eight = _step(0.8, 1.0), _step(0.8, 1.0, micro_batches=8)
     numbers = range(6)
     assert {_kind(one, number) for number in numbers} == {"mixup", "cutmix"}
@@ -143,7 +151,7 @@ def test_eight_micro_batches_equal_one_batch():
         )
 
 
-def test_every_step_mixes_anew():
+def test_every_step_mixes_anew() -> None:
     step = _step(0.8, 1.0)
     shares = [_share(step, number) for number in range(6)]
     assert len(np.unique(np.round(shares, 4))) == 6
@@ -151,7 +159,7 @@ def test_every_step_mixes_anew():
 
 
 @pytest.mark.parametrize("micro_batches", [1, 8])
-def test_content_of_invalid_rows_has_no_effect(micro_batches):
+def test_content_of_invalid_rows_has_no_effect(micro_batches: int) -> None:
     batch = _batch(VALID)
     garbage = {key: batch[key].copy() for key in batch}
     garbage["images"][VALID == 0] = 255
@@ -162,7 +170,7 @@ def test_content_of_invalid_rows_has_no_effect(micro_batches):
         jax.tree.map(np.testing.assert_array_equal, found, expected)
 
 
-def test_rows_without_partners_are_scored_as_without_mixing():
+def test_rows_without_partners_are_scored_as_without_mixing() -> None:
     # Nor do their flips depend on it.
     batch = _batch(np.arange(ROWS) % 2)
     for number in range(3):

@@ -1,4 +1,5 @@
 import math
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -13,12 +14,12 @@ from vit_jax.training.optimizer import OptimizerConfig, make_optimizer, make_sch
 PEAK, WARMUP, TOTAL = 3e-3, 10, 50
 
 
-def _rates(steps=TOTAL, **options):
+def _rates(steps: int = TOTAL, **options: Any) -> Any:
     schedule = make_schedule(OptimizerConfig(lr=PEAK, **options), TOTAL)
     return np.array([schedule(step) for step in range(steps)])
 
 
-def _decay(kind, warmup):
+def _decay(kind: str, warmup: Any) -> Any:
     """Rates after the warm-up, in closed form."""
     progress = np.arange(TOTAL - warmup) / (TOTAL - warmup)
     return {
@@ -30,14 +31,14 @@ def _decay(kind, warmup):
 
 @pytest.mark.parametrize("kind", ["cosine", "linear", "constant"])
 @pytest.mark.parametrize("warmup", [0, 1, 2, WARMUP])
-def test_schedules(kind, warmup):
+def test_schedules(kind: str, warmup: Any) -> None:
     warm = PEAK * np.arange(1, warmup + 1) / max(warmup, 1)
     expected = np.concatenate([warm, _decay(kind, warmup)])
     actual = _rates(schedule=kind, warmup_steps=warmup)
     np.testing.assert_allclose(actual, expected, rtol=1e-5, atol=1e-9)
 
 
-def test_no_update_is_lost():
+def test_no_update_is_lost() -> None:
     rates = _rates(schedule="cosine", warmup_steps=WARMUP)
     assert rates[0] == pytest.approx(PEAK / WARMUP)
     assert rates.max() == rates[WARMUP - 1] == rates[WARMUP] == pytest.approx(PEAK)
@@ -45,13 +46,13 @@ def test_no_update_is_lost():
 
 
 @pytest.mark.parametrize(("kind", "end"), [("cosine", 0.0), ("linear", 1e-5)])
-def test_decay_ends_after_the_last_update(kind, end):
+def test_decay_ends_after_the_last_update(kind: str, end: float) -> None:
     rates = _rates(TOTAL + 3, schedule=kind, warmup_steps=WARMUP)
     np.testing.assert_allclose(rates[TOTAL:], end, atol=1e-9)
     assert rates[TOTAL - 1] > end
 
 
-def test_the_step_schedule_is_the_hyper_rule():
+def test_the_step_schedule_is_the_hyper_rule() -> None:
     """30, 60 and 90 % of 50 updates, each to a tenth; warm-up counts as part of the run."""
     rates = _rates(schedule="step", warmup_steps=WARMUP)
     warm = PEAK * np.arange(1, 11) / 10
@@ -59,7 +60,7 @@ def test_the_step_schedule_is_the_hyper_rule():
     np.testing.assert_allclose(rates, np.concatenate([warm, rest]), rtol=1e-5)
 
 
-def test_a_milestone_at_the_end_of_the_warmup():
+def test_a_milestone_at_the_end_of_the_warmup() -> None:
     rates = _rates(schedule="step", warmup_steps=WARMUP, milestones=(0.2, 0.5))
     expected = np.repeat([PEAK, 0.1 * PEAK, 0.01 * PEAK], [1, 15, 25])
     np.testing.assert_allclose(rates[WARMUP - 1 :], expected, rtol=1e-5)
@@ -69,32 +70,34 @@ def test_a_milestone_at_the_end_of_the_warmup():
     ("warmup", "total", "milestones"),
     [(16, 50, None), (0, 50, (0.001, 0.5)), (0, 4, (0.5, 0.51)), (0, 4, (0.5, 0.99))],
 )
-def test_each_fall_of_the_rate_needs_a_step_after_the_warmup(warmup, total, milestones):
+def test_each_fall_of_the_rate_needs_a_step_after_the_warmup(
+    warmup: int, total: int, milestones: tuple[float, ...] | None
+) -> None:
     config = OptimizerConfig(schedule="step", warmup_steps=warmup, milestones=milestones)
     with pytest.raises(UserError, match="milestones: the rate would fall after steps .* of"):
         make_schedule(config, total)
 
 
-def test_schedule_is_traced():
+def test_schedule_is_traced() -> None:
     schedule = make_schedule(OptimizerConfig(lr=PEAK, warmup_steps=WARMUP), TOTAL)
     actual = jax.jit(jax.vmap(schedule))(jnp.arange(TOTAL))
     np.testing.assert_allclose(actual, _rates(warmup_steps=WARMUP), rtol=1e-5, atol=1e-9)
 
 
 @pytest.mark.parametrize("warmup", [50, 51])
-def test_warmup_must_end_before_the_run(warmup):
+def test_warmup_must_end_before_the_run(warmup: int) -> None:
     with pytest.raises(UserError, match=f"warmup_steps: {warmup} .* 50 steps"):
         make_schedule(OptimizerConfig(warmup_steps=warmup), 50)
 
 
-def _trees(number=5):
+def _trees(number: Any = 5) -> Any:
     """Parameters and gradients of a few steps."""
     rng = np.random.default_rng(0)
 
-    def draw():
+    def draw() -> Any:
         shapes = {"head": {"kernel": (3, 4), "bias": (4,)}, "cls": (2,)}
         return jax.tree.map(
-            lambda shape: rng.normal(size=shape).astype(np.float32),
+            lambda shape: np.asarray(rng.normal(size=shape), np.float32),
             shapes,
             is_leaf=lambda x: isinstance(x, tuple),
         )
@@ -109,7 +112,7 @@ TABLE = {
 }
 
 
-def _descend(config, schedule, params, grads):
+def _descend(config: Any, schedule: Any, params: Any, grads: Any) -> Any:
     optimizer = make_optimizer(config, schedule, params, TABLE)
     state = optimizer.init(params)
     for grad in grads:
@@ -118,13 +121,13 @@ def _descend(config, schedule, params, grads):
     return params, state
 
 
-def _assert_close(actual, expected, rtol=2e-5):
+def _assert_close(actual: Any, expected: Any, rtol: float = 2e-5) -> None:
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol, atol=1e-6), actual, expected)
 
 
 @pytest.mark.parametrize("mask", ["all", "kernels"])
 @pytest.mark.parametrize(("b1", "b2"), [(None, None), (0.8, 0.95)])
-def test_adamw_with_decay_times_the_rate(mask, b1, b2):
+def test_adamw_with_decay_times_the_rate(mask: Any, b1: Any, b2: Any) -> None:
     params, grads = _trees()
     config = OptimizerConfig("adamw", weight_decay=0.3, decay_mask=mask, b1=b1, b2=b2)
     rates = 0.1 / np.arange(1, 6)
@@ -135,7 +138,7 @@ def test_adamw_with_decay_times_the_rate(mask, b1, b2):
     if mask == "kernels":
         decays = {"head": {"kernel": 0.3, "bias": 0.0}, "cls": 0.0}
 
-    def adamw(p, decay, *gs):
+    def adamw(p: Any, decay: Any, *gs: Any) -> Any:
         p, m, v = p.astype(np.float64), 0.0, 0.0
         for t, (g, rate) in enumerate(zip(gs, rates, strict=True), start=1):
             m, v = beta1 * m + (1 - beta1) * g, beta2 * v + (1 - beta2) * g**2
@@ -147,12 +150,12 @@ def test_adamw_with_decay_times_the_rate(mask, b1, b2):
 
 
 @pytest.mark.parametrize(("momentum", "decay"), [(None, 0.0), (0.5, 0.1)])
-def test_sgd_keeps_decay_out_of_the_momentum(momentum, decay):
+def test_sgd_keeps_decay_out_of_the_momentum(momentum: float | None, decay: float) -> None:
     params, grads = _trees()
     config = OptimizerConfig("sgd", momentum=momentum, weight_decay=decay)
     actual, _ = _descend(config, lambda step: 0.1, params, grads)
 
-    def sgd(p, *gs):
+    def sgd(p: Any, *gs: Any) -> Any:
         trace = 0.0
         for g in gs:
             trace = g + (0.9 if momentum is None else momentum) * trace
@@ -163,7 +166,7 @@ def test_sgd_keeps_decay_out_of_the_momentum(momentum, decay):
 
 
 @pytest.mark.parametrize("scale", [0.01, 100.0])
-def test_clipping_at_the_global_norm(scale):
+def test_clipping_at_the_global_norm(scale: float) -> None:
     params, (grad, *_) = _trees()
     norm = math.sqrt(sum((g.astype(np.float64) ** 2).sum() for g in jax.tree.leaves(grad)))
     grad = jax.tree.map(lambda g: g * np.float32(scale / norm), grad)
@@ -174,7 +177,7 @@ def test_clipping_at_the_global_norm(scale):
 
 @pytest.mark.parametrize(("name", "slot"), [("sgd", "trace"), ("adamw", "mu")])
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-def test_dtype_of_the_momentum(name, slot, dtype):
+def test_dtype_of_the_momentum(name: Any, slot: Any, dtype: Any) -> None:
     params, grads = _trees()
     config = OptimizerConfig(name, momentum_dtype=dtype)
     params, state = _descend(config, lambda step: 0.1, params, grads)
@@ -210,6 +213,6 @@ def test_dtype_of_the_momentum(name, slot, dtype):
         ({"b1": -0.1}, r"b1 must be in \[0, 1\)"),
     ],
 )
-def test_options_that_make_no_sense(options, message):
+def test_options_that_make_no_sense(options: dict[str, Any], message: str) -> None:
     with pytest.raises(UserError, match=message):
         OptimizerConfig(**options)

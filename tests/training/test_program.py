@@ -22,7 +22,7 @@ CONFIG = TrainConfig(
 
 
 @pytest.mark.parametrize("average", [None, 0.9])
-def test_the_state_takes_the_memory_of_the_parameters_to_start_from(average) -> None:
+def test_the_state_takes_the_memory_of_the_parameters_to_start_from(average: float | None) -> None:
     config = dataclasses.replace(
         CONFIG, optimizer=dataclasses.replace(CONFIG.optimizer, average=average)
     )
@@ -47,7 +47,9 @@ def test_the_next_state_lies_as_the_one_before() -> None:
 
 
 @pytest.mark.parametrize(("max_labels", "shape"), [(None, (4,)), (7, (4, 7))])
-def test_the_batch_has_room_for_the_labels_of_the_data(max_labels, shape) -> None:
+def test_the_batch_has_room_for_the_labels_of_the_data(
+    max_labels: int | None, shape: tuple[int, ...]
+) -> None:
     mesh = make_mesh(MeshConfig(), jax.devices()[:1])
     program = make_program(CONFIG, 4, mesh, max_labels)
     assert program.batch["labels"].shape == shape

@@ -1,6 +1,7 @@
 import json
 import logging
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -37,14 +38,14 @@ TABLE = parameter_table(MODEL)
 HEAD_ONLY = ("(?!head/).*",)
 
 
-def _params(seed=0):
+def _params(seed: int = 0) -> Any:
     rng = np.random.default_rng(seed)
     return jax.tree.map(lambda p: rng.normal(0, 0.3, p.shape).astype(np.float32), SHAPES)
 
 
-def _by_path(tree):
+def _by_path(tree: Any) -> Any:
     """Leaves by path, those of the blocks taken apart."""
-    leaves = {}
+    leaves: dict[str, Any] = {}
     for key_path, leaf in jax.tree_util.tree_leaves_with_path(jax.device_get(tree)):
         path = jax.tree_util.keystr(key_path, simple=True, separator="/")
         if path.startswith("blocks/"):
@@ -54,7 +55,7 @@ def _by_path(tree):
     return leaves
 
 
-def _descend(config, steps=1):
+def _descend(config: Any, steps: int = 1) -> Any:
     """Parameters before and after steps at rate 1 along given gradients, and the gradients."""
     before, gradients = _params(), [_params(seed) for seed in range(1, steps + 1)]
     optimizer = make_optimizer(config, optax.constant_schedule(1.0), before, TABLE)
@@ -67,7 +68,7 @@ def _descend(config, steps=1):
     return _by_path(before), _by_path(after), [_by_path(g) for g in gradients], state
 
 
-def _assert_steps_are(expected, **options):
+def _assert_steps_are(expected: Any, **options: Any) -> None:
     """One step of plain gradient descent changes each parameter by factor x gradient."""
     config = OptimizerConfig("sgd", momentum=0.0, **options)
     before, after, (gradient,), _ = _descend(config)
@@ -84,7 +85,7 @@ BY_LAYER = {
 }
 
 
-def _by_layer(path):
+def _by_layer(path: str) -> float:
     (factor,) = [f for name, f in BY_LAYER.items() if f"{path}/".startswith(f"{name}/")]
     return factor
 
@@ -94,7 +95,7 @@ def test_layers_decay_as_in_beit() -> None:
 
 
 def test_the_first_rate_that_matches_counts() -> None:
-    def expected(path):
+    def expected(path: str) -> float:
         if path == "blocks/1/mlp/dense1/bias":
             return 3.0
         return 0.25 if path.startswith("blocks/1/") else 10.0 if path.endswith("/bias") else 1.0
@@ -104,7 +105,7 @@ def test_the_first_rate_that_matches_counts() -> None:
 
 
 def test_rates_and_layer_decay_multiply() -> None:
-    def expected(path):
+    def expected(path: Any) -> Any:
         return _by_layer(path) * (8 if path.endswith("/kernel") else 1)
 
     _assert_steps_are(expected, layer_decay=0.5, rates=((".*/kernel", 8.0),))
@@ -114,7 +115,7 @@ def test_frozen_parameters_do_not_count_in_clipping() -> None:
     """A step at rate 1, clipped at norm 1, is the trained part of the gradient over its norm."""
     freeze = ("embedding/.*", "blocks/[01]/.*", "pos_embedding")
 
-    def is_frozen(path):
+    def is_frozen(path: Any) -> Any:
         return path.startswith(("embedding", "blocks/0", "blocks/1", "pos_embedding"))
 
     config = OptimizerConfig("sgd", momentum=0.0, clip_norm=1.0, freeze=freeze)
@@ -132,7 +133,7 @@ def test_frozen_parameters_do_not_count_in_clipping() -> None:
 
 @pytest.mark.parametrize("name", ["sgd", "adamw"])
 @pytest.mark.parametrize("mask", ["all", "kernels"])
-def test_frozen_parameters_never_move(name, mask) -> None:
+def test_frozen_parameters_never_move(name: Any, mask: Any) -> None:
     """Trained ones move as without freezing; decay, moments and rates change nothing in that."""
     options = {"name": name, "weight_decay": 0.1, "decay_mask": mask, "layer_decay": 0.5}
     freeze = ("blocks/1/.*", "blocks/./mlp/.*", "cls", "embedding/.*")
@@ -147,7 +148,7 @@ def test_frozen_parameters_never_move(name, mask) -> None:
 
 
 @pytest.mark.parametrize(("name", "copies"), [("sgd", 1), ("adamw", 2)])
-def test_what_is_frozen_whole_has_no_moments(name, copies) -> None:
+def test_what_is_frozen_whole_has_no_moments(name: Any, copies: Any) -> None:
     freeze = ("(?!head/|blocks/2/mlp/).*",)
     optimizer = make_optimizer(
         OptimizerConfig(name, freeze=freeze), optax.constant_schedule(1.0), _params(), TABLE
@@ -158,7 +159,7 @@ def test_what_is_frozen_whole_has_no_moments(name, copies) -> None:
     assert sorted(moments) == sorted([4 * 3, 3, *[3 * 8 * 16] * 2, 3 * 8, 3 * 16] * copies)
 
 
-def _step(config, params):
+def _step(config: Any, params: Any) -> Any:
     optimizer = make_optimizer(config, optax.constant_schedule(0.5), params, TABLE)
     mesh = make_mesh(MeshConfig(), jax.devices()[:1])
     step = make_train_step(
@@ -197,7 +198,7 @@ def test_a_step_reports_the_norm_of_what_trains_and_keeps_the_rest() -> None:
 
 
 def test_gradients_of_what_is_frozen_are_not_computed() -> None:
-    def cost(freeze):
+    def cost(freeze: Any) -> Any:
         step, state, batch = _step(OptimizerConfig("sgd", average=0.9, freeze=freeze), _params())
         return step.lower(state, batch).compile().cost_analysis()["flops"]
 
@@ -242,7 +243,7 @@ def test_a_frozen_run_goes_on_where_it_was_stopped(
     assert main([*command, f"--workdir={tmp_path / 'whole'}"]) == 0
     log_step = Reporter.log_step
 
-    def interrupt(self, step, scalars, *, waited):
+    def interrupt(self: Any, step: int, scalars: Any, *, waited: Any) -> None:
         log_step(self, step, scalars, waited=waited)
         if step == 5:
             raise KeyboardInterrupt
@@ -283,7 +284,7 @@ def test_the_schema_takes_patterns_and_keeps_their_order() -> None:
         ({"layer_decay": 0.0}, "layer_decay: must be above 0 and below 1, not 0.0"),
     ],
 )
-def test_patterns_that_make_no_sense(options, message) -> None:
+def test_patterns_that_make_no_sense(options: dict[str, Any], message: str) -> None:
     with pytest.raises(UserError, match=f"config.optimizer.*{message}") as info:
         make_optimizer(OptimizerConfig(**options), optax.constant_schedule(1.0), _params(), TABLE)
     assert len(str(info.value).splitlines()) == 1

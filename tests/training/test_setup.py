@@ -1,5 +1,8 @@
 """Parts of a config that do not go together."""
 
+from pathlib import Path
+from typing import Any
+
 import pytest
 
 from tests.small_models import refusal
@@ -9,7 +12,7 @@ from vit_jax.training.config import TrainConfig
 from vit_jax.training.setup import prepare
 
 
-def test_a_crop_fits_into_the_resized_image():
+def test_a_crop_fits_into_the_resized_image() -> None:
     overrides = ("--config.data.crop=resize", "--config.data.crop_side=7")
     message = refusal(build, TrainConfig, load_config("configs/quickstart.py", overrides))
     assert "data.crop_side 7 is below the 8 pixels of model.image_size" in message
@@ -17,8 +20,8 @@ def test_a_crop_fits_into_the_resized_image():
     assert build(TrainConfig, load_config("configs/quickstart.py", overrides)).data.crop_side == 8
 
 
-def test_an_early_stop_with_one_evaluation_would_be_ignored(tmp_path):
-    def evaluated_every(steps):
+def test_an_early_stop_with_one_evaluation_would_be_ignored(tmp_path: Path) -> None:
+    def evaluated_every(steps: int) -> Any:
         early = (f"--config.evals.test.every_steps={steps}", "--config.early_stop.eval=test")
         directory = f"--config.data.data_dir={tmp_path}"
         overrides = ("--config.total_steps=200", directory, *early)
@@ -31,7 +34,7 @@ def test_an_early_stop_with_one_evaluation_would_be_ignored(tmp_path):
 
 
 @pytest.mark.parametrize(("smoothing", "is_refused"), [(0.49, False), (0.5, True), (0.9, True)])
-def test_sigmoids_smoothed_targets_stay_in_their_order(smoothing, is_refused):
+def test_sigmoids_smoothed_targets_stay_in_their_order(smoothing: float, is_refused: bool) -> None:
     sigmoid = ("--config.loss=sigmoid", f"--config.label_smoothing={smoothing}")
     values = load_config("configs/quickstart.py", sigmoid)
     if is_refused:

@@ -1,5 +1,6 @@
 import dataclasses
 import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -36,12 +37,12 @@ OPTIMIZER = make_optimizer(
 )
 
 
-def _mesh():
+def _mesh() -> Any:
     return make_mesh(MeshConfig(), jax.devices()[:1])
 
 
 @functools.cache
-def _step(micro_batches, *, dropout=0.0, flip=False, seed=0):
+def _step(micro_batches: Any, *, dropout: float = 0.0, flip: bool = False, seed: int = 0) -> Any:
     return jax.jit(
         make_train_step(
             Supervised(dataclasses.replace(MODEL, dropout=dropout), flip=flip),
@@ -55,7 +56,7 @@ def _step(micro_batches, *, dropout=0.0, flip=False, seed=0):
 
 
 @functools.cache
-def _state():
+def _state() -> Any:
     rng = np.random.default_rng(0)
     params = jax.tree.map(
         lambda p: jnp.asarray(rng.normal(0, 0.3, p.shape), p.dtype), abstract_params(MODEL)
@@ -63,11 +64,11 @@ def _state():
     return jax.device_put(init_state(params, OPTIMIZER, average=True), replicated(_mesh()))
 
 
-def _at(step):
+def _at(step: int) -> Any:
     return dataclasses.replace(_state(), step=jax.device_put(jnp.int32(step), replicated(_mesh())))
 
 
-def _batch(weights=(1,) * ROWS, **changes):
+def _batch(weights: Any = (1,) * ROWS, **changes: Any) -> Any:
     rng = np.random.default_rng(1)
     batch = {
         "images": rng.integers(0, 256, (ROWS, 8, 16, 3), np.uint8),
@@ -77,7 +78,7 @@ def _batch(weights=(1,) * ROWS, **changes):
     return batch | changes
 
 
-def _row_losses(step, batch, number=0):
+def _row_losses(step: Any, batch: Any, number: Any = 0) -> Any:
     """Each row's loss, from steps in which it alone counts."""
     state = _at(number)
     return np.array(
@@ -85,7 +86,7 @@ def _row_losses(step, batch, number=0):
     )
 
 
-def _assert_equal(actual, expected):
+def _assert_equal(actual: Any, expected: Any) -> None:
     jax.tree.map(np.testing.assert_array_equal, actual, expected)
 
 
@@ -93,7 +94,7 @@ VALID = (1, 1, 0, 1, 0, 1, 0, 1)
 
 
 @pytest.mark.parametrize("micro_batches", [2, 4])
-def test_micro_batches_sum_to_the_batch(micro_batches):
+def test_micro_batches_sum_to_the_batch(micro_batches: int) -> None:
     # Rows 2 and 6 are in one of four parts, so that its share of valid rows differs.
     batch = _batch(VALID)
     state, metrics = _step(micro_batches)(_state(), batch)
@@ -107,7 +108,7 @@ def test_micro_batches_sum_to_the_batch(micro_batches):
     )
 
 
-def test_loss_is_the_mean_over_rows_that_count():
+def test_loss_is_the_mean_over_rows_that_count() -> None:
     _, metrics = _step(1)(_state(), _batch(VALID))
     rows = _row_losses(_step(1), _batch())
     np.testing.assert_allclose(metrics["loss"], rows[np.array(VALID) == 1].mean(), rtol=1e-5)
@@ -115,7 +116,7 @@ def test_loss_is_the_mean_over_rows_that_count():
 
 
 @pytest.mark.parametrize("micro_batches", [1, 4])
-def test_content_of_invalid_rows_has_no_effect(micro_batches):
+def test_content_of_invalid_rows_has_no_effect(micro_batches: int) -> None:
     batch = _batch(VALID)
     garbage = {key: batch[key].copy() for key in batch}
     garbage["images"][[2, 4, 6]] = np.array([0, 255, 128], np.uint8)[:, None, None, None]
@@ -125,20 +126,20 @@ def test_content_of_invalid_rows_has_no_effect(micro_batches):
 
 
 @pytest.mark.parametrize("micro_batches", [1, 4])
-def test_a_batch_without_weight_changes_nothing(micro_batches):
+def test_a_batch_without_weight_changes_nothing(micro_batches: int) -> None:
     state, metrics = _step(micro_batches)(_state(), _batch((0,) * ROWS))
     assert metrics == {"loss": 0, "grad_norm": 0, "skipped": ROWS}
     _assert_equal(state.params, _state().params)
 
 
-def test_grad_norm_is_that_of_the_gradient():
+def test_grad_norm_is_that_of_the_gradient() -> None:
     state, metrics = _step(1)(_state(), _batch())
     before, after = (jax.tree.leaves(jax.device_get(s.params)) for s in (_state(), state))
     squares = [(((a - b) / RATE) ** 2).sum() for a, b in zip(before, after, strict=True)]
     np.testing.assert_allclose(metrics["grad_norm"] ** 2, sum(squares), rtol=1e-4)
 
 
-def test_step_counts_and_average_follows():
+def test_step_counts_and_average_follows() -> None:
     state = _state()
     averaged = state.params
     for number in range(1, 4):
@@ -157,18 +158,18 @@ def test_step_counts_and_average_follows():
     )
 
 
-def test_no_average_unless_asked_for():
+def test_no_average_unless_asked_for() -> None:
     assert init_state(_state().params, OPTIMIZER, average=False).averaged is None
 
 
-def test_dropout_is_a_function_of_the_step():
+def test_dropout_is_a_function_of_the_step() -> None:
     step = _step(2, dropout=0.5)
     first = step(_at(7), _batch())
     _assert_equal(step(_at(7), _batch()), first)
     assert step(_at(8), _batch())[1]["loss"] != first[1]["loss"]
 
 
-def test_no_two_rows_share_their_dropout():
+def test_no_two_rows_share_their_dropout() -> None:
     # Rows 0, 2, .. and 1, 3, .. are the two micro-batches; all rows hold the same.
     batch = _batch()
     same = batch | {"images": batch["images"][[0] * ROWS], "labels": batch["labels"][[0] * ROWS]}
@@ -176,19 +177,19 @@ def test_no_two_rows_share_their_dropout():
     assert np.unique(_row_losses(_step(2, dropout=0.5), same)).size == ROWS
 
 
-def test_row_r_is_in_part_r_mod_parts():
+def test_row_r_is_in_part_r_mod_parts() -> None:
     split = _strided({"labels": jnp.arange(6), "images": jnp.zeros((6, 2, 2, 3))}, 3, lambda x: x)
     np.testing.assert_array_equal(split["labels"], [[0, 3], [1, 4], [2, 5]])
     assert split["images"].shape == (3, 2, 2, 2, 3)
 
 
-def test_flips_are_fair_and_a_function_of_seed_and_step():
+def test_flips_are_fair_and_a_function_of_seed_and_step() -> None:
     batch = _batch()
     plain = _row_losses(_step(1), batch)
     mirrored = _row_losses(_step(1), batch | {"images": batch["images"][:, :, ::-1]})
     assert np.abs(plain - mirrored).min() > 1e-4
 
-    def flips(number, seed=0):
+    def flips(number: Any, seed: int = 0) -> Any:
         losses = _row_losses(_step(1, flip=True, seed=seed), batch, number)
         flipped = np.abs(losses - mirrored) < np.abs(losses - plain)
         np.testing.assert_allclose(losses, np.where(flipped, mirrored, plain), rtol=1e-5)

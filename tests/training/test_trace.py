@@ -3,6 +3,7 @@
 import gzip
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -22,7 +23,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     return [*RUN, f"--config.data.data_dir={tmp_path_factory.mktemp('data')}"]
 
 
-def events(workdir: Path) -> list[dict]:
+def events(workdir: Path) -> list[dict[str, Any]]:
     (file,) = workdir.glob("profile/plugins/profile/*/*.trace.json.gz")
     assert list(file.parent.glob("*.xplane.pb"))
     return json.loads(gzip.decompress(file.read_bytes()))["traceEvents"]
@@ -55,7 +56,7 @@ def test_a_run_that_is_stopped_ends_its_trace(
 ) -> None:
     calls = 0
 
-    def reached(self) -> bool:
+    def reached(self: Any) -> bool:
         nonlocal calls
         calls += 1
         return calls == 3

@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -34,7 +35,7 @@ class Storage:
     """Serves `content` under PATH; each request takes one of the planned faults."""
 
     content: bytes = CONTENT
-    faults: list[dict] = field(default_factory=list)
+    faults: list[dict[str, Any]] = field(default_factory=list)
     # Headers of the requests that came in.
     requests: list[dict[str, str]] = field(default_factory=list)
     # Lets a stalled answer end.
@@ -179,7 +180,7 @@ def test_a_later_call_resumes_where_an_earlier_one_gave_up(
 
 @pytest.mark.parametrize("fault", [{}, {"no_ranges": True}])
 def test_a_file_that_has_changed_meanwhile_starts_anew(
-    fault: dict, storage: Storage, monkeypatch: pytest.MonkeyPatch
+    fault: dict[str, Any], storage: Storage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(download, "RETRY_DELAYS", ())
     storage.faults = [{"stop_after": 600_000}]
