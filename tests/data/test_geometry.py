@@ -1,7 +1,7 @@
 """Crops, resizing and small movements, against closed forms and other libraries."""
 
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import numpy as np
@@ -99,6 +99,57 @@ def test_resize_is_jax_image_resize(
         )
         # Pillow's cubic is Keys' with a = -1/2, as JAX's; it rounds after each of the two axes.
         assert distance(found, np.clip(exact, 0, 255)) <= (2 if method == "cubic" else 1.01)
+
+
+def exact_bilinear(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Half-pixel centres and repeated edges, in float64."""
+    for axis, new in enumerate(size):
+        old = image.shape[axis]
+        places = np.clip((np.arange(new) + 0.5) * old / new - 0.5, 0, old - 1)
+        before = np.floor(places).astype(int)
+        weight = (places - before).reshape((-1,) + (1,) * (image.ndim - 1 - axis))
+        after = np.minimum(before + 1, old - 1)
+        image = image.astype(np.float64)
+        image = image.take(before, axis) * (1 - weight) + image.take(after, axis) * weight
+    return image
+
+
+@pytest.mark.parametrize(
+    "shapes",
+    [
+        *SIZES,
+        (375, 500, 224, 224),
+        (256, 512, 128, 256),  # Every value lies on a quarter of a level.
+        (1, 300, 32, 16),
+        (300, 1, 16, 32),
+        (9, 7, 1, 1),
+        (3, 5, 1500, 1500),  # The products need more than 32 bits.
+        (200, 150, 33, 65),
+    ],
+)
+def test_resize_without_antialias_is_the_rounded_exact_value(
+    shapes: tuple[int, int, int, int],
+) -> None:
+    height, width, *_ = shapes
+    size = shapes[2:]
+    for image in (pixels(height, width), noise(height, width)):
+        found = np.asarray(resize(Image.fromarray(image), size, PreprocessingConfig()))
+        exact = exact_bilinear(image, size)
+        assert found.shape == (*size, 3)
+        assert distance(found, exact) <= 0.5 + 1e-9
+        if found.size >= 1e4:
+            assert abs((found - exact).mean()) < 0.01
+
+
+@pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
+def test_resize_with_antialias_is_pillows_bit_for_bit(
+    interpolation: Literal["bilinear", "bicubic"],
+) -> None:
+    image = Image.fromarray(noise(61, 83))
+    preprocessing = PreprocessingConfig(antialias=True, interpolation=interpolation)
+    for size in ((20, 33), (90, 100), (61, 20)):
+        wanted = image.resize(size[::-1], Image.Resampling[interpolation.upper()])
+        assert distance(resize(image, size, preprocessing), wanted) == 0
 
 
 def test_resize_to_its_own_size_is_exact() -> None:

@@ -2,10 +2,12 @@
 
 import math
 
+import numpy as np
 from numpy.random import Generator
 from PIL import Image
 
 from vit_jax.data.config import AffineConfig
+from vit_jax.data.images.bilinear import resize_bilinear
 from vit_jax.preprocessing import PreprocessingConfig
 
 # Height and width in pixels.
@@ -13,7 +15,8 @@ Size = tuple[int, int]
 # Left, upper, right and lower edge in pixels, in Pillow's order.
 Box = tuple[int, int, int, int]
 
-_ASPECT = (3 / 4, 4 / 3)
+_ASPECT = (np.float32(3 / 4), np.float32(4 / 3))
+_ATTEMPTS = 100
 _RESAMPLE = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
 
 
@@ -25,10 +28,7 @@ def resize(image: Image.Image, size: Size, preprocessing: PreprocessingConfig) -
     resample = _RESAMPLE[preprocessing.interpolation]
     if preprocessing.antialias:
         return image.resize(width_height, resample)
-    # Pillow's `resize` always antialiases and its `transform` never does. The latter cuts off
-    # fractions, so that values are half a level of 255 below the exact ones on average.
-    extent = (0, 0, *image.size)
-    return image.transform(width_height, Image.Transform.EXTENT, extent, Image.Resampling.BILINEAR)
+    return resize_bilinear(image, size)
 
 
 def covering(image: Image.Image, size: Size, short_side: int) -> Size:
@@ -66,22 +66,51 @@ def inception_crop(image: Image.Image, rng: Generator, *, area: tuple[float, flo
 def sample_crop(height: int, width: int, area: tuple[float, float], rng: Generator) -> Box:
     """A random box with a share of the image's area in `area` and an aspect in 3/4 to 4/3.
 
-    Drawn as in `tf.image.sample_distorted_bounding_box`, which the paper's code uses: first the
-    aspect, uniformly, then the height, uniformly among those that give an allowed area. If there
-    is no such box, as in a very long image, the result is the whole image.
+    This is `tf.image.sample_distorted_bounding_box`, which the paper's code uses, with its rounding
+    in float32 (`sample_distorted_bounding_box_op.cc` in TensorFlow 2.16): first the aspect,
+    uniformly, then the height, uniformly among those that give an allowed area. Rounding may leave
+    a box just outside the allowed areas; one row more or less is tried then. As there, a box that
+    is smaller than the image along an axis never lies at the last place of that axis. If 100
+    aspects give no box, as in a very long image, the result is the whole image.
     """
-    low, high = area[0] * height * width, area[1] * height * width
-    for _ in range(100):
-        aspect = rng.uniform(*_ASPECT)
-        tallest = min(round(math.sqrt(high / aspect)), height, int((width + 0.5) / aspect))
-        lowest = min(round(math.sqrt(low / aspect)), tallest)
-        box_height = int(rng.integers(lowest, tallest, endpoint=True))
-        box_width = round(box_height * aspect)
-        if 0 < box_width <= width and low <= box_height * box_width <= high:
-            top = int(rng.integers(0, height - box_height, endpoint=True))
-            left = int(rng.integers(0, width - box_width, endpoint=True))
+    low, high = (np.float32(share) * np.float32(width) * np.float32(height) for share in area)
+    for _ in range(_ATTEMPTS):
+        aspect = rng.random(dtype=np.float32) * (_ASPECT[1] - _ASPECT[0]) + _ASPECT[0]
+        size = _sample_size(height, width, low, high, aspect, rng)
+        if size is not None:
+            box_height, box_width = size
+            top, left = _offset(height, box_height, rng), _offset(width, box_width, rng)
             return left, top, left + box_width, top + box_height
     return 0, 0, width, height
+
+
+def _sample_size(
+    height: int, width: int, low: np.float32, high: np.float32, aspect: np.float32, rng: Generator
+) -> Size | None:
+    """A box of an aspect with an area in pixels from `low` to `high`; None if there is none."""
+
+    def width_of(box_height: int) -> int:
+        return round(np.float32(box_height) * aspect)
+
+    lowest, tallest = (round(np.sqrt(limit / aspect)) for limit in (low, high))
+    if width_of(tallest) > width:
+        tallest = int((width + 0.5 - 1e-7) / float(aspect))
+        tallest -= width_of(tallest) > width
+    tallest = min(tallest, height)
+    box_height = min(lowest, tallest)
+    if box_height < tallest:
+        box_height = int(rng.integers(box_height, tallest, endpoint=True))
+    if box_height * width_of(box_height) < low:
+        box_height += 1
+    if box_height * width_of(box_height) > high:
+        box_height -= 1
+    box_width = width_of(box_height)
+    fits = 0 < box_height <= height and 0 < box_width <= width
+    return (box_height, box_width) if fits and low <= box_height * box_width <= high else None
+
+
+def _offset(side: int, box_side: int, rng: Generator) -> int:
+    return int(rng.integers(side - box_side)) if box_side < side else 0
 
 
 def random_affine(image: Image.Image, rng: Generator, config: AffineConfig) -> Image.Image:
