@@ -80,6 +80,7 @@ def _resnet(file: Any, **options: Any) -> Any:
         num_classes=10,
         stages=tuple(theirs["depth"]),
         width_factor=theirs["width"],
+        root_pool="inf",
         **options,
     )
 

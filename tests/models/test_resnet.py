@@ -174,6 +174,30 @@ def test_the_scale_of_a_kernel_does_not_matter(model: Any) -> None:
     assert np.abs(moved).max() < 1e-3
 
 
+@pytest.mark.parametrize(("root_pool", "border"), [("zeros", 0.0), ("inf", -np.inf)])
+@pytest.mark.parametrize("size", [(8, 8), (7, 10)])
+def test_the_maximum_of_bit_s_root(root_pool: Any, border: float, size: Any) -> None:
+    """Zeros as in big_transfer's own code, where a window at the border holds 0 too."""
+    config = dataclasses.replace(PRE, root_pool=root_pool).completed()
+    x = np.random.default_rng(0).normal(-1, 1, (1, *size, 32)).astype(np.float32)
+    actual = Backbone(config, rngs=nnx.Rngs(0))._maximum(jnp.asarray(x))
+    padded = np.pad(x[0], [(1, 1), (1, 1), (0, 0)], constant_values=border)
+    rows, columns = (-(-side // 2) for side in size)
+    expected = [
+        [padded[2 * i : 2 * i + 3, 2 * j : 2 * j + 3].max((0, 1)) for j in range(columns)]
+        for i in range(rows)
+    ]
+    np.testing.assert_array_equal(actual[0], expected)
+
+
+def test_zeros_are_the_default_of_bit_alone() -> None:
+    assert PRE.completed().root_pool == "zeros"
+    assert ModelConfig("BiT-R152x4").completed().root_pool == "zeros"
+    assert POST.completed().root_pool == HYBRID.completed().root_pool == "inherit"
+    assert "root_pool" in refusal(dataclasses.replace, POST, root_pool="inf")
+    assert "root_pool" in refusal(dataclasses.replace, HYBRID, root_pool="zeros")
+
+
 # Images and activations
 
 

@@ -1,5 +1,6 @@
 """timm's models and files against ours, both ways."""
 
+import functools
 import math
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from tests.peers.drawn import (
     redrawn_model,
     redrawn_module,
 )
+from tests.small_models import random_params
 from vit_jax.__main__ import main
 from vit_jax.models.config import ModelConfig
 from vit_jax.models.functional import model_params
@@ -329,3 +331,33 @@ def test_a_form_of_timm_that_we_have_not_is_refused(
     assert main(["convert", f"--source={source}", f"--target={target}", "--layout=google"]) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert words in line
+
+
+@pytest.mark.parametrize("side", [64, 97])
+def test_bit_s_released_layout(tmp_path: Path, side: int) -> None:
+    """timm's own loader reads the file, and the root's maximum pads with zeros in both."""
+    config = ModelConfig(
+        "BiT-R50x1", image_size=side, num_classes=7, stages=(1, 2), width_factor=0.5
+    ).completed()
+    params = random_params(config)
+    params["backbone"]["norm"]["scale"] = 1 + 0.2 * params["backbone"]["norm"]["scale"]
+    write_weights(tmp_path / "bit.npz", params, config)
+    # Neither library sees more than a released file has.
+    (tmp_path / "bit.json").unlink()
+    module = timm.models.resnetv2.ResNetV2(
+        layers=[1, 2],
+        channels=[128, 256],
+        num_classes=7,
+        stem_chs=32,
+        stem_type="fixed",
+        conv_layer=functools.partial(timm.layers.StdConv2d, eps=1e-10),
+    )
+    module.load_pretrained(str(tmp_path / "bit.npz"))
+    # Two stages alone show neither the name's usual stages nor the image size.
+    model = vit_jax.load_model(weights=tmp_path / "bit.npz", image_size=side)
+    assert model.config.root_pool == "zeros"
+    images = images_for(model)
+    expected = module_outputs(module.eval(), images)
+    assert_close(outputs(model, images), expected)
+    other = vit_jax.load_model(weights=tmp_path / "bit.npz", image_size=side, root_pool="inf")
+    assert np.abs(outputs(other, images) - np.asarray(expected)).max() > 0.01

@@ -12,10 +12,12 @@ from vit_jax.weights.transfer import resize_patch_embedding, resize_positions
 
 GRIDS = [((14, 14), (24, 24)), ((24, 24), (14, 14)), ((6, 10), (9, 4)), ((7, 7), (7, 20))]
 # What torch calls each; "bicubic" is Keys' cubic with -0.5, which torch has with antialiasing only.
+# Without it torch has -0.75.
 METHODS = {
     "aligned": {"mode": "bilinear", "align_corners": True},
     "bilinear": {"mode": "bilinear", "align_corners": False},
     "bilinear_antialiased": {"mode": "bilinear", "align_corners": False, "antialias": True},
+    "bicubic_pytorch": {"mode": "bicubic", "align_corners": False},
     "bicubic_antialiased": {"mode": "bicubic", "align_corners": False, "antialias": True},
 }
 

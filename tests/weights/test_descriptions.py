@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from tests.small_models import SMALL, assert_same, random_params, refusal
+from vit_jax import load_model
 from vit_jax.models.config import ModelConfig
 from vit_jax.preprocessing import PreprocessingConfig
 from vit_jax.schema import to_dict
@@ -85,8 +86,74 @@ def test_google_s_defaults_are_assumed_and_listed(tmp_path: Path) -> None:
     assert weights.class_names is None
     assert ", ".join(weights.assumed.values()) == (
         "gelu=tanh, norm_epsilon=1e-06, mean=[0.5, 0.5, 0.5], std=[0.5, 0.5, 0.5], resize=squash, "
-        "interpolation=bilinear, antialias=False"
+        "interpolation=bilinear, antialias=False, pooling=gap"
     )
+
+
+@pytest.mark.parametrize(
+    ("options", "assumed"),
+    [
+        ({}, {}),
+        ({"pooling": "attention", "num_classes": 0}, {}),
+        ({"pooling": "gap"}, {"pooling": "pooling=gap"}),
+        ({"num_classes": 0}, {"pooling": "pooling=token"}),
+        ({"positions": "sincos2d"}, {"positions": "positions=sincos2d"}),
+        (
+            {"positions": "none", "pooling": "gap"},
+            {"pooling": "pooling=gap", "positions": "positions=sincos2d"},
+        ),
+    ],
+)
+def test_what_no_array_shows_is_among_the_assumptions(
+    tmp_path: Path, options: Any, assumed: dict[str, str]
+) -> None:
+    weights = open_weights(_write(tmp_path, _model(**options), text=""))
+    found = {
+        key: weights.assumed[key] for key in ("pooling", "positions") if key in weights.assumed
+    }
+    assert found == assumed
+    stated = {
+        key: getattr(_model(**options), key) for key in ("pooling", "positions", "image_size")
+    }
+    weights = open_weights(_write(tmp_path, _model(**options), text=json.dumps({"model": stated})))
+    assert weights.assumed.keys().isdisjoint(stated)
+    assert weights.model == _model(**options)
+
+
+@pytest.mark.parametrize("layout", ["timm", "huggingface"])
+def test_what_no_array_of_pytorch_shows(tmp_path: Path, layout: str) -> None:
+    """An encoder alone may be one of masked images, which has no use for its class token."""
+    path = tmp_path / "model.safetensors"
+    write_weights(path, random_params(_model(num_classes=0)), _model(num_classes=0), layout=layout)
+    (tmp_path / "model.json").unlink()
+    assert "pooling" not in open_weights(path).assumed  # The library's config tells it.
+    for name in ("config.json", "preprocessor_config.json"):
+        (tmp_path / name).unlink(missing_ok=True)
+    assert open_weights(path).assumed["pooling"] == "pooling=token"
+
+
+def test_the_user_may_know_better_what_is_assumed(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = _write(tmp_path, _model(positions="none"), text="")
+    model = load_model(weights=path, positions="none", gelu="exact")
+    assert (model.config.positions, model.config.gelu) == ("none", "exact")
+    assert "positions" not in caplog.text and "gelu" not in caplog.text
+    # What shows, nobody knows better.
+    assert "pooling=token" in refusal(load_model, weights=path, pooling="gap")
+
+
+def test_the_preprocessing_is_listed_as_it_is_used(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "deit.safetensors"
+    model = _model(image_size=56)
+    write_weights(path, random_params(model), model, layout="timm")
+    (tmp_path / "deit.json").unlink()
+    # DeiT resizes to 256 for a crop of 224.
+    assert "short_side=64" in open_weights(path).assumed["preprocessing"]
+    assert load_model(weights=path, image_size=112).config.preprocessing.short_side == 128
+    assert "short_side=128" in caplog.text and "short_side=64" not in caplog.text
 
 
 def test_the_images_of_a_grid_that_is_no_square_must_be_told(tmp_path: Path) -> None:

@@ -87,7 +87,7 @@ def test_numbers_after_bit_s_convolutions_say_nothing() -> None:
     assert_same(from_google(numbered), _read(flat))
 
 
-def test_big_vision_s_names_of_pre_activation_resnets() -> None:
+def test_big_vision_s_names_of_pre_activation_resnets(tmp_path: Path) -> None:
     params = random_params(SMALL["bit"])
     flat = {}
     for path, array in traverse_util.flatten_dict(params, sep="/").items():
@@ -97,7 +97,18 @@ def test_big_vision_s_names_of_pre_activation_resnets() -> None:
         name = name.replace("backbone/root", "root_block/conv_root")
         is_norm = "/gn" in name or name.startswith("norm-pre-head")
         flat[name] = array[None, None, None] if is_norm else array
-    assert_same(from_google({f"params/{name}": array for name, array in flat.items()}), params)
+    flat = {f"params/{name}": array for name, array in flat.items()}
+    assert_same(from_google(flat), params)
+    # Its root pads with minus infinity, BiT's own with zeros.
+    np.savez(tmp_path / "big_vision.npz", **flat)
+    np.savez(tmp_path / "released.npz", **to_google(params))
+    shown = {
+        name: open_weights(tmp_path / f"{name}.npz").model for name in ("big_vision", "released")
+    }
+    assert {name: model.root_pool for name, model in shown.items()} == {
+        "big_vision": "inf",
+        "released": "zeros",
+    }
 
 
 def test_a_second_name_and_an_unknown_one_are_refused() -> None:

@@ -1,3 +1,4 @@
+import dataclasses
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -8,8 +9,11 @@ import numpy as np
 import pytest
 from flax import traverse_util
 
-from tests.small_models import assert_same, refusal
+from tests.small_models import assert_same, random_params, refusal
+from vit_jax.models.config import ModelConfig
+from vit_jax.weights.files import open_weights
 from vit_jax.weights.layouts.google import from_google, to_google
+from vit_jax.weights.load import params_for
 
 DATA = Path(__file__).parents[1] / "parity"
 PARITY = [
@@ -135,6 +139,37 @@ def test_every_part_of_the_tree_survives_both_ways() -> None:
     assert {"MAPHead_0/LayerNorm_0/scale"} <= flat.keys()
     assert {"MAPHead_0/MultiHeadDotProductAttention_0/out/kernel"} <= flat.keys()
     assert_same(from_google(flat), params)
+
+
+def test_names_of_big_vision_before_2022() -> None:
+    """Positions were the encoder's, and attention pooling had no module of its own."""
+    flat = {name.removeprefix("MAPHead_0/"): array for name, array in to_google(_small()).items()}
+    flat["Transformer/pos_embedding"] = flat.pop("Transformer/posembed_input/pos_embedding")
+    assert_same(from_google({f"params/{name}": array for name, array in flat.items()}), _small())
+    message = refusal(from_google, flat | {"pos_embedding": flat["Transformer/pos_embedding"]})
+    assert "second name for pos_embedding" in message
+
+
+@pytest.mark.parametrize("size", [(24, 24), (24, 40)], ids=["square", "not square"])
+@pytest.mark.parametrize("is_old", [True, False])
+def test_a_class_token_without_a_position(tmp_path: Path, size: Any, is_old: bool) -> None:
+    """big_vision's pool_type="tok" puts the class token before patches that have positions."""
+    config = ModelConfig(
+        "ViT-mu/8", image_size=size, num_classes=5, depth=2, pooling="token"
+    ).completed()
+    params = random_params(config)
+    params["pos_embedding"][:, 0] = 0
+    flat = to_google(params)
+    name = "Transformer/posembed_input/pos_embedding"
+    flat["Transformer/pos_embedding" if is_old else "pos_embedding"] = flat.pop(name)[:, 1:]
+    np.savez(tmp_path / "tok.npz", **{f"params/{name}": array for name, array in flat.items()})
+    weights = open_weights(tmp_path / "tok.npz", None if size == (24, 24) else size)
+    assert weights.model.pooling == "token" and weights.model.input_size == size
+    assert_same(weights.params, params)
+    # At another size of images the positions are resized, that of the class token stays.
+    larger = dataclasses.replace(config, image_size=48)
+    adapted = np.asarray(params_for(weights, larger)[0]["pos_embedding"])
+    assert adapted.shape[1] == 37 and not adapted[0, 0].any()
 
 
 def test_depth_order_is_that_of_the_numbers() -> None:

@@ -106,4 +106,4 @@ def test_only_what_is_assumed_and_used_is_logged(
     assert read == again == f"weights of {weights.path}"
     said = "assumed: gelu=tanh, norm_epsilon=1e-06"
     assert f"{said}, mean=[0.5, 0.5, 0.5]" in first
-    assert second.endswith(said)
+    assert second.endswith(f"{said}, pooling=gap")

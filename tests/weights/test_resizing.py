@@ -57,6 +57,36 @@ def test_last_row_is_the_last_row_where_scipy_rounds_past_it(old: Any, new: Any)
     np.testing.assert_allclose(resized, _zoom(grid, (new, new), mode="nearest"), atol=1e-6)
 
 
+@pytest.mark.parametrize(("old", "new"), [(7, 12), (12, 7), (5, 5), (2, 9), (1, 3)])
+def test_pytorch_s_cubic(old: int, new: int) -> None:
+    """Cubic convolution with a = -0.75, written out; sources beyond the border repeat it."""
+
+    def weight(x: float) -> float:
+        x, a = abs(x), -0.75
+        if x <= 1:
+            return (a + 2) * x**3 - (a + 3) * x**2 + 1
+        return a * (x**3 - 5 * x**2 + 8 * x - 4) if x < 2 else 0
+
+    line = _random(old, 3)
+    expected = np.zeros((new, 3))
+    for i in range(new):
+        center = (i + 0.5) * old / new - 0.5
+        for source in range(-3, old + 3):
+            inside = min(max(source, 0), old - 1)
+            expected[i] += weight(center - source) * line[inside].astype(np.float64)
+    for grids in ((old, 1), (new, 1)), ((1, old), (1, new)):
+        actual = resize_positions(line[None], *grids, False, "bicubic_pytorch")
+        np.testing.assert_allclose(actual[0], expected, atol=1e-6)
+
+
+def test_an_unknown_way_to_resize_is_refused() -> None:
+    message = refusal(resize_positions, _random(1, 4, 2), (2, 2), (3, 3), False, "bicubic_foo")
+    assert "position_resize='bicubic_foo'" in message and "bicubic" in message
+    # The grid need not change for it.
+    message = refusal(resize_positions, _random(1, 4, 2), (2, 2), (2, 2), False, "cubic")
+    assert "position_resize='cubic'" in message
+
+
 def test_corners_are_kept_and_the_middle_is_the_mean() -> None:
     grid = np.array([[0, 4], [8, 12]], np.float32).reshape(1, 4, 1)
     resized = resize_positions(grid, (2, 2), (3, 3), False).reshape(3, 3)

@@ -25,7 +25,7 @@ from vit_jax.preprocessing import PreprocessingConfig
 INHERIT = "inherit"
 # The fields that a model inherits: no parameter's shape shows them for certain, or they make
 # another function of the same parameters.
-INHERITED = ("positions", "pooling", "gelu", "norm_epsilon")
+INHERITED = ("positions", "pooling", "gelu", "norm_epsilon", "root_pool")
 
 
 @dataclass(frozen=True)
@@ -59,6 +59,10 @@ class ModelConfig:
     """Residual units in each stage (ResNet, hybrid). None: those of the name."""
     width_factor: float | None = None
     """Factor of all widths of the ResNet, 64 at the root (ResNet, hybrid). None: the name's."""
+    root_pool: Literal["inherit", "zeros", "inf"] = "inherit"
+    """What surrounds the input of the root's maximum (BiT). zeros: 0, as in the authors' code and
+    in timm. inf: minus infinity, so that the border never wins, as in big_vision. inherit: that of
+    the weights in `init_from`, otherwise zeros."""
 
     positions: str | Literal["none"] = "inherit"
     """Position embeddings (ViT, hybrid): learned, sincos2d, none, or a registered scheme. inherit:

@@ -17,6 +17,7 @@ class ModelOptions(TypedDict, total=False):
     token_mlp_dim: int | None
     stages: tuple[int, ...] | None
     width_factor: float | None
+    root_pool: Literal["inherit", "zeros", "inf"]
     positions: str | Literal["none"]
     pooling: Literal["inherit", "token", "gap", "gap_timm", "attention"]
     representation_size: int | None

@@ -214,22 +214,27 @@ class Backbone(nnx.Module):
             inputs = 4 * width
         if config.activation_order == "pre":
             self.norm = GroupNorm(config, inputs)
-        self.order = config.activation_order
+        self.order, self.root_pool = config.activation_order, config.root_pool
 
     def __call__(self, x: Array, placement: Placement) -> Array:
         """[batch, height, width, 3] -> [batch, height / stride, width / stride, channels]."""
         x = self.root(x)
         if self.order == "post":
             x = jax.nn.relu(self.root_norm(x))
-        window, strides = (1, 3, 3, 1), (1, 2, 2, 1)
-        padding = _padding(self.order, 3)
-        if not isinstance(padding, str):
-            padding = [(0, 0), *padding, (0, 0)]
-        x = jax.lax.reduce_window(x, -jnp.inf, jax.lax.max, window, strides, padding)
-        x = placement.constrain(x)
+        x = placement.constrain(self._maximum(x))
         for name in self.names:
             x = getattr(self, name)(x, placement)
         return jax.nn.relu(self.norm(x)) if self.order == "pre" else x
+
+    def _maximum(self, x: Array) -> Array:
+        """The root's 3x3 maximum with stride 2."""
+        padding = _padding(self.order, 3)
+        if not isinstance(padding, str):
+            padding = [(0, 0), *padding, (0, 0)]
+            if self.root_pool == "zeros":
+                # No ReLU comes before, so a zero at the border may be the largest value.
+                x, padding = jnp.pad(x, padding), "VALID"
+        return jax.lax.reduce_window(x, -jnp.inf, jax.lax.max, (1, 3, 3, 1), (1, 2, 2, 1), padding)
 
 
 class ResNet(Model):

@@ -32,7 +32,7 @@ def infer_model(params: Params, image_size: ImageSize | None = None) -> Values:
     """Infers fields of `ModelConfig`: name, shape, pooling, positions, head and image size.
 
     Mean pooling is taken for the form of Google's files, and missing positions for the fixed ones
-    of big_vision. Without a head, `num_classes` is 0.
+    of big_vision: see `unshown_fields`. Without a head, `num_classes` is 0.
 
     Args:
       params: nested by our names; arrays, or anything else with shapes.
@@ -54,6 +54,21 @@ def infer_model(params: Params, image_size: ImageSize | None = None) -> Values:
     else:
         values = _encoder(flat, image_size)
     return values | {"num_classes": classes}
+
+
+def unshown_fields(params: Params) -> tuple[str, ...]:
+    """The fields that `infer_model` fills in for these parameters without seeing them.
+
+    Without a head nothing tells whether the class token is what it saw, and where there is no class
+    token the mean may have been taken or not. Fixed positions are no parameters, whatever their
+    formula, and neither are none.
+    """
+    names = traverse_util.flatten_dict(params, sep="/").keys()
+    if not any(name.startswith("blocks/attention/") for name in names):
+        return ()
+    shows_pooling = "pooling/probe" in names or {"cls", "head/kernel"} <= names
+    fields = {"pooling": shows_pooling, "positions": "pos_embedding" in names}
+    return tuple(field for field, is_shown in fields.items() if not is_shown)
 
 
 def _resnet(flat: _Shapes) -> Values:

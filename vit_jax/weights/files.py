@@ -19,7 +19,7 @@ from vit_jax.errors import UserError
 from vit_jax.models.config import ModelConfig
 from vit_jax.models.functional import Params
 from vit_jax.schema import to_dict
-from vit_jax.weights.architecture import infer_model
+from vit_jax.weights.architecture import infer_model, unshown_fields
 from vit_jax.weights.archives import array_writer, bytes_writer, open_arrays
 from vit_jax.weights.classes import imagenet21k_names, imagenet_names
 from vit_jax.weights.description import (
@@ -140,6 +140,15 @@ def descriptions_of(path: Path) -> list[Path]:
     return [description_path(path), *(path.with_name(name) for name in names)]
 
 
+def in_words(model: ModelConfig, key: str) -> str | None:
+    """An assumed field of a model, for a message; None if the model's family lacks the field."""
+    if key == "preprocessing":
+        parts = to_dict(model.preprocessing).items()
+        return ", ".join(f"{name}={value}" for name, value in parts if value is not None)
+    value = model.size.num_heads if key == "num_heads" else getattr(model, key, None)
+    return None if value in (None, "inherit") else f"{key}={value}"
+
+
 def _file(path: Path) -> Path:
     if not path.is_dir():
         return path
@@ -163,7 +172,11 @@ def _open(path: Path, arrays: Mapping[str, AnyArray], image_size: ImageSize | No
     inferred = {**infer_model(params, size), **shown}
     _require_agreement(described, inferred)
 
-    hidden = [key for key in layout.hidden if key not in described.values]
+    hidden = [
+        key
+        for key in (*layout.hidden, *unshown_fields(params))
+        if key not in described.values and key not in shown
+    ]
     if "name" in described.values:  # It has a number of heads.
         hidden = [key for key in hidden if key != "num_heads"]
     side = inferred["image_size"]
@@ -171,7 +184,7 @@ def _open(path: Path, arrays: Mapping[str, AnyArray], image_size: ImageSize | No
     defaults = {key: layout_defaults[key] for key in hidden if key in layout_defaults}
     model = ModelConfig(**{**defaults, **inferred, **described.values}).completed()
 
-    assumed = {key: words for key in hidden if (words := _in_words(model, key))}
+    assumed = {key: words for key in hidden if (words := in_words(model, key))}
     class_names = described.class_names
     if class_names is None and own is None and model.num_classes in _KNOWN_CLASSES:
         assumed["class_names"], names = _KNOWN_CLASSES[model.num_classes]
@@ -201,15 +214,6 @@ def _require_agreement(described: Described, inferred: Values) -> None:
                 f"its description has {key}={stated}, its arrays {inferred.get(key)}; correct or "
                 "remove the description"
             )
-
-
-def _in_words(model: ModelConfig, key: str) -> str | None:
-    """An assumed field of a model, for a message; None if the model's family lacks the field."""
-    if key == "preprocessing":
-        parts = to_dict(model.preprocessing).items()
-        return ", ".join(f"{name}={value}" for name, value in parts if value is not None)
-    value = model.size.num_heads if key == "num_heads" else getattr(model, key)
-    return None if value in (None, "inherit") else f"{key}={value}"
 
 
 def _refuse_foreign_config(path: Path, config: Json) -> None:

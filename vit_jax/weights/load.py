@@ -17,7 +17,7 @@ from vit_jax.models.model import Model
 from vit_jax.models.options import ModelOptions
 from vit_jax.schema import convert, to_dict
 from vit_jax.weights.catalogue.names import resolve
-from vit_jax.weights.files import Weights, open_weights
+from vit_jax.weights.files import Weights, in_words, open_weights
 from vit_jax.weights.transfer import PositionResize, adapt_params
 
 _log = logging.getLogger(__name__)
@@ -99,7 +99,8 @@ def params_for(
     _require_kind(weights, model)
     for key in INHERITED:
         own, other = getattr(weights.model, key), getattr(model, key)
-        if not _is_open(model, key) and own != other:
+        # What was assumed of the weights, the user may know better.
+        if not _is_open(model, key) and own != other and key not in weights.assumed:
             raise UserError(
                 f"{weights.path}: the weights were trained with {key}={own}, the model has "
                 f"{other}; use --config.model.{key}={own}, or leave it out"
@@ -111,8 +112,10 @@ def params_for(
                 f"{weights.path}: the weights' head has {key}={own}, the model's {other}; use "
                 f"--config.model.{key}={own}"
             )
-    assumed = [words for key, words in weights.assumed.items() if _is_open(model, key)]
+    open_keys = [key for key in weights.assumed if _is_open(model, key)]
     model = model.completed(weights.model)
+    # The preprocessing in the words of the size that is used.
+    assumed = [in_words(model, key) or weights.assumed[key] for key in open_keys]
     try:
         params, notes = adapt_params(
             weights.params,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Mapping
-from typing import Literal
+from typing import Literal, get_args
 
 import jax
 import numpy as np
@@ -13,12 +13,18 @@ from flax import traverse_util
 
 from vit_jax.errors import UserError
 from vit_jax.models.functional import Params
+from vit_jax.spelling import nearest
 from vit_jax.weights.stored import AnyArray, lazily
 
 Grid = tuple[int, int]
 # How positions are resized to another grid: see `resize_positions`.
 PositionResize = Literal[
-    "aligned", "bilinear", "bilinear_antialiased", "bicubic", "bicubic_antialiased"
+    "aligned",
+    "bilinear",
+    "bilinear_antialiased",
+    "bicubic",
+    "bicubic_antialiased",
+    "bicubic_pytorch",
 ]
 
 
@@ -52,8 +58,9 @@ def adapt_params(
 
     Raises:
       UserError: names that are missing, superfluous or of another shape; all are listed with both
-        shapes.
+        shapes. Or no way to resize positions has this name.
     """
+    require_known(position_resize)
     flat = traverse_util.flatten_dict(params, sep="/")
     wanted = traverse_util.flatten_dict(target, sep="/")
     flat, notes = _with_head(flat, wanted)
@@ -125,26 +132,42 @@ def resize_positions(
       new_grid: the wanted height and width in patches.
       has_class_token: whether the first position is the class token's.
       method: `aligned` is bilinear with aligned corners, as `scipy.ndimage.zoom(order=1)` in the
-        official code. The others have half-pixel centres, as `jax.image.resize`; antialiasing
-        matters if the grid shrinks.
+        official code. The others have half-pixel centres. `bicubic` is Keys' cubic with a = -0.5,
+        as in `jax.image.resize`. `bicubic_pytorch` has a = -0.75, as PyTorch without
+        antialiasing, with which Hugging Face and DINOv2 resize positions; beyond the border it
+        repeats the outermost. Antialiasing matters if the grid shrinks.
 
     Returns:
       (1, T', D) in float32.
 
     Raises:
-      UserError: the number of positions does not fit `old_grid`.
+      UserError: the number of positions does not fit `old_grid`, or no method has this name.
     """
+    require_known(method)
     positions = np.asarray(pos_embedding, np.float32)[0]
     prefix, flat_grid = np.split(positions, [int(has_class_token)])
     _require_grid(len(flat_grid), old_grid)
     grid = flat_grid.reshape(*old_grid, -1)
-    if method == "aligned":
-        rows, columns = map(_interpolation, old_grid, new_grid)
+    if method in ("aligned", "bicubic_pytorch"):
+        matrix = _aligned if method == "aligned" else _pytorch_cubic
+        rows, columns = map(matrix, old_grid, new_grid)
         resized = columns @ np.tensordot(rows, grid, 1)
     else:
         kind, _, antialias = method.partition("_")
         resized = _resize(grid, (*new_grid, grid.shape[-1]), kind, antialias=bool(antialias))
     return np.concatenate([prefix, resized.reshape(-1, positions.shape[-1])])[None]
+
+
+def require_known(method: str) -> None:
+    """Checks the name of a way to resize positions.
+
+    Raises:
+      UserError: there is none of this name.
+    """
+    if method not in get_args(PositionResize):
+        raise UserError(
+            f"no position_resize={method!r}{nearest(str(method), get_args(PositionResize))}"
+        )
 
 
 def resize_patch_embedding(kernel: np.ndarray, new_patch: int) -> np.ndarray:
@@ -184,10 +207,28 @@ def _resize(
         )
 
 
-def _interpolation(old: int, new: int) -> np.ndarray:
+def _aligned(old: int, new: int) -> np.ndarray:
     """The matrix (new, old) of linear interpolation with the first and last points aligned."""
     places = np.linspace(0, old - 1, new)[:, None]
     return np.maximum(0, 1 - np.abs(places - np.arange(old))).astype(np.float32)
+
+
+def _pytorch_cubic(old: int, new: int) -> np.ndarray:
+    """The matrix (new, old) of cubic convolution with a = -0.75 at half-pixel centres."""
+    a = -0.75
+    places = (np.arange(new) + 0.5) * (old / new) - 0.5
+    matrix = np.zeros((new, old))
+    for tap in range(-1, 3):
+        source = np.floor(places).astype(int) + tap
+        distance = np.abs(places - source)
+        near = ((a + 2) * distance - (a + 3)) * distance**2 + 1
+        far = a * (((distance - 5) * distance + 8) * distance - 4)
+        np.add.at(
+            matrix,
+            (np.arange(new), source.clip(0, old - 1)),
+            np.where(distance <= 1, near, far),
+        )
+    return matrix.astype(np.float32)
 
 
 def _require_grid(positions: int, grid: Grid) -> None:

@@ -4,7 +4,7 @@ from typing import Any
 
 from vit_jax.errors import UserError
 from vit_jax.models.checks import check_backbone, check_common, check_image_size
-from vit_jax.models.config import FAMILIES, Family, ModelConfig
+from vit_jax.models.config import FAMILIES, INHERIT, Family, ModelConfig
 from vit_jax.models.families.backbone import backbone_kept, backbone_macs
 from vit_jax.models.resnet import ResNet, parameters
 from vit_jax.preprocessing import PreprocessingConfig
@@ -15,14 +15,21 @@ BACKBONE_KEYS = frozenset({"stages", "width_factor"})
 
 def _defaults(config: ModelConfig) -> dict[str, Any]:
     """As in the authors' code."""
+    is_bit = config.activation_order == "pre"
     return {
-        "norm_epsilon": 1e-5 if config.activation_order == "pre" else 1e-6,
+        "norm_epsilon": 1e-5 if is_bit else 1e-6,
         "preprocessing": PreprocessingConfig(),
+        **({"root_pool": "zeros"} if is_bit else {}),
     }
 
 
 def _check(config: ModelConfig) -> None:
     check_common(config)
+    if config.activation_order == "post" and config.root_pool != INHERIT:
+        raise UserError(
+            f"root_pool would be ignored: only BiT has the choice, and {config.name} pads "
+            "as `SAME`; leave it out"
+        )
     if config.remat == "dots":
         raise UserError(
             f"remat='dots' would be ignored: {config.name} has convolutions and no matrix "
@@ -51,7 +58,7 @@ def backbone_description(config: ModelConfig) -> list[tuple[str, str]]:
 
 FAMILIES["resnet"] = Family(
     words="a ResNet",
-    keys=BACKBONE_KEYS,
+    keys=BACKBONE_KEYS | {"root_pool"},
     defaults=_defaults,
     check=_check,
     make=ResNet,

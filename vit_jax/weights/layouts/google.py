@@ -22,6 +22,7 @@ from vit_jax.models.config import ModelConfig
 from vit_jax.models.functional import Params
 from vit_jax.weights.layouts import google_resnet
 from vit_jax.weights.layouts.layout import Configs, Described, ImageSize, Layout, Values
+from vit_jax.weights.layouts.positions import patch_positions, with_class_position
 from vit_jax.weights.stored import AnyArray, stack_blocks
 
 _NORM = ("scale", "bias")
@@ -87,11 +88,19 @@ _MIXER_OUTSIDE_BLOCKS = {
     **_module("head", "head", _DENSE),
 }
 
-# Google's name -> our path. big_vision keeps the positions at the top level.
+# Google's name -> our path. big_vision keeps the positions at the top level, and kept them in the
+# encoder until 2022.
 _PATH_OUTSIDE_BLOCKS = {
     "pos_embedding": "pos_embedding",
+    "Transformer/pos_embedding": "pos_embedding",
     **{name: path for path, name in _OUTSIDE_BLOCKS.items()},
     **{name: path for path, name in _MIXER_OUTSIDE_BLOCKS.items()},
+    # Attention pooling had no module of its own when ViT-G was made.
+    **{
+        name.removeprefix("MAPHead_0/"): path
+        for path, name in _OUTSIDE_BLOCKS.items()
+        if name.startswith("MAPHead_0/")
+    },
 }
 _PATH_IN_BLOCK = {
     name: path for names in (_RELEASED_BLOCK, _LINEN_BLOCK) for path, name in names.items()
@@ -185,7 +194,27 @@ def _matches(names: Collection[str], configs: Configs) -> bool:
 def _read(
     arrays: Mapping[str, AnyArray], described: Described, image_size: ImageSize | None
 ) -> tuple[Params, Values]:
-    return from_google(arrays), {}
+    short_names = [short for _, short in _short_names(arrays) if short is not None]
+    params = from_google(arrays)
+    described_size = described.values.get("image_size", image_size)
+    return _with_class_position(params, described_size), google_resnet.root_pool(short_names)
+
+
+def _with_class_position(params: Params, image_size: ImageSize | None) -> Params:
+    """Gives the class token a position of zeros if it has none, as big_vision's `pool_type="tok"`.
+
+    That joins the class token to the patches after these have their positions.
+    """
+    shapes = [tuple(params[key].shape) for key in ("cls", "pos_embedding") if key in params]
+    kernel = params.get("embedding", {}).get("kernel")
+    if [len(shape) for shape in shapes] != [3, 3] or kernel is None or len(kernel.shape) != 4:
+        return params
+    length = shapes[1][1]
+    # A hybrid's patches are counted in positions of its ResNet, so there the size does not tell.
+    size = None if "backbone" in params else image_size
+    if patch_positions(length, 1, kernel.shape[0], size) != length:
+        return params
+    return params | {"pos_embedding": with_class_position(params["pos_embedding"])}
 
 
 def _write(params: Params, model: ModelConfig) -> dict[str, np.ndarray]:
@@ -239,4 +268,11 @@ def _check_blocks(stacks: Mapping[str, Mapping[int, AnyArray]]) -> None:
         )
 
 
-GOOGLE = Layout(name="google", suffix=".npz", matches=_matches, read=_read, write=_write)
+GOOGLE = Layout(
+    name="google",
+    suffix=".npz",
+    matches=_matches,
+    read=_read,
+    write=_write,
+    hidden=("gelu", "norm_epsilon", "preprocessing", "root_pool"),
+)

@@ -12,7 +12,7 @@ In some of them a number without meaning follows `standardized_conv2d`.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 import numpy as np
 
@@ -79,6 +79,11 @@ def path_of(name: str) -> str | None:
     if in_unit is None or in_unit[3] not in names:
         return None
     return f"backbone/stage{in_unit[1]}/unit{in_unit[2]}/{names[in_unit[3]]}"
+
+
+def root_pool(names: Collection[str]) -> dict[str, str]:
+    """The value of `ModelConfig.root_pool` that names tell: only big_vision's pads with -inf."""
+    return {"root_pool": "inf"} if any(name in _BIG_VISION for name in names) else {}
 
 
 def as_ours(name: str, path: str, array: AnyArray) -> AnyArray:

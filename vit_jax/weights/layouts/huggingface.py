@@ -186,7 +186,9 @@ def _read(
 ) -> tuple[Params, Values]:
     shapes = (arrays[name].shape for name in (_STEM, f"vit.{_STEM}") if name in arrays)
     width = next((shape[0] for shape in shapes if shape), 0)
-    return from_huggingface(arrays, num_heads(described, width)), {}
+    # The library's ViT has no other pooling; without its config the arrays may be an encoder's.
+    shown = {"pooling": "token"} if described.values else {}
+    return from_huggingface(arrays, num_heads(described, width)), shown
 
 
 def _read_configs(configs: Configs) -> Described:

@@ -7,7 +7,6 @@ With `class_token=False` and `fc_norm=False` its mean comes after the norm, as i
 
 from __future__ import annotations
 
-import math
 from collections.abc import Collection, Mapping
 
 import numpy as np
@@ -16,6 +15,7 @@ from vit_jax.errors import UserError
 from vit_jax.models.config import ModelConfig
 from vit_jax.models.functional import Params
 from vit_jax.weights.layouts.layout import Configs, Described, ImageSize, Layout, Values
+from vit_jax.weights.layouts.positions import patch_positions, with_class_position
 from vit_jax.weights.layouts.pytorch import Names, from_pytorch, module, num_heads, to_pytorch
 from vit_jax.weights.layouts.timm_config import (
     CONFIG_NAME,
@@ -135,7 +135,9 @@ def _read(
 ) -> tuple[Params, Values]:
     width = arrays[_STEM].shape[0] if arrays[_STEM].shape else 0
     params, pooling = from_timm(arrays, num_heads(described, width), image_size)
-    return params, {"pooling": pooling}
+    # timm's config, whose other forms are refused, or the name of the norm tells it.
+    is_shown = pooling == "gap_timm" or bool(described.values)
+    return params, {"pooling": pooling} if is_shown else {}
 
 
 def _require_expressible(model: ModelConfig) -> None:
@@ -170,7 +172,7 @@ def _our_positions(params: Params, image_size: ImageSize | None) -> Params:
         _, registers, _ = params["registers"].shape
     _, length, width = positions.shape
     prefix = has_class + registers
-    patches = _count_patches(length, prefix, params["embedding"]["kernel"].shape[0], image_size)
+    patches = patch_positions(length, prefix, params["embedding"]["kernel"].shape[0], image_size)
     shape = (1, has_class + patches, width)
     if registers and patches == length - prefix:
         rest = np.r_[: int(has_class), prefix:length]
@@ -179,23 +181,9 @@ def _our_positions(params: Params, image_size: ImageSize | None) -> Params:
             "pos_embedding": lazily(positions, lambda x: x[:, rest], shape=shape),
             "registers": lazily(params["registers"], lambda x: x + np.asarray(positions)[:, own]),
         }
-    if has_class and patches == length:
-
-        def with_class(x: np.ndarray) -> np.ndarray:
-            return np.concatenate([np.zeros_like(x[:, :1]), x], axis=1)
-
-        return {"pos_embedding": lazily(positions, with_class, shape=shape)}
+    if has_class and patches == length:  # no_embed_class
+        return {"pos_embedding": with_class_position(positions)}
     return {}
-
-
-def _count_patches(length: int, prefix: int, patch: int, image_size: ImageSize | None) -> int:
-    """How many positions are those of patches: all (`no_embed_class`), or all but `prefix`."""
-    choices = (length - prefix, length)
-    if image_size is not None:
-        height, width = (image_size,) * 2 if isinstance(image_size, int) else image_size
-        if (known := (height // patch) * (width // patch)) in choices:
-            return known
-    return next((n for n in choices if n > 0 and math.isqrt(n) ** 2 == n), choices[0])
 
 
 TIMM = Layout(
