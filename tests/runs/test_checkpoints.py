@@ -6,7 +6,7 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Never
 
@@ -21,6 +21,7 @@ from vit_jax.errors import UserError
 from vit_jax.models.config import ModelConfig
 from vit_jax.models.families import parameter_table
 from vit_jax.models.functional import abstract_params
+from vit_jax.runs import file_list, reading
 from vit_jax.runs.checkpoints import CheckpointConfig, Checkpoints
 from vit_jax.runs.checksums import summarize
 from vit_jax.training.optimizer import OptimizerConfig, make_optimizer, make_schedule
@@ -74,8 +75,8 @@ def _assert_same(actual: Any, expected: Any) -> None:
         assert np.asarray(a).tobytes() == np.asarray(b).tobytes()
 
 
-def _open(directory: Path, keep: int = 2) -> Any:
-    return Checkpoints(directory / "checkpoints", CheckpointConfig(keep=keep))
+def _open(directory: Path, keep: int = 2, identity: Any = None) -> Any:
+    return Checkpoints(directory / "checkpoints", CheckpointConfig(keep=keep), identity)
 
 
 def _restore(directory: Path, like: Any) -> Any:
@@ -183,6 +184,7 @@ def test_notes_come_back_and_damaged_ones_are_found(
         assert (step, str(found)) == (2, str(notes))
     (file,) = (tmp_path / "checkpoints/2/notes").glob("metadata")
     file.write_text(file.read_text().replace('"step": 4', '"step": 5'))
+    file_list.write(tmp_path / "checkpoints/2")
     with _open(tmp_path) as checkpoints:
         step, _, found = checkpoints.restore(like)
         assert (step, found) == (1, {})
@@ -301,8 +303,104 @@ def test_exchanged_arrays_are_found(
     with _open(copy / "other") as checkpoints:
         checkpoints.save(2, states[2])
     shutil.copytree(copy / "other" / "checkpoints" / "2" / "checksums", metadata)
+    file_list.write(copy / "checkpoints" / "2")
     assert _check(copy, states, caplog) == 1
     assert "wrong checksum of step, params/" in caplog.text
+
+
+def _replace(path: Path, make: Callable[[Path], object]) -> None:
+    path.unlink()
+    make(path)
+
+
+# Each leaves something that is not the file that was saved.
+DAMAGES: dict[str, Callable[[Path], object]] = {
+    "deleted": Path.unlink,
+    "emptied": lambda path: path.write_bytes(b""),
+    "longer": lambda path: path.write_bytes(path.read_bytes() + b" "),
+    "another's": lambda path: path.write_bytes(b"{}"),
+    "a directory": lambda path: _replace(path, Path.mkdir),
+    "a FIFO": lambda path: _replace(path, os.mkfifo),
+    "a dangling link": lambda path: _replace(path, lambda p: p.symlink_to("/absent")),
+    "an endless device": lambda path: _replace(path, lambda p: p.symlink_to("/dev/zero")),
+}
+# Orbax completes these after the list of files is written.
+UNLISTED = {"_CHECKPOINT_METADATA", "commit_success.txt"}
+
+
+@pytest.mark.parametrize("kind", DAMAGES)
+def test_no_file_of_a_checkpoint_may_be_damaged(
+    tmp_path: Path, copy: Any, states: Any, caplog: pytest.LogCaptureFixture, kind: str
+) -> None:
+    directory = copy / "checkpoints/2"
+    names = [str(file.relative_to("checkpoints/2")) for file in _files(copy)]
+    assert {"files.json", "state/_METADATA", "state/array_metadatas/process_0"} <= set(names)
+    for name in sorted(set(names) - UNLISTED - {"files.json"}):
+        shutil.copytree(directory, tmp_path / "damaged")
+        DAMAGES[kind](tmp_path / "damaged" / name)
+        with pytest.raises(file_list.DamagedError, match=name):
+            file_list.check(tmp_path / "damaged")
+        shutil.rmtree(tmp_path / "damaged")
+    assert file_list.check(directory)
+    DAMAGES[kind](directory / "files.json")
+    assert _check(copy, states, caplog) == (2 if kind == "longer" else 1)
+
+
+@pytest.mark.parametrize("kind", ["a FIFO", "an endless device", "emptied"])
+def test_a_file_that_only_orbax_reads_may_be_anything(
+    copy: Any, states: Any, caplog: pytest.LogCaptureFixture, kind: str
+) -> None:
+    DAMAGES[kind](copy / "checkpoints/2/_CHECKPOINT_METADATA")
+    assert _check(copy, states, caplog) == (2 if kind == "emptied" else 1)
+
+
+def test_files_of_another_checkpoint_are_found(
+    copy: Any, saved: Any, states: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    for name in ("notes/metadata", "files.json"):
+        shutil.copy(saved / "checkpoints/1" / name, copy / "checkpoints/2" / name)
+        assert _check(copy, states, caplog) == 1
+        shutil.rmtree(copy)
+        shutil.copytree(saved, copy)
+
+
+@pytest.mark.parametrize(("made", "taken"), [("checkpoints/1", 3), ("checkpoints/2", 5)])
+def test_a_renamed_checkpoint_is_not_taken_for_another_step(
+    copy: Any, states: Any, caplog: pytest.LogCaptureFixture, made: str, taken: int
+) -> None:
+    shutil.copytree(copy / made, copy / "checkpoints" / str(taken))
+    step, state = _restore(copy, _shapes())
+    assert step == 2
+    _assert_same(state, states[2])
+    assert f"step {taken} is broken: it is that of step {made[-1]}" in caplog.text
+
+
+@pytest.mark.parametrize("what", ["run", "config"])
+def test_a_checkpoint_of_another_run_is_not_restored(
+    tmp_path: Path, states: Any, caplog: pytest.LogCaptureFixture, what: str
+) -> None:
+    own = {"run": "a", "config": "b"}
+    with _open(tmp_path, identity=own) as checkpoints:
+        checkpoints.save(1, states[1])
+    with _open(tmp_path / "other", identity=own | {what: "c"}) as checkpoints:
+        checkpoints.save(2, states[2])
+    shutil.copytree(tmp_path / "other/checkpoints/2", tmp_path / "checkpoints/2")
+    with _open(tmp_path, identity=own) as checkpoints:
+        assert checkpoints.restore_step(2, _shapes()) is None
+        assert checkpoints.restore(_shapes()).step == 1
+    assert f"step 2 is broken: it is that of another {what}" in caplog.text
+    shutil.rmtree(tmp_path / "checkpoints/1")
+    shutil.copytree(tmp_path / "other/checkpoints/2", tmp_path / "checkpoints/2")
+    with _open(tmp_path, identity=own) as checkpoints, pytest.raises(UserError) as refused:
+        checkpoints.restore(_shapes())
+    assert f"it is that of another {what}" in str(refused.value)
+
+
+def test_a_stranger_among_the_checkpoints_is_moved_aside(copy: Any) -> None:
+    (copy / "checkpoints/7").write_bytes(b"")
+    os.mkfifo(copy / "checkpoints/8")
+    (copy / "checkpoints/9").symlink_to("/absent")
+    assert _restore(copy, _shapes())[0] == 2
 
 
 def test_an_empty_directory_of_a_step_is_found(
@@ -339,10 +437,10 @@ def test_nothing_is_moved_when_none_is_whole(copy: Any) -> None:
 def test_a_device_that_is_too_small_breaks_no_checkpoint(
     copy: Any, states: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def read(self: Any, step: int, like: Any) -> Never:
+    def read(directory: Path, like: Any) -> Never:
         raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 9 bytes.")
 
-    monkeypatch.setattr(Checkpoints, "_read", read)
+    monkeypatch.setattr(reading, "_read", read)
     with pytest.raises(jax.errors.JaxRuntimeError, match="Out of memory"):
         _restore(copy, _shapes())
     monkeypatch.undo()

@@ -56,6 +56,7 @@ def _content(directory: Path) -> Any:
 def test_the_first_start_writes_config_and_versions(tmp_path: Path) -> None:
     _claim(tmp_path / "a" / "run")  # with its parents
     config = json.loads((tmp_path / "a" / "run" / "config.json").read_text())
+    assert len(config.pop("run_id")) == 32
     assert config == json.loads(json.dumps(CONFIG))
     assert config == read_config(tmp_path / "a" / "run")
     versions = json.loads((tmp_path / "a" / "run" / "versions.json").read_text())

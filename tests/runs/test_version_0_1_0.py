@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from tests.real_processes import finish, start_on
+from vit_jax.runs.reading import BrokenError, read
 from vit_jax.training.early_stop import BestStep
 from vit_jax.training.notes import Notes, notes_of_0_1_0
 
@@ -50,6 +51,7 @@ def test_it_resumes_with_the_same_losses(tmp_path: Path) -> None:
     directories = [f"--config.data.data_dir={tmp_path / 'data'}", f"--workdir={part}"]
     output = command("train", *RUN, *directories)
     assert "was written by vit_jax 0.1.0" in output and "resuming after step 23" in output
+    assert "the checkpoint of step 23 does not say of which run and step it is" in output
     for name in ("train/loss", "train/grad_norm", "test/loss", "test/top1", "best/step"):
         found, expected = scalars(part, name), scalars(whole, name)
         assert found.keys() == expected.keys() and max(found) == 40
@@ -86,3 +88,19 @@ def test_its_weights_evaluate(tmp_path: Path) -> None:
     (found,) = json.loads((tmp_path / "scores.json").read_text())
     expected = json.loads((DATA / "evaluate.json").read_text())
     assert {key: found["scores"][key] for key in expected} == pytest.approx(expected, rel=1e-5)
+
+
+LIKE_0_1_0 = ("array_metadatas/process_0", "_METADATA", "manifest.ocdbt", "d/*")
+
+
+@pytest.mark.parametrize("pattern", LIKE_0_1_0)
+def test_its_damaged_checkpoint_is_found_before_it_is_opened(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], pattern: str
+) -> None:
+    directory = unpack("part", tmp_path) / "checkpoints/23"
+    (file,) = (directory / "state").glob(pattern)
+    file.write_bytes(b"{" + file.read_bytes()[1:])
+    file.write_bytes(file.read_bytes()[:-1])
+    with pytest.raises(BrokenError):
+        read(directory, 23, {}, None)
+    assert "Traceback" not in capfd.readouterr().err

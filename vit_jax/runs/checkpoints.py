@@ -1,19 +1,16 @@
 """Checkpoints: complete, finite and checksummed, written while training continues."""
 
-import json
 import logging
-import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple, Self
+from typing import Any, Self
 
 import absl.logging
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
-from etils import epath
 from jax.experimental import multihost_utils
 from orbax.checkpoint.checkpoint_managers import (
     PolicyCheckpointInfo,
@@ -22,7 +19,12 @@ from orbax.checkpoint.checkpoint_managers import (
 )
 
 from vit_jax.errors import UserError
+from vit_jax.runs import file_list
 from vit_jax.runs.checksums import names, summarize
+from vit_jax.runs.reading import BrokenError, Restored, one_line, read, seal
+
+# Orbax writes into a directory of the step's number with this at its end, and renames it.
+_PARTIAL = ".orbax-checkpoint-tmp"
 
 _log = logging.getLogger(__name__)
 
@@ -44,31 +46,28 @@ class CheckpointConfig:
             )
 
 
-class Restored(NamedTuple):
-    """What a checkpoint held.
-
-    Attributes:
-      state: a tree of arrays.
-      notes: what the run wrote beside the arrays; None in checkpoints of version 0.1.0.
-    """
-
-    step: int
-    state: Any
-    notes: dict[str, Any] | None
-
-
 class Checkpoints:
     """The checkpoints in one directory.
 
     A save returns once the state is copied off the devices. A checkpoint appears under its step's
-    number when it is complete. It holds the arrays, notes in JSON, and checksums of both. The
-    arrays' checksums are taken on the devices before the save and compared after a restore; they
-    depend on values alone, not on the mesh.
+    number when it is complete. It holds the arrays, notes in JSON, checksums of both, and a list of
+    its files. The arrays' checksums are taken on the devices before the save and compared after a
+    restore; they depend on values alone, not on the mesh.
+
+    Args:
+      identity: texts that tell this run from others, by what they are, such as `run`. They are
+        saved with the state, and a checkpoint with others is not restored. Process 0's count; None
+        compares none.
     """
 
-    def __init__(self, directory: Path, config: CheckpointConfig):
+    def __init__(
+        self,
+        directory: Path,
+        config: CheckpointConfig,
+        identity: Mapping[str, str] | None = None,
+    ):
         absl.logging.set_verbosity(absl.logging.ERROR)  # Orbax narrates every save.
-        self._directory = directory
+        self._directory, self._identity = directory, identity
         self._retention = _Retention(config.keep)
         self._saving: int | None = None
         self._manager = self._open()
@@ -112,7 +111,7 @@ class Checkpoints:
                 args=ocp.args.Composite(
                     state=ocp.args.StandardSave(state),
                     checksums=ocp.args.JsonSave({"checksums": sums.tolist()}),
-                    notes=ocp.args.JsonSave(_sealed(notes or {})),
+                    notes=ocp.args.JsonSave(seal(step, self._identity, notes)),
                 ),
             )
 
@@ -140,29 +139,35 @@ class Checkpoints:
         Raises:
           UserError: there are checkpoints, but none is whole.
         """
-        broken: list[int] = []
+        broken: dict[int, BrokenError] = {}
         while (step := self._newest_but(broken)) is not None:
             try:
-                restored = self._restore(step, like)
-            except _BrokenError as error:
+                restored = read(self._directory / str(step), step, like, self._identity)
+            except BrokenError as error:
                 _log.warning("the checkpoint of step %d is broken: %s", step, error)
-                broken.append(step)
+                broken[step] = error
                 continue
             for bad in broken:
                 self._move_aside(bad)
+            if restored.notes is None:
+                _log.warning(
+                    "the checkpoint of step %d does not say of which run and step it is, as those "
+                    "of version 0.1.0 do not: it is taken for this run's",
+                    step,
+                )
             return restored
         if broken:
             raise UserError(
-                f"{self._directory}: none of the checkpoints (steps {sorted(broken)}) is whole; "
-                "remove the directory to start anew"
+                f"{self._directory}: none of the checkpoints (steps {sorted(broken)}) is whole "
+                f"(step {max(broken)}: {broken[max(broken)]}); remove the directory to start anew"
             )
         return None
 
     def restore_step(self, step: int, like: Any) -> Any:
         """The state of one step; None, with a warning, if its checkpoint is missing or broken."""
         try:
-            return self._restore(step, like).state
-        except _BrokenError as error:
+            return read(self._directory / str(step), step, like, self._identity).state
+        except BrokenError as error:
             _log.warning("the checkpoint of step %d cannot be used: %s", step, error)
             return None
 
@@ -176,11 +181,19 @@ class Checkpoints:
             options=ocp.CheckpointManagerOptions(
                 preservation_policy=self._retention,
                 enable_async_checkpointing=True,
+                async_options=ocp.AsyncOptions(post_finalization_callback=self._list_files),
+                # A damaged checkpoint may have anything in the place of its metadata.
+                lightweight_initialize=True,
                 # What an interrupted save has left.
                 cleanup_tmp_directories=True,
             ),
             item_names=("state", "checksums", "notes"),
         )
+
+    def _list_files(self) -> None:
+        """Lists the files of the checkpoint that is being saved, just before it is renamed."""
+        (partial,) = self._directory.glob(f"{self._saving}{_PARTIAL}*")
+        file_list.write(partial)
 
     @contextmanager
     def _guarded(self) -> Iterator[None]:
@@ -191,7 +204,7 @@ class Checkpoints:
             self._manager.close()
             self._manager = self._open()
             raise UserError(
-                f"the checkpoint of step {self._saving} could not be saved: {_one_line(error)} "
+                f"the checkpoint of step {self._saving} could not be saved: {one_line(error)} "
                 f"({self._last_good()}); free space, then start again"
             ) from error
 
@@ -199,51 +212,11 @@ class Checkpoints:
         step = self._manager.latest_step()
         return "no earlier checkpoint" if step is None else f"last good checkpoint: step {step}"
 
-    def _newest_but(self, broken: list[int]) -> int | None:
+    def _newest_but(self, broken: Container[int]) -> int | None:
         """The newest step that is not broken, as process 0 sees it."""
         steps = [step for step in self._manager.all_steps() if step not in broken]
         newest = multihost_utils.broadcast_one_to_all(np.array(max(steps, default=-1)))
         return None if newest < 0 else int(newest)
-
-    def _restore(self, step: int, like: Any) -> Restored:
-        """Reads and verifies; raises `_BrokenError` on all processes if one of them cannot."""
-        problem = None
-        try:
-            state, expected, notes = self._read(step, like)
-        except Exception as error:  # Broken files make their readers raise nearly anything.
-            if isinstance(error, jax.errors.JaxRuntimeError) and "RESOURCE_EXHAUSTED" in str(error):
-                raise  # The file may be whole.
-            problem = _one_line(error)[:300]
-        failed = multihost_utils.process_allgather(np.array(problem is not None))
-        if problem is not None or failed.any():
-            raise _BrokenError(problem or "another process cannot read it")
-        sums, _ = summarize(state)
-        bad = [n for n, a, b in zip(names(like), sums, expected, strict=True) if (a != b).any()]
-        if bad:
-            raise _BrokenError(f"wrong checksum of {', '.join(bad)}")
-        return Restored(step, state, notes)
-
-    def _read(self, step: int, like: Any) -> tuple[Any, np.ndarray, dict[str, Any] | None]:
-        # By the handlers themselves: the manager makes processes wait for each other, and one
-        # that fails would leave the others waiting.
-        directory = epath.Path(self._directory) / str(step)
-        state = ocp.StandardCheckpointHandler().restore(
-            directory / "state", args=ocp.args.StandardRestore(like)
-        )
-        sums = ocp.JsonCheckpointHandler().restore(
-            directory / "checksums", args=ocp.args.JsonRestore()
-        )
-        expected = np.array(sums["checksums"], np.uint32)
-        if len(expected) != len(names(like)):
-            raise ValueError(f"checksums of {len(expected)} arrays instead of {len(names(like))}")
-        if not (directory / "notes").exists():
-            return state, expected, None
-        sealed = ocp.JsonCheckpointHandler().restore(
-            directory / "notes", args=ocp.args.JsonRestore()
-        )
-        if sealed["crc32"] != _sealed(sealed["notes"])["crc32"]:
-            raise ValueError("wrong checksum of the notes")
-        return state, expected, sealed["notes"]
 
     def _move_aside(self, step: int) -> None:
         if jax.process_index() == 0:
@@ -254,7 +227,8 @@ class Checkpoints:
                 target = target.with_name(target.name + "+")
             (self._directory / str(step)).rename(target)
         multihost_utils.sync_global_devices("checkpoint moved aside")
-        self._manager.reload()
+        self._manager.close()
+        self._manager = self._open()
 
 
 @dataclass
@@ -270,17 +244,3 @@ class _Retention(PreservationPolicy):
         del context
         newest = sorted(info.step for info in checkpoints)[-self.keep :]
         return [info.step in newest or info.step == self.best for info in checkpoints]
-
-
-class _BrokenError(Exception):
-    """A checkpoint cannot be used; the message says why."""
-
-
-def _sealed(notes: Mapping[str, Any]) -> dict[str, Any]:
-    """Notes with a checksum, which finds a damaged file that is still JSON."""
-    text = json.dumps(notes, sort_keys=True)
-    return {"notes": dict(notes), "crc32": zlib.crc32(text.encode())}
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split()) or type(error).__name__

@@ -2,15 +2,17 @@
 
 import contextlib
 import fcntl
+import hashlib
 import importlib.metadata
 import json
 import logging
 import os
 import platform
 import sys
+import uuid
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 import jax
 
@@ -33,8 +35,9 @@ _MAY_CHANGE = (
     ("model", "scan"),
 )
 
-# The key in `config.json` of what identifies fixed arrays.
+# Keys in `config.json` besides the config's own: what identifies fixed arrays, and the run.
 _DIGEST = "fixed_digest"
+_RUN_ID = "run_id"
 
 _log = logging.getLogger(__name__)
 
@@ -59,6 +62,10 @@ class RunDirectory:
       upgrade: fills in the defaults of keys that are new since the config was written; raises
         `UserError` if it cannot.
 
+    Attributes:
+      identity: what tells this run from others, for its checkpoints; None if this is not the
+        writer.
+
     Raises:
       UserError: the directory cannot be written, another run uses it, or it holds a run of another
         config or digest.
@@ -77,6 +84,7 @@ class RunDirectory:
             raise UserError(f"{path}: a work directory must be a local or mounted path")
         self.path = Path(path).expanduser().absolute()
         self._lock: int | None = None
+        self.identity: dict[str, str] | None = None
         if not writer:
             return
         try:
@@ -152,7 +160,8 @@ class RunDirectory:
             ) from None
         file = self.path / "config.json"
         if file.exists():
-            saved, saved_digest = _read(self.path)
+            stored = _read(self.path)
+            saved = upgrade_config(stored.config)
             with contextlib.suppress(UserError):  # The difference below names the keys.
                 saved = upgrade(saved)
             changes = difference(_comparable(saved), _comparable(config))
@@ -161,16 +170,30 @@ class RunDirectory:
                     f"the work directory {self.path} holds a run of another config "
                     f"({'; '.join(changes)}); use that config, or another --workdir"
                 )
-            if saved_digest != digest:
+            if stored.digest != digest:
                 raise UserError(
                     f"the work directory {self.path} holds a run with other fixed arrays "
-                    f"({saved_digest} -> {digest}), such as a teacher; restore their file, or use "
+                    f"({stored.digest} -> {digest}), such as a teacher; restore their file, or use "
                     "another --workdir"
                 )
             warn_of_other_version(self.path)
         else:
-            write_json(file, {**config, **({_DIGEST: digest} if digest else {})})
+            stored = _Stored(json.loads(json.dumps(config)), digest, None)
+        if stored.run_id is None:  # A new run, or one of version 0.1.0.
+            stored = stored._replace(run_id=uuid.uuid4().hex)
+            extra = {_DIGEST: stored.digest, _RUN_ID: stored.run_id}
+            write_json(file, stored.config | {k: v for k, v in extra.items() if v is not None})
+        assert stored.run_id is not None
+        self.identity = {"run": stored.run_id, "config": _digest_of(stored.config)}
         write_json(self.path / "versions.json", _versions())
+
+
+class _Stored(NamedTuple):
+    """What `config.json` holds: the config as the first start wrote it, and the other keys."""
+
+    config: dict[str, Any]
+    digest: str | None
+    run_id: str | None
 
 
 def is_run(path: str | os.PathLike[str]) -> bool:
@@ -190,15 +213,15 @@ def read_config(path: str | os.PathLike[str]) -> dict[str, Any]:
     Raises:
       UserError: there is none, or it cannot be read.
     """
-    return _read(path)[0]
+    return upgrade_config(_read(path).config)
 
 
 def warn_of_other_version(path: str | os.PathLike[str]) -> None:
     """Logs which version of this package last wrote the run in a directory, if not this one."""
     try:
-        versions = json.loads((Path(path).expanduser() / "versions.json").read_bytes())
-        version = versions["vit_jax"]
-    except (OSError, ValueError, KeyError, TypeError):
+        file = Path(path).expanduser() / "versions.json"
+        version = json.loads(file.read_bytes())["vit_jax"] if file.is_file() else __version__
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return  # Killed before the file was written, or damaged: nothing depends on it.
     if version != __version__:
         _log.warning(
@@ -210,19 +233,24 @@ def warn_of_other_version(path: str | os.PathLike[str]) -> None:
         )
 
 
-def _read(path: str | os.PathLike[str]) -> tuple[dict[str, Any], str | None]:
-    """The config and the digest in `config.json`."""
+def _read(path: str | os.PathLike[str]) -> _Stored:
     file = Path(path).expanduser() / "config.json"
     try:
+        if file.exists() and not file.is_file():  # A FIFO would keep the reader waiting.
+            raise OSError("it is not a plain file")
         config = json.loads(file.read_bytes())
     except (FileNotFoundError, NotADirectoryError):
         raise UserError(f"{path} is not the directory of a run: it has no config.json") from None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"{file} cannot be read ({error}); restore it or remove it") from error
     if not isinstance(config, dict):
         raise UserError(f"{file} is not a JSON object; restore it or remove it")
-    digest = config.pop(_DIGEST, None)
-    return upgrade_config(config), digest
+    return _Stored(config, config.pop(_DIGEST, None), config.pop(_RUN_ID, None))
+
+
+def _digest_of(config: Mapping[str, Any]) -> str:
+    text = json.dumps(config, sort_keys=True)
+    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
 
 
 def write_json(path: Path, value: Mapping[str, Any]) -> None:

@@ -76,7 +76,9 @@ def open_run(
             return
         # The largest program, so that a lack of memory shows now and not hours later.
         evaluations.compile(final_params(setup.program.state))
-        checkpoints = stack.enter_context(Checkpoints(directory.checkpoints, config.checkpoint))
+        checkpoints = stack.enter_context(
+            Checkpoints(directory.checkpoints, config.checkpoint, directory.identity)
+        )
         start, state, notes = _restore_or_start(setup, directory, checkpoints, initial, best)
         del initial  # Its arrays have become the state's.
         reporter = stack.enter_context(_open_reporter(stack, setup, directory, start, callbacks))
