@@ -57,6 +57,7 @@ def test_shapes_and_types() -> None:
         "features": (2, 32),
         "tokens": (2, 1 + 6 + 2, 32),
         "layers": (3, 2, 9, 32),
+        "normed_layers": (3, 2, 9, 32),
         "attention": (3, 2, 4, 9, 9),
     }
     logits, captured = _captured(registers=2, dtype="bfloat16")
@@ -113,6 +114,9 @@ def test_tokens_are_the_last_layer_s_and_features_what_the_head_sees(pooling: An
     model = dataclasses.replace(MODEL, pooling=pooling, registers=2)
     params = _params(model)
     last, tokens = captured["layers"][-1], captured["tokens"]
+    np.testing.assert_array_equal(captured["normed_layers"][-1], tokens)
+    normed = _normed(captured["layers"], params["norm"])
+    np.testing.assert_allclose(captured["normed_layers"], normed, rtol=1e-3, atol=1e-4)
     np.testing.assert_allclose(tokens, _normed(last, params["norm"]), rtol=1e-3, atol=1e-4)
     first = int(model.has_class_token)
     patches = slice(first, first + 6)
@@ -156,4 +160,7 @@ def test_an_unknown_name_is_refused_with_the_nearest() -> None:
     run = functools.partial(apply_model(MODEL), _params(MODEL), IMAGES)
     assert "no 'atention'; did you mean 'attention'?" in refusal(run, capture=["atention"])
     message = refusal(run, capture=["features", "gradients"])
-    assert "no 'gradients'" in message and "features, tokens, layers, attention" in message
+    assert (
+        "no 'gradients'" in message
+        and "features, tokens, layers, normed_layers, attention" in message
+    )

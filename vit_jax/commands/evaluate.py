@@ -259,7 +259,8 @@ def _evals(
             options = [*options, f"--evaluator.{flag}={value}"]
     for option in options:
         key = option.removeprefix("--evaluator.").partition("=")[0]
-        having = [kind for kind in kinds if key in keys[kind] and key not in _NOT_OPTIONS]
+        own = key.partition(".")[0]  # A key may have keys of its own, as `features.tokens`.
+        having = [kind for kind in kinds if own in keys[kind] and own not in _NOT_OPTIONS]
         if not having:
             known = sorted({key for kind in kinds for key in keys[kind]} - {*_NOT_OPTIONS})
             raise UserError(

@@ -63,6 +63,13 @@ class ClassMap:
         over = "over these alone" if self.own_only else "over all logits"
         return f" ({found:,} of {self.num_classes:,} classes, {over})"
 
+    def competing(self, label: int) -> int:
+        """What `apply` makes of one of the data's labels; -1 if its class is left out."""
+        own = self.labels[label]
+        if self.own_only and own >= 0:
+            return self.classes.index(own)
+        return own
+
     def apply(self, logits: Array, labels: Array) -> tuple[Array, Array]:
         """The logits that compete, and labels that number them.
 

@@ -15,7 +15,7 @@ from vit_jax.errors import UserError
 from vit_jax.evaluation.class_map import ClassMap, match_classes
 from vit_jax.evaluation.config import EvalConfig
 from vit_jax.evaluation.context import Opener
-from vit_jax.evaluation.evaluator import Scores
+from vit_jax.evaluation.evaluator import Evaluator, Scores
 from vit_jax.inference.requests import Answer, Arrays, Request
 from vit_jax.losses import Loss, cross_entropy, weighted_sum
 
@@ -34,8 +34,16 @@ class ClassificationConfig(EvalConfig):
     """A file that names the model's class for each of the data's classes whose name differs
     (`evaluation.class_map`)."""
 
-    def make(self, opener: Opener) -> "Classification":
+    def make(self, opener: Opener) -> Evaluator:
         """Opens the data and matches its classes with the model's."""
+        return Classification(*self.open(opener), opener.context.loss)
+
+    def open(self, opener: Opener) -> tuple[Source, ClassMap | None]:
+        """The data, and what its labels stand for; None is the numbers of the logits.
+
+        Raises:
+          UserError: the model has no head, the data is missing, or classes do not match.
+        """
         if not opener.model.num_classes:
             raise UserError(
                 f"evaluation {opener.name}: the model has no head, so it has no classes"
@@ -53,7 +61,7 @@ class ClassificationConfig(EvalConfig):
             classes = classes.subset()
         if classes is not None and classes.how and jax.process_index() == 0:
             _log.info("%s: %s%s", source.name, classes.how, classes.scope)
-        return Classification(source, classes, opener.context.loss)
+        return source, classes
 
 
 class Classification:

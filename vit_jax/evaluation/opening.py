@@ -11,7 +11,7 @@ from jax.sharding import Mesh
 
 from vit_jax.data.sources.records import Source
 from vit_jax.errors import UserError
-from vit_jax.evaluation import classification  # noqa: F401 (registers the default kind)
+from vit_jax.evaluation import builtin  # noqa: F401 (registers the kinds)
 from vit_jax.evaluation.config import EvalConfig
 from vit_jax.evaluation.context import EvalContext, Opener
 from vit_jax.evaluation.evaluator import Evaluator, Scores

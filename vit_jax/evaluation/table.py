@@ -25,8 +25,11 @@ class Row(NamedTuple):
 
 
 def as_text(rows: Sequence[Row]) -> str:
-    """Lines for a person, with a column for each score that a row has."""
-    names = _score_names(rows)
+    """Lines for a person, with a column for each score that a row has.
+
+    Scores of single classes (`recall/NAME`) are in the evaluation's own lines and in files.
+    """
+    names = [name for name in _score_names(rows) if "/" not in name]
     cells = [["weights", "evaluation", "data", *names]]
     for row in rows:
         scores = [_number(row.scores.values.get(name)) for name in names]

@@ -80,7 +80,7 @@ class Block(nnx.Module):
 class Mixer(TokenModel):
     """MLP-Mixer. Its images have one size, because tokens are mixed by weights for each token."""
 
-    captured = ("features", "tokens", "layers")
+    captured = ("features", "tokens", "layers", "normed_layers")
 
     def __init__(self, config: ModelConfig, *, rngs: nnx.Rngs):
         super().__init__(config)

@@ -42,6 +42,7 @@ class Model(nnx.Module):
           `tokens`: the output of the blocks after their norm, [batch, T, width], class token first,
           registers last;
           `layers`: each block's output, [depth, batch, T, width];
+          `normed_layers`: the same after the norm that follows the last block;
           `attention`: each block's weights, float32 [depth, batch, heads, T, T].
       config: with nothing left open.
       class_names: the names of the head's classes, if known.
@@ -256,5 +257,10 @@ class TokenModel(Model):
     ) -> tuple[Array, dict[str, Array]]:
         """See `Model.encode`."""
         placement = placement or OneDevice()
-        tokens, captured = blocks.run(self.blocks, tokens, self.config, key, placement, capture)
-        return tokens, captured | ({"tokens": self.norm(tokens)} if "tokens" in capture else {})
+        of_blocks = {*capture, "layers"} if "normed_layers" in capture else capture
+        tokens, captured = blocks.run(self.blocks, tokens, self.config, key, placement, of_blocks)
+        if "normed_layers" in capture:
+            captured["normed_layers"] = self.norm(captured["layers"])
+        if "tokens" in capture:
+            captured["tokens"] = self.norm(tokens)
+        return tokens, {name: x for name, x in captured.items() if name in capture}

@@ -108,7 +108,7 @@ class Block(nnx.Module):
 class ViT(TokenModel):
     """Vision Transformer on the patches of an image or, as a hybrid, of a ResNet's output."""
 
-    captured = ("features", "tokens", "layers", "attention")
+    captured = ("features", "tokens", "layers", "normed_layers", "attention")
 
     def __init__(self, config: ModelConfig, *, rngs: nnx.Rngs):
         super().__init__(config)

@@ -8,7 +8,7 @@ from typing import Any
 from vit_jax.config import apply_overrides, load_config
 from vit_jax.data.config import DataConfig
 from vit_jax.errors import UserError
-from vit_jax.evaluation import classification  # noqa: F401 (registers the default kind)
+from vit_jax.evaluation import builtin  # noqa: F401 (registers the kinds)
 from vit_jax.evaluation.config import EvalConfig
 from vit_jax.losses import Loss
 from vit_jax.models.config import ModelConfig

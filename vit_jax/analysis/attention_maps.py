@@ -1,0 +1,46 @@
+"""Attention rollout (arXiv 2005.00928, section 3): how much of each patch reaches the output."""
+
+import numpy as np
+
+
+def rollout(attention: np.ndarray) -> np.ndarray:
+    """Multiplies the attention of all blocks, averaged over heads.
+
+    Residual connections count half: each block's matrix is (A + 1) / 2, whose rows sum to 1, as in
+    section 3 of arXiv 2005.00928. The paper's appendix D.8 uses it for its figures 6 and 14.
+
+    Args:
+      attention: [depth, batch, heads, T, T], as `capture=("attention",)` gives it.
+
+    Returns:
+      float32 [batch, T, T]: row i has the shares of the first block's tokens in token i of the
+      last block; rows sum to 1.
+    """
+    mixed = np.asarray(attention, np.float32).mean(axis=2)
+    identity = np.eye(mixed.shape[-1], dtype=np.float32)
+    total = np.broadcast_to(identity, mixed.shape[1:])
+    for block in mixed:
+        total = (block + identity) / 2 @ total
+    return total
+
+
+def attention_maps(
+    attention: np.ndarray, grid: tuple[int, int], *, has_class_token: bool
+) -> np.ndarray:
+    """What the model's output sees of each patch, by rollout.
+
+    Args:
+      attention: as in `rollout`.
+      grid: rows and columns of patches; `ModelConfig.grid`.
+      has_class_token: whether the output is read from the first token; otherwise it is the mean
+        over the patches. `ModelConfig.has_class_token`.
+
+    Returns:
+      float32 [batch, rows, columns]; each map's largest value is 1.
+    """
+    total = rollout(attention)
+    first, patches = int(has_class_token), grid[0] * grid[1]
+    own = slice(first, first + patches)
+    shares = total[:, 0, own] if has_class_token else total[:, own, own].mean(axis=1)
+    maps = shares.reshape(-1, *grid)
+    return maps / maps.max(axis=(1, 2), keepdims=True)

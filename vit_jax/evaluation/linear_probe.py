@@ -1,0 +1,162 @@
+"""A linear probe: logistic regression on frozen features."""
+
+import logging
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import ClassVar, NamedTuple
+
+import numpy as np
+
+from vit_jax.data.sources.records import Source
+from vit_jax.errors import UserError
+from vit_jax.evaluation.config import EvalConfig
+from vit_jax.evaluation.context import Opener
+from vit_jax.evaluation.evaluator import Scores
+from vit_jax.evaluation.scores import accuracy_interval
+from vit_jax.inference.features import FeatureConfig
+from vit_jax.inference.requests import Answer, Arrays, Request
+from vit_jax.models.config import ModelConfig
+from vit_jax.models.functional import abstract_model
+
+_log = logging.getLogger(__name__)
+
+# Inverse strengths of the l2 penalty on standardised features, strongest first.
+INVERSE_PENALTIES = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
+_FOLDS = 5
+
+
+class Probe(NamedTuple):
+    """A linear classifier on features as they are: logits = features @ kernel + bias.
+
+    Attributes:
+      kernel: float32 [features, classes].
+      bias: float32 [classes].
+      inverse_penalty: the chosen one of `INVERSE_PENALTIES`.
+    """
+
+    kernel: np.ndarray
+    bias: np.ndarray
+    inverse_penalty: float
+
+    def logits(self, features: np.ndarray) -> np.ndarray:
+        """[rows, features] -> [rows, classes]."""
+        return features @ self.kernel + self.bias
+
+
+def fit_probe(features: np.ndarray, labels: np.ndarray, num_classes: int, seed: int = 0) -> Probe:
+    """Fits multinomial logistic regression on standardised features.
+
+    The l2 penalty is the one of `INVERSE_PENALTIES` with the highest accuracy in five-fold
+    cross-validation; in case of a tie the strongest. If a class has a single example, which cannot
+    be split, it is 1e-2.
+
+    Args:
+      features: [rows, features].
+      labels: int [rows], in [0, num_classes). Classes without rows get a bias of -100.
+
+    Raises:
+      UserError: there are fewer than two classes.
+    """
+    # Runs that fit no probe need not wait for these.
+    from sklearn.exceptions import ConvergenceWarning
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.model_selection import GridSearchCV, StratifiedKFold
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    present, counts = np.unique(labels, return_counts=True)
+    if len(present) < 2:
+        raise UserError("a probe needs labelled images of at least two classes")
+    model = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000))
+    key, chosen = "logisticregression__C", 1e-2
+    folds = min(_FOLDS, int(counts.min()))
+    with warnings.catch_warnings():
+        # The weakest penalties may need more iterations, and are rarely chosen.
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        if folds > 1:
+            split = StratifiedKFold(folds, shuffle=True, random_state=seed)
+            search = GridSearchCV(model, {key: INVERSE_PENALTIES}, cv=split, refit=False)
+            chosen = float(search.fit(features, labels).best_params_[key])
+        model.set_params(**{key: chosen}).fit(features, labels)
+    scaler, regression = model[0], model[1]
+    coefficients, intercept = regression.coef_, regression.intercept_
+    if len(present) == 2:  # scikit-learn has one logit for two classes.
+        coefficients = np.concatenate([-coefficients, coefficients]) / 2
+        intercept = np.concatenate([-intercept, intercept]) / 2
+    coefficients = coefficients / scaler.scale_
+    kernel = np.zeros((features.shape[1], num_classes), np.float32)
+    bias = np.full(num_classes, -100.0, np.float32)
+    kernel[:, present] = coefficients.T
+    bias[present] = intercept - coefficients @ scaler.mean_
+    return Probe(kernel, bias, chosen)
+
+
+@EvalConfig.kinds.register("linear_probe")
+@dataclass(frozen=True)
+class LinearProbeConfig(EvalConfig):
+    """Top-1 of a logistic regression on frozen features; it needs no head."""
+
+    train_split: str = "train"
+    """The examples to fit it on."""
+    features: FeatureConfig = field(default_factory=FeatureConfig)
+
+    def make(self, opener: Opener) -> "LinearProbe":
+        """Opens the data."""
+        self.features.check(abstract_model(opener.model))
+        if self.features.tokens == "patches":
+            raise UserError(
+                f"evaluation {opener.name}: a probe takes one vector an image; set "
+                f"{opener.option('features.tokens')}=mean"
+            )
+        train, test = (opener.source(s, self.dataset) for s in (self.train_split, self.split))
+        if train.max_labels is not None:
+            raise UserError(
+                f"evaluation {opener.name}: kind=linear_probe needs one label a record, and "
+                f"records of {train.name} have several"
+            )
+        return LinearProbe(train, test, self.features, opener.model)
+
+
+class LinearProbe:
+    """The evaluator of two sources with the same classes."""
+
+    score_names = ("top1", "top1_low", "top1_high", "inverse_penalty", "examples")
+    lower_is_better: ClassVar[frozenset[str]] = frozenset()
+
+    def __init__(self, train: Source, test: Source, features: FeatureConfig, model: ModelConfig):
+        def rows(batch: Arrays) -> Arrays:
+            return {"features": features.select(batch, model), "labels": batch["labels"]}
+
+        self.requests = {
+            role: Request(source, outputs=features.outputs, rows=rows)
+            for role, source in {"train": train, "test": test}.items()
+        }
+        self._train, self._test = train, test
+
+    def scores(self, answers: Mapping[str, Answer]) -> Scores:
+        """Top-1 with Wilson's interval of 95 %, the chosen penalty, and the number of examples."""
+        (x, y), (test_x, test_y) = (_labelled(answers[role]) for role in ("train", "test"))
+        if not len(test_y):
+            raise UserError(f"{self._test.name}: no image can be read and has a label")
+        probe = fit_probe(x, y, int(max(y.max(initial=0), test_y.max())) + 1)
+        right = probe.logits(test_x).argmax(axis=1) == test_y
+        low, high = accuracy_interval(int(right.sum()), len(right))
+        values = {
+            "top1": float(right.mean()),
+            "top1_low": low,
+            "top1_high": high,
+            "inverse_penalty": probe.inverse_penalty,
+            "examples": float(len(right)),
+        }
+        line = (
+            f"linear probe on {len(y):,} of {self._train.name}: top-1 {values['top1']:.2%} "
+            f"({low:.2%} to {high:.2%}) on {len(right):,} examples"
+        )
+        return Scores(values, line)
+
+
+def _labelled(answer: Answer) -> tuple[np.ndarray, np.ndarray]:
+    labels = answer.rows["labels"]
+    has_label = labels >= 0
+    return answer.rows["features"][has_label], labels[has_label]
