@@ -1,6 +1,7 @@
 """Images for tests, and how much two of them differ."""
 
 import io
+import struct
 from typing import Any
 
 import numpy as np
@@ -27,6 +28,29 @@ def encode(image: Image.Image | np.ndarray, form: str = "PNG", **options: Any) -
     buffer = io.BytesIO()
     image.save(buffer, form, **options)
     return buffer.getvalue()
+
+
+def tiff(samples: np.ndarray, **tags: tuple[int, ...]) -> bytes:
+    """An uncompressed TIFF, little-endian, of any samples [height, width, channels]."""
+    height, width, channels = samples.shape
+    bits = samples.dtype.itemsize * 8
+    kind = {"u": 1, "i": 2, "f": 3}[samples.dtype.kind]
+    stored: dict[int, tuple[int, ...]] = {
+        **{256: (width,), 257: (height,), 258: (bits,) * channels, 259: (1,)},
+        **{262: (2 if channels > 1 else 1,), 273: (0,), 277: (channels,), 278: (height,)},
+        **{279: (samples.nbytes,), 339: (kind,) * channels},
+    }
+    stored |= {int(tag.removeprefix("tag_")): values for tag, values in tags.items()}
+    place = 8 + 2 + 12 * len(stored) + 4
+    longer = {tag: values for tag, values in stored.items() if len(values) > 1}
+    stored[273] = (place + 4 * sum(map(len, longer.values())),)
+    entries, after = b"", b""
+    for tag, values in sorted(stored.items()):  # All are of type LONG.
+        value = place + len(after) if tag in longer else values[0]
+        entries += struct.pack("<HHII", tag, 4, len(values), value)
+        after += struct.pack(f"<{len(values)}I", *values) if tag in longer else b""
+    directory = struct.pack("<H", len(stored)) + entries + bytes(4)
+    return b"II*\0\x08\0\0\0" + directory + after + samples.tobytes()
 
 
 def distance(a: Picture, b: Picture) -> float:

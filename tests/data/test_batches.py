@@ -8,7 +8,7 @@ import pytest
 from tests.data.listed import Listed
 from vit_jax.data import batches
 from vit_jax.data.batches import Chunks, batch_spec
-from vit_jax.data.images.decoding import ImageError
+from vit_jax.data.images.errors import ImageError
 from vit_jax.data.sources.records import Record
 from vit_jax.errors import UserError
 

@@ -8,7 +8,7 @@ import grain
 import numpy as np
 from numpy.random import Generator
 
-from vit_jax.data.images.decoding import ImageError
+from vit_jax.data.images.errors import ImageError
 from vit_jax.data.sources.records import Record, Source
 from vit_jax.errors import UserError
 

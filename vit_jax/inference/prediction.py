@@ -7,7 +7,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from vit_jax.data.images.decoding import ImageError
+from vit_jax.data.images.errors import ImageError
 from vit_jax.data.images.transforms import EvalTransform
 from vit_jax.data.sources.files import FileSource
 from vit_jax.errors import UserError

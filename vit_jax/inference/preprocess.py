@@ -7,7 +7,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from vit_jax.data.images.decoding import ImageError, decode, upright_rgb
+from vit_jax.data.images.decoding import decode
+from vit_jax.data.images.errors import ImageError
+from vit_jax.data.images.pixels import upright_rgb
 from vit_jax.data.images.transforms import EvalTransform
 from vit_jax.errors import UserError
 from vit_jax.models.model import Model

@@ -1,41 +1,62 @@
 """From encoded bytes to upright 8-bit RGB images."""
 
-import io
+from PIL import Image
+from PIL.ImageFile import ImageFile
+from PIL.TiffImagePlugin import TiffImageFile
 
-import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from vit_jax.data.images.errors import ImageError
+from vit_jax.data.images.formats import open_image
+from vit_jax.data.images.pixels import upright_rgb
 
-
-class ImageError(Exception):
-    """The bytes are not an image that can be read; the message states why."""
+# One image takes no more memory than this, its file and a cropped copy included.
+MEMORY_LIMIT = 2**30
+# Pillow's 4 bytes a pixel, and as many for a copy that is upright, in RGB or cropped; and a
+# pointer for each row of both.
+_BYTES_PER_PIXEL, _BYTES_PER_ROW = 8, 16
+# Where decoding itself takes more: peaks of Pillow 13 at 9 megapixels, rounded up.
+_BY_FORMAT = {"WEBP": 16.5, "JPEG2000": 20.0, "AVIF": 10.6}
+_BY_PROGRESSIVE_MODE = {"RGB": 10.2, "CMYK": 12.2}
+# Tags of TIFF.
+_BITS_PER_SAMPLE, _TILE_WIDTH, _TILE_HEIGHT = 258, 322, 323
 
 
 def decode(data: bytes) -> Image.Image:
     """Encoded bytes to an upright 8-bit RGB image. The first frame of an animation is taken.
 
-    An image with more pixels than Pillow's limit against decompression bombs is refused before it
-    is decoded.
+    The formats are those of `formats.py`; the bytes tell, not the name. An image that would take
+    more than 1 GiB of memory is refused before it is decoded; 100 megapixels of JPEG or PNG fit.
 
     Raises:
       ImageError: the bytes cannot be read, for whatever reason.
     """
     try:
-        return upright_rgb(Image.open(io.BytesIO(data)))
-    except UnidentifiedImageError as error:  # Its message is about an object in memory.
-        raise ImageError("cannot read the image (not in a known format)") from error
+        image = open_image(data)
+        _require_memory(image, len(data))
+        return upright_rgb(image)
+    except ImageError:
+        raise
     except Exception as error:  # Decoders raise nearly anything on broken bytes.
         reason = " ".join(str(error).split()) or type(error).__name__
         raise ImageError(f"cannot read the image ({reason})") from error
 
 
-def upright_rgb(image: Image.Image) -> Image.Image:
-    """The image in 8-bit RGB.
-
-    An alpha channel is dropped, 16-bit grey is scaled, and the EXIF orientation applied.
-    """
-    image = ImageOps.exif_transpose(image)
-    if image.mode.startswith("I"):
-        grey = (np.asarray(image) / 257).round().clip(0, 255)
-        image = Image.fromarray(grey.astype(np.uint8))
-    image.info.pop("transparency", None)  # Pillow would warn that it is lost.
-    return image.convert("RGB")
+def _require_memory(image: ImageFile, file_bytes: int) -> None:
+    """Refuses what would take too much memory, by the size that the header claims."""
+    pixels = image.width * image.height
+    per_pixel = max(_BYTES_PER_PIXEL, _BY_FORMAT.get(image.format or "", 0.0))
+    if image.format == "JPEG" and (image.info.get("progressive") or image.mode == "RGB"):
+        # All coefficients of a progressive file wait for its last scan.
+        per_pixel = max(per_pixel, _BY_PROGRESSIVE_MODE.get(image.mode, 0.0))
+    if isinstance(image, TiffImageFile):
+        # A strip or tile may be as large as the image, or claim to be larger.
+        bits = image.tag_v2.get(_BITS_PER_SAMPLE, (1,))
+        stored = sum(bits) / 8
+        per_pixel = max(per_pixel, 4 + stored)
+        tile = image.tag_v2.get(_TILE_WIDTH, 0) * image.tag_v2.get(_TILE_HEIGHT, 0)
+        file_bytes += int(tile * stored)
+    needed = file_bytes + pixels * per_pixel + image.height * _BYTES_PER_ROW
+    if needed > MEMORY_LIMIT:
+        raise ImageError(
+            f"cannot read the image ({image.width} x {image.height} = {pixels} pixels would take "
+            f"{needed / 2**30:.1f} GiB of memory, above 1 GiB: make it smaller)"
+        )
