@@ -1,5 +1,6 @@
 """Processes that learn from flags or from their launcher how many they are."""
 
+import ipaddress
 import json
 import re
 import socket
@@ -15,7 +16,7 @@ from tests.tiny_run import COMMAND
 from vit_jax.__main__ import main
 from vit_jax.errors import UserError
 from vit_jax.parallel import waiting
-from vit_jax.parallel.processes import join_processes
+from vit_jax.parallel.processes import _bind_address, join_processes
 
 ADDRESS = "localhost:1234"
 
@@ -184,3 +185,46 @@ def test_by_hand_the_launcher_is_not_asked(launcher: Launch) -> None:
 
     (output,) = finish(start_on((1, 1), JOIN, launch))
     assert output.split()[-2:] == ["1", "all"]
+
+
+def listening(port: int) -> set[str]:
+    """The addresses at which a port of this machine is open."""
+    found = set()
+    for table in ("tcp", "tcp6"):
+        for line in Path("/proc/net", table).read_text().splitlines()[1:]:
+            _, local, _, state, *_ = line.split()
+            address, _, number = local.rpartition(":")
+            if state == "0A" and int(number, 16) == port:
+                words = [bytes.fromhex(address[i : i + 8])[::-1] for i in range(0, len(address), 8)]
+                found.add(str(ipaddress.ip_address(b"".join(words))))
+    return found
+
+
+@pytest.mark.parametrize(
+    ("launch", "changed"),
+    [
+        (by_flags, {}),
+        # All tasks on one node, whose name need not even resolve.
+        (by_slurm, {"SLURM_STEP_NUM_NODES": "1", "SLURM_STEP_NODELIST": "node001.invalid"}),
+        (by_open_mpi, {"OMPI_COMM_WORLD_LOCAL_SIZE": "2"}),
+    ],
+)
+def test_processes_of_one_machine_meet_on_its_loopback(
+    launch: Launch, changed: dict[str, str]
+) -> None:
+    (process,) = start_on((1, 1), JOIN, only(0, launch, **changed))
+    assert process.stdout is not None
+    line = process.stdout.readline()
+    match = re.search(r"process 0 waits at localhost:(\d+)", line)
+    assert match is not None, line + process.communicate()[0]
+    found = listening(int(match[1]))
+    process.kill()
+    process.communicate()
+    assert found and found <= {"127.0.0.1", "::1", "::ffff:7f00:1"}
+
+
+def test_what_others_reach_is_not_bound_to_the_loopback() -> None:
+    assert _bind_address("10.1.2.3:1234") is None
+    assert _bind_address("nowhere.invalid:1234") is None
+    assert _bind_address("[::1]:1234") == "[::1]:1234"
+    assert _bind_address("127.0.0.5:1234") == "127.0.0.5:1234"

@@ -189,6 +189,7 @@ def _config_job(weights: str, arguments: argparse.Namespace, changes: Sequence[s
         values = load_config(arguments.config, changes)
     elif is_run(weights):
         values = apply_overrides(read_config(weights), changes)
+        _refuse_remote(values, changes)
     else:
         raise UserError(
             f"--weights={weights} is not the directory of a run, which would name what to "
@@ -209,6 +210,18 @@ def _config_job(weights: str, arguments: argparse.Namespace, changes: Sequence[s
         batch_size=arguments.batch_size or rows,
     )
     return _Job(model, config.evals, context, config.mesh)
+
+
+def _refuse_remote(values: Mapping[str, Any], changes: Sequence[str]) -> None:
+    """A run may have been sent by someone; what its config says reaches no network by itself."""
+    data = values.get("data")
+    address = data.get("data_dir") if isinstance(data, Mapping) else None
+    flag = "--config.data.data_dir="
+    if "://" in str(address) and not any(change.startswith(flag) for change in changes):
+        raise UserError(
+            f"the run's config names data at {address}, which is read over a network only if you "
+            f"say so: add {flag}{address}"
+        )
 
 
 def _names_of_training_data(config: "TrainConfig", num_classes: int) -> tuple[str, ...] | None:

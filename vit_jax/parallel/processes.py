@@ -1,8 +1,10 @@
 """Several processes as one run: how they join, and how they hear that the run must end."""
 
+import ipaddress
 import logging
 import os
 import signal
+import socket
 import threading
 import time
 from collections.abc import Iterator
@@ -10,6 +12,7 @@ from typing import Any, Self
 
 import jax
 from jax._src import distributed as jax_distributed
+from jax._src.clusters import ClusterEnv
 from jax.experimental import multihost_utils
 
 from vit_jax.errors import UserError
@@ -96,6 +99,7 @@ def _join_given(address: str, num_processes: int, process_id: int, limit: float)
             limit,
             advice,
             coordinator_address=address,
+            coordinator_bind_address=_bind_address(address),
             num_processes=num_processes,
             process_id=process_id,
             # Otherwise JAX would still ask a launcher, if there is one, which devices are whose.
@@ -115,12 +119,14 @@ def _join_launched(limit: float) -> None:
         "--coordinator_address, --num_processes and --process_id in place of --distributed"
     )
     try:
-        _initialize(limit, advice)
+        address = _address_on_one_machine(limit)
+        bind = None if address is None else _bind_address(address)
+        _initialize(limit, advice, coordinator_address=address, coordinator_bind_address=bind)
     except UserError as error:
         raise UserError(f"--distributed: {error}") from error
     except ValueError as error:
         raise UserError(
-            f"--distributed: no launcher found ({_one_line(error)}); JAX asks Slurm's srun, Open "
+            f"--distributed: no launcher found ({_one_line(error)}); known are Slurm's srun, Open "
             "MPI's mpirun, TPU slices and, with the package kubernetes, jobs of Kubernetes; "
             "elsewhere give --coordinator_address, --num_processes and --process_id"
         ) from error
@@ -129,6 +135,35 @@ def _join_launched(limit: float) -> None:
         raise UserError(
             f"--distributed: cannot join the launched processes ({_one_line(error)}); {advice}"
         ) from error
+
+
+def _bind_address(address: str) -> str | None:
+    """Where process 0 listens: on the loopback if all reach it there, otherwise JAX's default.
+
+    That is every interface of the machine, and anyone who reaches the port can end the run.
+    """
+    host, _, port = address.rpartition(":")
+    try:
+        found = {info[4][0] for info in socket.getaddrinfo(host.strip("[]"), None)}
+    except (OSError, UnicodeError):
+        return None  # What is wrong with the name is told when JAX has tried it.
+    if not found or not all(ipaddress.ip_address(each).is_loopback for each in found):
+        return None
+    return f"{host}:{port}"
+
+
+def _address_on_one_machine(limit: float) -> str | None:
+    """The address of process 0 on the loopback, if the launcher's processes share one machine."""
+    ranks = os.environ.get("OMPI_COMM_WORLD_SIZE")
+    is_one = (
+        os.environ.get("OMPI_COMM_WORLD_LOCAL_SIZE") == ranks is not None
+        or os.environ.get("SLURM_STEP_NUM_NODES") == "1"
+    )
+    if not is_one:
+        return None
+    # JAX has no public way to ask the launcher for the address without joining.
+    address, *_ = ClusterEnv.auto_detect_unset_distributed_params(None, 1, 0, [], None, int(limit))
+    return None if address is None else f"localhost:{address.rpartition(':')[2]}"
 
 
 def _initialize(limit: float, advice: str, **who: Any) -> None:

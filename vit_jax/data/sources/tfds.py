@@ -15,6 +15,7 @@ from vit_jax.data.sources.tfds_builders import (
     FORMAT,
     array_record_directory,
     find_builder,
+    open_directory,
     prepare_command,
     quiet,
 )
@@ -92,7 +93,7 @@ class TfdsSource:
         label: str | None = None,
         max_labels: int | None = None,
     ) -> None:
-        info = tfds.builder_from_directory(directory).info
+        info = open_directory(directory).info
         self.name = f"{dataset}/{split}"
         self._dataset = dataset
         self._split = split
@@ -137,8 +138,8 @@ class TfdsSource:
     @functools.cached_property
     def _reader(self) -> tuple[Any, Any]:
         """The open files, and the features that are read, so that no other is parsed."""
+        builder = open_directory(self._directory)
         with quiet():
-            builder = tfds.builder_from_directory(self._directory)
             records = builder.as_data_source(
                 self._split,
                 deserialize_method=tfds.decode.DeserializeMethod.RAW_BYTES,

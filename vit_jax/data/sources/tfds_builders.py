@@ -12,6 +12,7 @@ from absl import logging as absl_logging
 
 # TFDS finds the builders that have been imported.
 from vit_jax.data.sources import digits, long_tail  # noqa: F401
+from vit_jax.data.sources.tfds_known import only_known_features
 from vit_jax.errors import NoDataError, UserError
 from vit_jax.spelling import nearest
 
@@ -26,7 +27,14 @@ def find_builder(dataset: str, data_dir: str | None) -> Any:
       UserError: the name is of a wrong form, or a package is missing.
     """
     try:
+        if tfds.core.naming.parse_builder_name_kwargs(dataset)[0].namespace:
+            # TFDS would fetch the code of such a data set and run it.
+            raise UserError(
+                f"data set {dataset!r}: data sets of TFDS's community, NAMESPACE:NAME, are not read"
+            )
         return tfds.builder(dataset, data_dir=_local_absolute(data_dir))
+    except UserError:
+        raise
     except ImportError as error:
         raise UserError(missing_package(dataset, error)) from error
     except (ValueError, AssertionError, TypeError) as error:  # what TFDS raises for bad names
@@ -43,15 +51,22 @@ def find_builder(dataset: str, data_dir: str | None) -> Any:
                 is_registered=False,
             ) from None
         raise UserError(f"data set {dataset!r}: {one_line(error)}") from None
+    except Exception as error:
+        if not _is_about_a_description(error):
+            raise
+        raise UserError(
+            f"data set {dataset!r}: what describes it cannot be read ({one_line(error)}); prepare "
+            "it again"
+        ) from error
 
 
 def array_record_directory(dataset: str, builder: Any) -> str:
     """Where a prepared data set lies.
 
     Raises:
-      UserError: it is prepared in another format.
+      UserError: it is prepared in another format, or names files outside of it.
     """
-    info = tfds.builder_from_directory(builder.data_dir).info
+    info = open_directory(str(builder.data_dir)).info
     formats = info.available_file_formats()
     if FORMAT not in formats:
         raise UserError(
@@ -59,7 +74,40 @@ def array_record_directory(dataset: str, builder: Any) -> str:
             f"{', '.join(sorted(f.value for f in formats))}, which has no random access; prepare "
             f"it as array_record elsewhere: {prepare_command(dataset, 'OTHER_DIRECTORY')}"
         )
+    directory = os.path.abspath(builder.data_dir)
+    for split in info.splits.values():
+        for path in split.filepaths:
+            if "://" not in str(path) and os.path.dirname(os.path.abspath(path)) != directory:
+                raise UserError(
+                    f"data set {dataset!r} in {directory}: its dataset_info.json names the file "
+                    f"{path} outside of it, which is not read; prepare the data set again"
+                )
     return str(builder.data_dir)
+
+
+def open_directory(directory: str) -> Any:
+    """The builder of what lies in a directory, which is read as data; nothing is imported for it.
+
+    Raises:
+      UserError: its description is damaged.
+    """
+    try:
+        with quiet():
+            return tfds.builder_from_directory(directory)
+    except Exception as error:
+        if not _is_about_a_description(error):
+            raise
+        raise UserError(
+            f"{directory}: its dataset_info.json or features.json cannot be read "
+            f"({one_line(error)}); prepare the data set again"
+        ) from error
+
+
+def _is_about_a_description(error: Exception) -> bool:
+    """Whether an error is what TFDS raises for a damaged or strange file of a data set."""
+    kinds = (ValueError, TypeError, KeyError, AttributeError, AssertionError, OSError)
+    own = ("google.protobuf", "tensorflow_datasets")
+    return isinstance(error, kinds) or type(error).__module__.startswith(own)
 
 
 def prepare_command(dataset: str, data_dir: str) -> str:
@@ -84,11 +132,12 @@ def one_line(error: Exception) -> str:
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Keeps TFDS from logging what it does."""
+    """Keeps TFDS from logging what it does, and from importing what a data set names."""
     verbosity = absl_logging.get_verbosity()
     absl_logging.set_verbosity(absl_logging.ERROR)
     try:
-        yield
+        with only_known_features():
+            yield
     finally:
         absl_logging.set_verbosity(verbosity)
 

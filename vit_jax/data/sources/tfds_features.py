@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import tensorflow_datasets as tfds
 
+from vit_jax.data.sources.tfds_known import UnreadFeature
 from vit_jax.errors import UserError
 from vit_jax.spelling import nearest
 
@@ -52,6 +53,10 @@ def labelled_images(dataset: str, info: Any, label: str | None) -> LabelledImage
       UserError: `label` is neither a ClassLabel nor a sequence of them, or the choice is not clear.
     """
     features = info.features
+    if isinstance(features, UnreadFeature):
+        raise UserError(
+            f"data set {dataset!r}: its features are in no known form; prepare it again"
+        )
     images = [k for k, f in features.items() if isinstance(f, tfds.features.Image)]
     labels = _class_labels(features)
     if label is not None and label not in labels:
@@ -67,7 +72,7 @@ def labelled_images(dataset: str, info: Any, label: str | None) -> LabelledImage
         single = [key for key, (_, is_sequence) in labels.items() if not is_sequence]
         label = _only(single or list(labels))
     if image is None or label is None:
-        listed = ", ".join(f"{name} ({type(f).__name__})" for name, f in features.items())
+        listed = ", ".join(f"{name} ({_kind(f)})" for name, f in features.items())
         chosen = f" among {', '.join(sorted(labels))}" if labels else ""
         raise UserError(
             f"data set {dataset!r} does not have one Image and one ClassLabel feature, but "
@@ -75,6 +80,8 @@ def labelled_images(dataset: str, info: Any, label: str | None) -> LabelledImage
             "labelled images"
         )
     found, is_sequence = labels[label]
+    if found.num_classes is None:
+        raise UserError(f"data set {dataset!r}: its label {label!r} has no classes")
     return LabelledImages(image, label, tuple(found.names), is_sequence)
 
 
@@ -93,6 +100,10 @@ def _class_labels(features: Any) -> dict[str, tuple[Any, bool]]:
                     if isinstance(each, tfds.features.ClassLabel):
                         found[f"{key}/{name}"] = each, True
     return found
+
+
+def _kind(feature: Any) -> str:
+    return feature.kind if isinstance(feature, UnreadFeature) else type(feature).__name__
 
 
 def _only(keys: list[str]) -> str | None:
