@@ -1,7 +1,6 @@
 """The commands as a user types them, on a model that trains in a second."""
 
 import json
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -361,21 +360,9 @@ def test_labels_out_of_range_are_named(tmp_path: Path, capsys: pytest.CaptureFix
     assert_began_and_no_more(tmp_path / "run")
 
 
-def test_too_small_shared_memory_is_told_and_mended(
-    finished: Path,
-    data_dir: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    usage = shutil.disk_usage("/")._replace(free=2**10)
-    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
+def test_workers_may_change_on_resume(finished: Path, data_dir: Path, tmp_path: Path) -> None:
     command = ["train", *quickstart(data_dir, steps=8), f"--workdir={tmp_path / 'run'}"]
-    assert main([*command, "--config.data.workers=1"]) == 2
-    assert "error: /dev/shm has 0 MiB free" in capsys.readouterr().err.splitlines()[-1]
-    assert not (tmp_path / "run").exists()
-    # The number of workers may change, as the message proposes.
-    assert main(command) == 0
+    assert main([*command, "--config.data.workers=2"]) == 0
     assert (tmp_path / "run/weights.npz").read_bytes() == (finished / "weights.npz").read_bytes()
 
 

@@ -1,12 +1,7 @@
 """A source of given records, for tests."""
 
 from collections.abc import Iterable, Mapping
-from multiprocessing import shared_memory
-from typing import Any
 
-import numpy as np
-
-from vit_jax.data.batches import Transform
 from vit_jax.data.sources.records import Record, Source
 
 
@@ -50,25 +45,3 @@ class Listed:
 
     def fingerprint(self) -> str:
         return str([(record.name, record.label) for record in self.records.values()])
-
-
-class InNamedMemory:
-    """A transform that travels: where it arrives, names of new shared memory start with `prefix`.
-
-    A test then finds the memory that its own data workers leave behind, whatever else runs.
-    `prefix` may have 9 characters.
-    """
-
-    def __init__(self, transform: Transform, prefix: str) -> None:
-        self.transform, self.prefix = transform, prefix
-
-    def __call__(self, data: bytes, rng: np.random.Generator) -> np.ndarray:
-        return self.transform(data, rng)
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return _arrive, (self.transform, self.prefix)
-
-
-def _arrive(transform: Transform, prefix: str) -> InNamedMemory:
-    shared_memory._SHM_NAME_PREFIX = f"/{prefix}"  # type: ignore[attr-defined]
-    return InNamedMemory(transform, prefix)

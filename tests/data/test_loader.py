@@ -1,6 +1,5 @@
 import io
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -16,7 +15,7 @@ import pytest
 from jax.sharding import NamedSharding
 from PIL import Image
 
-from tests.data.listed import InNamedMemory, Listed
+from tests.data.listed import Listed
 from tests.eight_devices import EightDevices
 from tests.programs.loader_on_meshes import check_batches
 from vit_jax.data.batches import Chunks, Transform
@@ -116,11 +115,6 @@ def descendants(pid: int) -> set[int]:
     return found
 
 
-def shared_memory(prefix: str) -> set[str]:
-    """What workers have in shared memory whose transform is in `InNamedMemory(_, prefix)`."""
-    return {name for name in os.listdir("/dev/shm") if name.startswith(prefix)}
-
-
 linux = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="reads /proc")
 
 
@@ -206,33 +200,66 @@ def test_a_fault_in_a_worker_reaches_the_consumer(open_loader: Opener) -> None:
 
 @linux
 def test_closing_in_the_middle_is_quick_and_leaves_nothing(open_loader: Opener) -> None:
-    before, prefix = descendants(os.getpid()), f"c{os.getpid()}"
-    loader = open_loader(transform=InNamedMemory(TRANSFORM, prefix), workers=2)
+    before = descendants(os.getpid())
+    loader = open_loader(workers=2)
     next(loader)
-    assert shared_memory(prefix)
     assert len(descendants(os.getpid()) - before) == 2
     began = time.perf_counter()
     loader.close()
     assert time.perf_counter() - began < 5
     assert descendants(os.getpid()) == before
-    # Grain frees what was handed over in a thread of its own.
-    deadline = time.perf_counter() + 5
-    while shared_memory(prefix) and time.perf_counter() < deadline:
-        time.sleep(0.05)
-    assert not shared_memory(prefix)
     loader.close()
 
 
 @linux
-def test_a_killed_worker_is_an_error_of_the_consumer(open_loader: Opener) -> None:
+@pytest.mark.parametrize(
+    ("number", "words"),
+    [
+        (
+            signal.SIGKILL,
+            r"was killed \(SIGKILL\), most likely by the system because memory ran out",
+        ),
+        (signal.SIGSEGV, r"has crashed \(SIGSEGV\)"),
+    ],
+)
+def test_a_killed_worker_is_one_line(
+    number: signal.Signals, words: str, open_loader: Opener
+) -> None:
     before = descendants(os.getpid())
     loader = open_loader(workers=1)
     next(loader)
     (worker,) = descendants(os.getpid()) - before
-    os.kill(worker, signal.SIGKILL)
-    with pytest.raises(RuntimeError, match="terminated unexpectedly"):
+    os.kill(worker, number)
+    with pytest.raises(UserError, match=f"data worker {worker} {words}; use fewer workers"):
         for _ in range(20):
             next(loader)
+
+
+@linux
+def test_signals_to_the_group_do_not_reach_workers(open_loader: Opener) -> None:
+    before = descendants(os.getpid())
+    loader = open_loader(workers=2)
+    while len(workers := descendants(os.getpid()) - before) < 2:
+        time.sleep(0.01)
+    for worker in workers:  # From the very beginning.
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            os.kill(worker, number)
+    for _ in range(3):
+        next(loader)
+
+
+@linux
+def test_nothing_that_workers_hand_over_has_a_name(open_loader: Opener) -> None:
+    """So nothing is left behind, whoever is killed; and a small /dev/shm is enough."""
+    before = set(os.listdir("/dev/shm"))
+    loader = open_loader(workers=2, shuffle=True)
+    next(loader)
+    own = [Path(f"/proc/{pid}/fd") for pid in [os.getpid(), *descendants(os.getpid())]]
+    opened = {os.readlink(fd) for folder in own for fd in folder.iterdir() if fd.is_symlink()}
+    assert not {path for path in opened if path.startswith("/dev/shm/")}
+    maps = [(folder.parent / "maps").read_text() for folder in own]
+    assert not any("/dev/shm/" in line for text in maps for line in text.splitlines())
+    assert not {n for n in set(os.listdir("/dev/shm")) - before if n.startswith("psm_")}
 
 
 def test_workers_keep_off_the_accelerator(open_loader: Opener) -> None:
@@ -281,11 +308,10 @@ def test_waited_is_the_consumers_wait(open_loader: Opener) -> None:
 
 @linux
 def test_a_killed_parent_takes_its_workers_along(tmp_path: Path) -> None:
-    prefix = f"k{os.getpid()}"
     (tmp_path / "image.png").write_bytes(png(0))
     command = [sys.executable, "-m", "tests.programs.loader_forever"]
     with subprocess.Popen(
-        [*command, str(tmp_path / "image.png"), prefix],
+        [*command, str(tmp_path / "image.png")],
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
     ) as job:
@@ -298,10 +324,10 @@ def test_a_killed_parent_takes_its_workers_along(tmp_path: Path) -> None:
     deadline = time.perf_counter() + 15
     while time.perf_counter() < deadline:
         left = {pid for pid in workers if _is_running(pid)}
-        if not left and not shared_memory(prefix):
+        if not left:
             return
         time.sleep(0.1)
-    raise AssertionError(f"still there: processes {left}, {shared_memory(prefix)}")
+    raise AssertionError(f"still there: processes {left}")
 
 
 def _is_running(pid: int) -> bool:
@@ -313,12 +339,3 @@ def _is_running(pid: int) -> bool:
 
 def test_batches_lie_on_the_devices_of_any_mesh(eight_devices: EightDevices) -> None:
     eight_devices.run(check_batches)
-
-
-def test_too_little_shared_memory_is_told_before_any_worker_starts(
-    open_loader: Opener, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    usage = shutil.disk_usage("/")._replace(free=2**10)
-    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
-    with pytest.raises(UserError, match="/dev/shm has 0 MiB free, .*config.data.workers=3 needs"):
-        next(open_loader(workers=3))

@@ -1,8 +1,6 @@
 """Reads batches with two workers, for ever. Prints `ready` after the first one.
 
-    python -m tests.programs.loader_forever IMAGE PREFIX
-
-PREFIX starts the names of the shared memory in which the workers hand over their chunks.
+python -m tests.programs.loader_forever IMAGE
 """
 
 import sys
@@ -10,7 +8,7 @@ from pathlib import Path
 
 import jax
 
-from tests.data.listed import InNamedMemory, Listed
+from tests.data.listed import Listed
 from vit_jax.data.batches import Chunks
 from vit_jax.data.config import DataConfig
 from vit_jax.data.images.transforms import make_transform
@@ -21,13 +19,12 @@ from vit_jax.parallel.sharding import batch_sharding
 from vit_jax.preprocessing import PreprocessingConfig
 
 
-def main(file: str, prefix: str) -> None:
+def main(file: str) -> None:
     sharding = batch_sharding(make_mesh(MeshConfig(), jax.devices()[:1]))
     source = Listed([Record(Path(file).read_bytes(), 0, "x")] * 32)
     size = (8, 8)
     transform = make_transform(size, PreprocessingConfig(), DataConfig("./x"))
-    named = InNamedMemory(transform, prefix)
-    chunks = Chunks(source, named, size, local_rows(8, sharding), 8, seed=0, shuffle=True)
+    chunks = Chunks(source, transform, size, local_rows(8, sharding), 8, seed=0, shuffle=True)
     loader = Loader(chunks, sharding, start=0, stop=10**6, workers=2, on_error="stop")
     next(loader)
     print("ready", flush=True)

@@ -15,7 +15,7 @@ import numpy as np
 from jax.sharding import NamedSharding
 
 from vit_jax.data.batches import Chunks
-from vit_jax.data.workers import check_shared_memory, in_workers
+from vit_jax.data.workers import in_workers
 from vit_jax.errors import UserError
 
 # The arrays of `batch_spec` by name.
@@ -47,9 +47,6 @@ class Loader:
 
     Attributes:
       waited: seconds that the consumer has spent waiting for batches.
-
-    Raises:
-      UserError: there is too little shared memory for the workers.
     """
 
     def __init__(
@@ -62,8 +59,6 @@ class Loader:
         workers: int,
         on_error: Literal["stop", "skip", "ignore"],
     ) -> None:
-        if workers:
-            check_shared_memory(chunks, workers)
         self.waited = 0.0
         self._sharding = sharding
         self._chunks = chunks
@@ -106,9 +101,9 @@ class Loader:
         self._thread.join()
 
     def _fill(self, start: int, stop: int, workers: int) -> None:
-        chunks = None
+        chunks: Any = None
         try:
-            chunks = iter(_read(self._chunks, start, stop, workers))
+            chunks = _read(self._chunks, start, stop, workers)
             for _ in range(start, stop):
                 self._put(self._assemble(chunks))
             self._put(None)
@@ -163,6 +158,16 @@ class _Closed(Exception):
     """The loader was closed in the middle of a batch."""
 
 
+def _read(chunks: Chunks, start: int, stop: int, workers: int) -> Any:
+    per_batch = chunks.chunks_per_batch
+    if workers:
+        return in_workers(chunks, start * per_batch, stop * per_batch, workers)
+    dataset = grain.MapDataset.source(_ChunksUntil(chunks, stop * per_batch))[start * per_batch :]
+    threads = min(_READ_THREADS, os.cpu_count() or 1)
+    options = grain.ReadOptions(threads, threads * _CHUNKS_PER_THREAD)
+    return iter(dataset.to_iter_dataset(options))
+
+
 class _ChunksUntil:
     """The chunks before an end, as a sequence: Grain wants a length."""
 
@@ -174,13 +179,3 @@ class _ChunksUntil:
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         return self._chunks[index]
-
-
-def _read(chunks: Chunks, start: int, stop: int, workers: int) -> grain.IterDataset[Any]:
-    per_batch = chunks.chunks_per_batch
-    source = _ChunksUntil(chunks, stop * per_batch)
-    dataset = grain.MapDataset.source(source)[start * per_batch :]
-    if workers:
-        return in_workers(dataset, workers)
-    threads = min(_READ_THREADS, os.cpu_count() or 1)
-    return dataset.to_iter_dataset(grain.ReadOptions(threads, threads * _CHUNKS_PER_THREAD))

@@ -1,75 +1,153 @@
 """Worker processes that make the chunks of batches.
 
-They are started by Grain, from a notebook or any script: the user's main module is not run again in
-them, so it needs no `if __name__ == "__main__"`. Sources and transforms reach them pickled, classes
-of the main module and of config files by value, because a worker cannot import these.
+They may be started from a notebook or any script: the user's main module is not run again in them,
+so it needs no `if __name__ == "__main__"`. Chunks reach them pickled, classes of the main module
+and of config files by value, because a worker cannot import these.
+
+A worker hands over what it makes in memory without a name, whose descriptor goes through a socket.
+So nothing is left behind, however a process ends, and the size of /dev/shm is no limit. This is our
+own code because Grain and PyTorch hand over named segments of /dev/shm.
 """
 
+from __future__ import annotations
+
+import contextlib
 import functools
+import mmap
 import multiprocessing
 import multiprocessing.spawn
 import os
-import shutil
+import pickle
 import signal
+import socket
 import sys
+import tempfile
 import threading
 import time
-from typing import Any
+import traceback
+from collections.abc import Generator
+from multiprocessing import util
+from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
+from typing import IO, Any, NamedTuple, Protocol
 
 import cloudpickle
-import grain
-import jax
-from absl import flags
 
 from vit_jax.config import MODULE_PREFIX
-from vit_jax.data.batches import Chunks
 from vit_jax.errors import UserError
 
 # Chunks that wait in each worker.
 PREFETCH = 2
-_SHARED_MEMORY = "/dev/shm"
-# Grain names its processes so.
-_PROCESS_NAME = "grain-process-prefetch"
+_PROCESS_NAME = "vit_jax-data"
+# These reach a whole process group: Ctrl-C, a scheduler's notice, a closed terminal. The main
+# process may have to save its state first, and ends its workers itself.
+_NOT_FOR_WORKERS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
-def in_workers(dataset: grain.MapDataset[Any], workers: int) -> grain.IterDataset[Any]:
-    """The elements of a data set in their order, made by worker processes."""
-    if not flags.FLAGS.is_parsed():
-        flags.FLAGS.mark_as_parsed()  # Grain reads flags of its own; their defaults will do.
-    _leave_main_alone()
+class _Source(Protocol):
+    def __getitem__(self, index: int, /) -> dict[str, Any]: ...
+
+
+class _Worker(NamedTuple):
+    process: BaseProcess
+    connection: Connection[bytes, Any]
+
+
+def in_workers(source: _Source, start: int, stop: int, count: int) -> Generator[dict[str, Any]]:
+    """Yields `source[start]` to `source[stop - 1]`, made by `count` worker processes.
+
+    What goes wrong in a worker is raised here. Closing the generator ends the workers.
+
+    Raises:
+      UserError: a worker was killed.
+    """
     for name, module in list(sys.modules.items()):
         if name.startswith(MODULE_PREFIX):
             cloudpickle.register_pickle_by_value(module)
-    # No threads within the workers, which read ahead anyway.
-    options = grain.MultiprocessingOptions(workers, PREFETCH)
-    return dataset.to_iter_dataset(grain.ReadOptions(0, 0)).mp_prefetch(options, _start_worker)
+    pickled = cloudpickle.dumps(source)
+    workers: list[_Worker] = []
+    # Runs when the interpreter exits, before multiprocessing waits for its processes.
+    end = util.Finalize(None, _end, (workers,), exitpriority=1)
+    try:
+        for first in range(start, min(start + count, stop)):
+            workers.append(_start(pickled, range(first, stop, count)))
+        for index in range(start, stop):
+            yield _take(workers[(index - start) % count])
+    finally:
+        end()
 
 
-def check_shared_memory(chunks: Chunks, workers: int) -> None:
-    """Checks that chunks fit into shared memory, in which workers hand them over.
+def _start(pickled: bytes, indices: range) -> _Worker:
+    _leave_main_alone()
+    context = multiprocessing.get_context("spawn")
+    ours, theirs = context.Pipe()
+    process = context.Process(
+        target=_work,
+        args=(theirs, pickled, indices),
+        name=f"{_PROCESS_NAME}-{indices.start}",
+        daemon=True,
+    )
+    # A process that starts inherits what is blocked, and has no handler for it yet.
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _NOT_FOR_WORKERS)
+    try:
+        process.start()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        theirs.close()
+    worker = _Worker(process, ours)
+    for _ in range(PREFETCH):
+        _ask(worker)
+    return worker
 
-    Raises:
-      UserError: there is too little of it, as in many containers.
-    """
-    height, width = chunks.size
-    # For each worker: the chunks that wait, one that it makes, and one that is being copied.
-    needed = workers * (PREFETCH + 2) * chunks.chunk_rows * height * width * 3
-    if os.path.isdir(_SHARED_MEMORY):
-        free = shutil.disk_usage(_SHARED_MEMORY).free
-        if free < needed:
-            raise UserError(
-                f"{_SHARED_MEMORY} has {free // 2**20} MiB free, but "
-                f"config.data.workers={workers} needs {-(-needed // 2**20)} MiB; enlarge it "
-                "(docker run --shm-size), or use fewer workers"
-            )
+
+def _ask(worker: _Worker) -> None:
+    """Lets a worker make one more chunk."""
+    with contextlib.suppress(OSError):  # It may have ended; that is told when its chunk is due.
+        worker.connection.send_bytes(b"+")
+
+
+def _take(worker: _Worker) -> dict[str, Any]:
+    try:
+        value = _receive(worker.connection)
+    except (EOFError, OSError):
+        raise _death(worker.process) from None
+    _ask(worker)
+    if isinstance(value, _Failure):
+        raise value.error
+    return value
+
+
+def _death(process: BaseProcess) -> UserError:
+    process.join(10)
+    code = process.exitcode
+    if code is None or code >= 0:
+        how = f"has ended (exit code {code})"
+    elif -code == signal.SIGKILL:
+        how = "was killed (SIGKILL), most likely by the system because memory ran out"
+    else:
+        how = f"has crashed ({signal.Signals(-code).name})"
+    return UserError(
+        f"data worker {process.pid} {how}; use fewer workers (config.data.workers) or more memory, "
+        "or 0 workers to see what happens in this process"
+    )
+
+
+def _end(workers: list[_Worker]) -> None:
+    """Ends workers at once: they have nothing to save, and own nothing that has a name."""
+    for worker in workers:
+        worker.connection.close()
+        worker.process.kill()
+    for worker in workers:
+        worker.process.join()
+    workers.clear()
 
 
 @functools.cache
 def _leave_main_alone() -> None:
-    """Keeps multiprocessing from running the user's main module in Grain's workers.
+    """Keeps multiprocessing from running the user's main module in workers.
 
     Without `if __name__ == "__main__"` each worker would start the whole program again. A worker
-    needs nothing of that module: Grain pickles what is defined there by value.
+    needs nothing of that module: what is defined there is pickled by value.
     """
     prepare = multiprocessing.spawn.get_preparation_data
 
@@ -83,16 +161,41 @@ def _leave_main_alone() -> None:
     multiprocessing.spawn.get_preparation_data = prepare_without_main
 
 
-def _start_worker(index: int, count: int) -> None:
-    """Runs first in each worker process."""
-    del index, count
-    # Ctrl-C and a scheduler's SIGTERM reach the whole process group. The main process may have to
-    # save its state first, and ends its workers itself.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    # If host code ever touches JAX, it must not take the accelerator. JAX is imported by now and
-    # no longer reads its environment.
-    jax.config.update("jax_platforms", "cpu")
+# In the worker process.
+
+
+class _Failure(NamedTuple):
+    """What a worker sends in the place of a chunk."""
+
+    error: Exception
+
+
+def _work(connection: Connection[Any, bytes], pickled: bytes, indices: range) -> None:
+    """Makes one chunk after the other, each when it is asked for."""
+    _be_a_worker()
+    try:
+        source = None
+        for index in indices:
+            connection.recv_bytes()
+            try:
+                source = cloudpickle.loads(pickled) if source is None else source
+                value = source[index]
+            except Exception as error:
+                _send(connection, _Failure(_portable(error)))
+                return
+            _send(connection, value)
+    except (EOFError, OSError):
+        pass  # Nobody wants more.
+
+
+def _be_a_worker() -> None:
+    for each in _NOT_FOR_WORKERS:
+        signal.signal(each, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _NOT_FOR_WORKERS)
+    # If host code ever touches JAX, it must not take the accelerator.
+    os.environ["JAX_PLATFORMS"] = "cpu"
+    if (jax := sys.modules.get("jax")) is not None:  # It no longer reads its environment.
+        jax.config.update("jax_platforms", "cpu")
     # Not getppid: the parent may have died while this process was starting.
     parent = multiprocessing.parent_process()
     assert parent is not None
@@ -104,3 +207,63 @@ def _exit_with_parent(parent: int | None) -> None:
     while os.getppid() == parent:
         time.sleep(1)
     os._exit(1)
+
+
+def _portable(error: Exception) -> Exception:
+    """An exception that arrives as what it is, with its place in the worker's code as a note."""
+    place = "".join(traceback.format_exception(error))
+    try:
+        arrived = pickle.loads(cloudpickle.dumps(error))
+    except Exception:  # Not every class takes its own arguments back.
+        kind = UserError if isinstance(error, UserError) else RuntimeError
+        arrived = error = kind(str(error) or repr(error))
+    if not isinstance(arrived, UserError):
+        error.add_note(f"In a data worker:\n{place}")
+    return error
+
+
+# On both sides.
+
+
+def _send(connection: Connection[Any, bytes], value: Any) -> None:
+    """Sends a value; the contents of its arrays lie in memory whose descriptor follows."""
+    buffers: list[pickle.PickleBuffer] = []
+    data = cloudpickle.dumps(value, protocol=5, buffer_callback=buffers.append)
+    views = [buffer.raw() for buffer in buffers]
+    sizes = [view.nbytes for view in views]
+    connection.send((data, sizes))
+    if not sum(sizes):
+        return
+    with _memory() as file, _socket(connection) as end:
+        for view in views:
+            written = 0
+            while written < view.nbytes:
+                written += file.write(view[written:])
+        socket.send_fds(end, [b"."], [file.fileno()])
+
+
+def _receive(connection: Connection[bytes, Any]) -> Any:
+    data, sizes = connection.recv()
+    if not sum(sizes):
+        return pickle.loads(data, buffers=[bytearray()] * len(sizes))
+    with _socket(connection) as end:
+        _, descriptors, _, _ = socket.recv_fds(end, 1, 1)
+    if len(descriptors) != 1:
+        raise EOFError
+    try:
+        memory = memoryview(mmap.mmap(descriptors[0], sum(sizes)))
+    finally:
+        os.close(descriptors[0])
+    starts = [sum(sizes[:i]) for i in range(len(sizes))]
+    pieces = [memory[start : start + size] for start, size in zip(starts, sizes, strict=True)]
+    return pickle.loads(data, buffers=pieces)
+
+
+def _memory() -> IO[bytes]:
+    if hasattr(os, "memfd_create"):
+        return open(os.memfd_create("vit_jax"), "r+b", buffering=0)
+    return tempfile.TemporaryFile(buffering=0)
+
+
+def _socket(connection: Connection[Any, Any]) -> socket.socket:
+    return socket.fromfd(connection.fileno(), socket.AF_UNIX, socket.SOCK_STREAM)

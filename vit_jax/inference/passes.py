@@ -47,9 +47,6 @@ class Pass(Generic[K]):
       workers: processes that decode; 0 decodes in threads.
       on_error: for an image that cannot be read. "stop" raises a UserError, "skip" logs it and
         "ignore" leaves it to the caller.
-
-    Raises:
-      UserError: there is too little shared memory for the workers.
     """
 
     def __init__(

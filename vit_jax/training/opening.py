@@ -6,7 +6,6 @@ from contextlib import ExitStack, contextmanager
 
 import jax
 
-from vit_jax.data.workers import check_shared_memory
 from vit_jax.errors import UserError
 from vit_jax.evaluation.opening import Evaluations
 from vit_jax.models.functional import Params
@@ -28,7 +27,6 @@ from vit_jax.training.run import Run
 from vit_jax.training.setup import (
     Setup,
     initial_params,
-    make_chunks,
     make_evaluations,
     make_loader,
     prepare,
@@ -54,8 +52,6 @@ def open_run(
     with on_all_processes():
         setup = prepare(config, started=started)
         _check_profile(profile, setup.total_steps)
-        # The loader checks it too, but it opens after the directory is made.
-        check_shared_memory(make_chunks(setup), config.data.workers)
     check_same_config(setup.config)
     check_same_data({"train": setup.source})
     with ExitStack() as stack:

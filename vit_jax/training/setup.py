@@ -158,11 +158,7 @@ def make_chunks(setup: Setup) -> Chunks:
 
 
 def make_loader(setup: Setup, start: int) -> Loader:
-    """Batches of the steps after `start`, to the last one of the run.
-
-    Raises:
-      UserError: there is too little shared memory for the workers.
-    """
+    """Batches of the steps after `start`, to the last one of the run."""
     config = setup.config.data
     return Loader(
         make_chunks(setup),
