@@ -307,24 +307,31 @@ def test_waited_is_the_consumers_wait(open_loader: Opener) -> None:
 
 
 @linux
-def test_a_killed_parent_takes_its_workers_along(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("number", "group"), [(signal.SIGKILL, False), (signal.SIGHUP, True)])
+def test_a_killed_parent_takes_its_workers_along(
+    number: signal.Signals, group: bool, tmp_path: Path
+) -> None:
+    before = set(os.listdir("/dev/shm"))
     (tmp_path / "image.png").write_bytes(png(0))
     command = [sys.executable, "-m", "tests.programs.loader_forever"]
     with subprocess.Popen(
         [*command, str(tmp_path / "image.png")],
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
+        start_new_session=True,
     ) as job:
         assert job.stdout is not None
         assert job.stdout.readline() == b"ready\n"
         workers = descendants(job.pid)
         assert len(workers) == 2
-        job.kill()
+        (os.killpg if group else os.kill)(job.pid, number)
     left = set(workers)
     deadline = time.perf_counter() + 15
     while time.perf_counter() < deadline:
         left = {pid for pid in workers if _is_running(pid)}
         if not left:
+            new = set(os.listdir("/dev/shm")) - before
+            assert not {name for name in new if name.startswith(("psm_", "sem.mp-"))}
             return
         time.sleep(0.1)
     raise AssertionError(f"still there: processes {left}")
