@@ -268,3 +268,27 @@ def test_a_key_that_is_new_since_the_run_began_is_no_difference(tmp_path: Path) 
     changed = {key: value for key, value in CONFIG.items() if key != next(iter(CONFIG))}
     with pytest.raises(UserError, match="(absent)"):
         RunDirectory(tmp_path, changed, writer=True, upgrade=refuse)
+
+
+def test_what_a_killed_start_left_is_removed(tmp_path: Path) -> None:
+    _claim(tmp_path)
+    for name in (".metrics.jsonl.4711.tmp", ".weights.npz.1.tmp", ".mine.tmp"):
+        (tmp_path / name).write_bytes(b"half")
+    _claim(tmp_path)
+    assert [path.name for path in tmp_path.glob(".*")] == [".mine.tmp"]
+
+
+def test_no_directory_at_all_is_refused() -> None:
+    with pytest.raises(UserError, match="--workdir is empty"):
+        RunDirectory("", CONFIG, writer=True)
+
+
+def test_files_that_would_keep_a_reader_waiting_are_refused(tmp_path: Path) -> None:
+    _claim(tmp_path)
+    for name in ("config.json", "versions.json"):
+        (tmp_path / name).unlink()
+        os.mkfifo(tmp_path / name)
+    assert "config.json cannot be read" in _refused(tmp_path)
+    (tmp_path / "config.json").unlink()
+    _claim(tmp_path)
+    assert (tmp_path / "versions.json").is_file()

@@ -22,6 +22,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--workdir", required=True, help="run directory; an existing run is resumed"
     )
     parser.add_argument(
+        "--extend_to",
+        type=int,
+        metavar="STEPS",
+        help="resume a run, ended or not, and take more steps than its config says, this many in "
+        "all",
+    )
+    parser.add_argument(
+        "--accept_changed_data",
+        action="store_true",
+        help="resume even if files of the data were added, removed or changed; the run notes it",
+    )
+    parser.add_argument(
         "--compile_cache",
         type=file_path,
         metavar="DIR",
@@ -50,4 +62,10 @@ def run(arguments: argparse.Namespace, overrides: list[str]) -> None:
             use_compile_cache(arguments.compile_cache)
         with on_all_processes():
             config = build(TrainConfig, load_config(arguments.config, overrides))
-        train(config, arguments.workdir, profile=arguments.profile)
+        train(
+            config,
+            arguments.workdir,
+            profile=arguments.profile,
+            extend_to=arguments.extend_to,
+            accept_changed_data=arguments.accept_changed_data,
+        )

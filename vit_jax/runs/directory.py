@@ -8,9 +8,10 @@ import json
 import logging
 import os
 import platform
+import re
 import sys
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
@@ -19,25 +20,15 @@ import jax
 from vit_jax import atomic
 from vit_jax.errors import UserError
 from vit_jax.parallel.processes import launched_apart
+from vit_jax.runs.changes import changes
 from vit_jax.runs.saved import upgrade_config
-from vit_jax.schema import difference
 from vit_jax.version import __version__
 
-# A resumed run may change where and how fast it runs and who hears of it, not what it computes.
-_MAY_CHANGE = (
-    ("mesh",),
-    ("data", "workers"),
-    ("data", "data_dir"),
-    ("data", "max_labels"),
-    ("callbacks",),
-    ("model", "attention"),
-    ("model", "remat"),
-    ("model", "scan"),
-)
-
-# Keys in `config.json` besides the config's own: what identifies fixed arrays, and the run.
-_DIGEST = "fixed_digest"
-_RUN_ID = "run_id"
+# Keys in `config.json` besides the config's own: what identifies fixed arrays, and the run; the
+# steps that it was extended to; and the differences of its data that were accepted.
+_DIGEST, _RUN_ID = "fixed_digest", "run_id"
+_EXTENDED_TO, _CHANGED_DATA = "extended_to", "changed_data"
+_EXTRAS = (_DIGEST, _RUN_ID, _EXTENDED_TO, _CHANGED_DATA)
 
 _log = logging.getLogger(__name__)
 
@@ -80,6 +71,8 @@ class RunDirectory:
         digest: str | None = None,
         upgrade: Callable[[dict[str, Any]], dict[str, Any]] = lambda config: config,
     ):
+        if not str(path):
+            raise UserError("--workdir is empty; name a directory for the run")
         if "://" in str(path):
             raise UserError(f"{path}: a work directory must be a local or mounted path")
         self.path = Path(path).expanduser().absolute()
@@ -116,6 +109,31 @@ class RunDirectory:
     def weights(self) -> Path:
         """The file of final weights; it exists when the run has ended."""
         return self.path / "weights.npz"
+
+    @property
+    def data_list(self) -> Path:
+        """The list of the data's files."""
+        return self.path / "data.gz"
+
+    def extend(self, before: int, to: int) -> None:
+        """Notes that the run is extended; keeps the final weights that it had, under other names.
+
+        Args:
+          before: the steps that it had.
+        """
+        for file in (self.weights, self.weights.with_suffix(".json")):
+            with contextlib.suppress(FileNotFoundError):
+                file.rename(file.with_name(f"{file.stem}-{before}{file.suffix}"))
+        self._add(_EXTENDED_TO, to)
+
+    def note_changed_data(self, step: int, found: int, first: Sequence[str]) -> None:
+        """Notes that the data is another one after a step, and that this was accepted."""
+        noted = self._stored.extras.get(_CHANGED_DATA, [])
+        self._add(_CHANGED_DATA, [*noted, {"after_step": step, "files": found, "first": first}])
+
+    def _add(self, key: str, value: Any) -> None:
+        self._stored.extras[key] = value
+        write_json(self.path / "config.json", self._stored.config | self._stored.extras)
 
     def close(self) -> None:
         """Releases the directory; the end of the process releases it too, however it ends."""
@@ -158,33 +176,36 @@ class RunDirectory:
             raise UserError(
                 f"the work directory {self.path} is in use by another run; {advice}"
             ) from None
+        for left in self.path.glob(".*.tmp"):  # Of starts that were killed as they wrote.
+            if re.fullmatch(r"\..+\.[0-9]+\.tmp", left.name) and left.is_file():
+                left.unlink()
         file = self.path / "config.json"
         if file.exists():
             stored = _read(self.path)
             saved = upgrade_config(stored.config)
             with contextlib.suppress(UserError):  # The difference below names the keys.
                 saved = upgrade(saved)
-            changes = difference(_comparable(saved), _comparable(config))
-            if changes:
+            refused = changes(saved, config)
+            if refused:
                 raise UserError(
                     f"the work directory {self.path} holds a run of another config "
-                    f"({'; '.join(changes)}); use that config, or another --workdir"
+                    f"({'; '.join(refused)}); use that config, or another --workdir"
+                    + _extension_advice(saved, config)
                 )
-            if stored.digest != digest:
+            saved_digest = stored.extras.get(_DIGEST)
+            if saved_digest != digest:
                 raise UserError(
                     f"the work directory {self.path} holds a run with other fixed arrays "
-                    f"({stored.digest} -> {digest}), such as a teacher; restore their file, or use "
+                    f"({saved_digest} -> {digest}), such as a teacher; restore their file, or use "
                     "another --workdir"
                 )
             warn_of_other_version(self.path)
         else:
-            stored = _Stored(json.loads(json.dumps(config)), digest, None)
-        if stored.run_id is None:  # A new run, or one of version 0.1.0.
-            stored = stored._replace(run_id=uuid.uuid4().hex)
-            extra = {_DIGEST: stored.digest, _RUN_ID: stored.run_id}
-            write_json(file, stored.config | {k: v for k, v in extra.items() if v is not None})
-        assert stored.run_id is not None
-        self.identity = {"run": stored.run_id, "config": _digest_of(stored.config)}
+            stored = _Stored(json.loads(json.dumps(config)), {_DIGEST: digest} if digest else {})
+        self._stored = stored
+        if _RUN_ID not in stored.extras:  # A new run, or one of version 0.1.0.
+            self._add(_RUN_ID, uuid.uuid4().hex)
+        self.identity = {"run": stored.extras[_RUN_ID], "config": _digest_of(stored.config)}
         write_json(self.path / "versions.json", _versions())
 
 
@@ -192,8 +213,14 @@ class _Stored(NamedTuple):
     """What `config.json` holds: the config as the first start wrote it, and the other keys."""
 
     config: dict[str, Any]
-    digest: str | None
-    run_id: str | None
+    extras: dict[str, Any]
+
+
+def _extension_advice(saved: Mapping[str, Any], config: Mapping[str, Any]) -> str:
+    before, after = saved.get("total_steps"), config.get("total_steps")
+    if before is None or after is None or after <= before:
+        return ""
+    return f"; to take more steps, leave total_steps as it is and add --extend_to={after}"
 
 
 def is_run(path: str | os.PathLike[str]) -> bool:
@@ -214,6 +241,16 @@ def read_config(path: str | os.PathLike[str]) -> dict[str, Any]:
       UserError: there is none, or it cannot be read.
     """
     return upgrade_config(_read(path).config)
+
+
+def read_extension(path: str | os.PathLike[str]) -> int | None:
+    """The steps that the run in directory `path` was extended to; None if it was not.
+
+    Raises:
+      UserError: there is no run, or its config cannot be read.
+    """
+    steps: int | None = _read(path).extras.get(_EXTENDED_TO)
+    return steps
 
 
 def warn_of_other_version(path: str | os.PathLike[str]) -> None:
@@ -245,7 +282,7 @@ def _read(path: str | os.PathLike[str]) -> _Stored:
         raise UserError(f"{file} cannot be read ({error}); restore it or remove it") from error
     if not isinstance(config, dict):
         raise UserError(f"{file} is not a JSON object; restore it or remove it")
-    return _Stored(config, config.pop(_DIGEST, None), config.pop(_RUN_ID, None))
+    return _Stored(config, {key: config.pop(key) for key in _EXTRAS if key in config})
 
 
 def _digest_of(config: Mapping[str, Any]) -> str:
@@ -256,17 +293,6 @@ def _digest_of(config: Mapping[str, Any]) -> str:
 def write_json(path: Path, value: Mapping[str, Any]) -> None:
     """Writes a file of indented JSON, whole or not at all."""
     atomic.write_bytes(path, (json.dumps(value, indent=2) + "\n").encode())
-
-
-def _comparable(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The config as JSON gives it back, without the keys that may change."""
-    plain = json.loads(json.dumps(config))
-    for *sections, key in _MAY_CHANGE:
-        section = plain
-        for name in sections:
-            section = section.get(name, {})
-        section.pop(key, None)
-    return plain
 
 
 def _versions() -> dict[str, Any]:

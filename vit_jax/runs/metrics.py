@@ -35,6 +35,8 @@ class MetricsWriter:
     def _open(self, path: Path, step: int) -> None:
         self._step, self._written = step, set[str]()
         if path.exists():
+            if not path.is_file():  # A FIFO would keep the reader waiting.
+                raise UserError(f"{path} is not a plain file; remove it, or restore it")
             lines = _lines_until(path, step)
             atomic.write_bytes(path, b"".join(lines))
             for scalars in map(json.loads, lines):
@@ -69,7 +71,7 @@ class MetricsWriter:
 def read_metrics(directory: Path) -> list[dict[str, Any]]:
     """The lines of `metrics.jsonl` in their order, without damaged ones; null becomes NaN."""
     path = directory / "metrics.jsonl"
-    lines = [json.loads(line) for line in _lines_until(path, sys.maxsize)] if path.exists() else []
+    lines = [json.loads(line) for line in _lines_until(path, sys.maxsize)] if path.is_file() else []
     return [{k: math.nan if v is None else v for k, v in line.items()} for line in lines]
 
 
@@ -83,5 +85,5 @@ def _lines_until(path: Path, step: int) -> list[bytes]:
 def _is_until(line: bytes, step: int) -> bool:
     try:
         return json.loads(line)["step"] <= step
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         return False

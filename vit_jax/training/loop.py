@@ -25,6 +25,8 @@ def train(
     callbacks: Sequence[Callback] = (),
     *,
     profile: range | None = None,
+    extend_to: int | None = None,
+    accept_changed_data: bool = False,
 ) -> RunResult:
     """Starts a run, or resumes the one in `workdir`.
 
@@ -36,6 +38,8 @@ def train(
         of `--config`, such as "configs/finetune.py:b16,cifar10".
       callbacks: hear the scalars of the run on process 0, besides those in `config.callbacks`.
       profile: steps to trace, from 1, into `WORKDIR/profile`.
+      extend_to: steps to take in all, more than the run in `workdir` has.
+      accept_changed_data: resumes even if the data is not what the run was trained on.
 
     Returns:
       The file of final weights, the step they are of, and their scores.
@@ -48,7 +52,14 @@ def train(
     """
     with (
         explain_out_of_memory(),
-        open_run(as_train_config(config), workdir, callbacks, profile) as run,
+        open_run(
+            as_train_config(config),
+            workdir,
+            callbacks,
+            profile,
+            extend_to=extend_to,
+            accept_changed_data=accept_changed_data,
+        ) as run,
     ):
         if isinstance(run, RunResult):
             return run  # The run had ended before.

@@ -23,6 +23,7 @@ from vit_jax.training.final_weights import RunResult, read_result
 from vit_jax.training.notes import Notes, notes_of_0_1_0
 from vit_jax.training.process_checks import check_same_config, check_same_data, read_started
 from vit_jax.training.reporter import Reporter
+from vit_jax.training.resuming import check_data, describe_extension, extend, extended_steps
 from vit_jax.training.run import Run
 from vit_jax.training.setup import (
     Setup,
@@ -42,6 +43,9 @@ def open_run(
     workdir: str | os.PathLike[str],
     callbacks: Sequence[Callback],
     profile: range | None,
+    *,
+    extend_to: int | None = None,
+    accept_changed_data: bool = False,
 ) -> Iterator[Run | RunResult]:
     """Opens a run, and closes it in the end; if it has ended already, gives its result.
 
@@ -50,7 +54,8 @@ def open_run(
     """
     started = read_started(workdir)
     with on_all_processes():
-        setup = prepare(config, started=started)
+        steps = extended_steps(workdir, extend_to)
+        setup = prepare(config, started=started, extended_to=steps)
         _check_profile(profile, setup.total_steps)
     check_same_config(setup.config)
     check_same_data({"train": setup.source})
@@ -63,6 +68,7 @@ def open_run(
         check_same_data(evaluations.sources())
         with on_all_processes():
             directory = stack.enter_context(_claim(workdir, setup))
+            before = extend(setup, directory, extend_to)
         check_shared(directory.path, "--workdir")
         result = read_result(directory)
         if result is not None:
@@ -77,8 +83,13 @@ def open_run(
         )
         start, state, notes = _restore_or_start(setup, directory, checkpoints, initial, best)
         del initial  # Its arrays have become the state's.
+        with on_all_processes():
+            sources = {"train": setup.source, **evaluations.sources()}
+            check_data(directory, sources, start, accept=accept_changed_data)
         reporter = stack.enter_context(_open_reporter(stack, setup, directory, start, callbacks))
-        steps = profile if profile is not None and jax.process_index() == 0 else range(0)
+        if before is not None:
+            reporter.message(describe_extension(setup, before, start))
+        traced = profile if profile is not None and jax.process_index() == 0 else range(0)
         if profile is not None and start >= profile[-1]:
             reporter.message(f"step {profile[-1]} is past: nothing is traced")
         with on_all_processes():
@@ -95,7 +106,7 @@ def open_run(
             checkpoints=checkpoints,
             reporter=reporter,
             loader=loader,
-            trace=stack.enter_context(Trace(steps, directory.profile)),
+            trace=stack.enter_context(Trace(traced, directory.profile)),
             preemption=stack.enter_context(Preemption()),
             _state=state,
         )

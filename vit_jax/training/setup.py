@@ -62,18 +62,23 @@ class Setup:
         return self.model.preprocessing
 
 
-def prepare(config: TrainConfig, *, started: Mapping[str, Any] | None = None) -> Setup:
+def prepare(
+    config: TrainConfig, *, started: Mapping[str, Any] | None = None, extended_to: int | None = None
+) -> Setup:
     """Opens the data and the weights to start from, and makes the mesh and the program.
 
     Args:
       started: the saved config of this run, if it has a checkpoint to resume from.
+      extended_to: steps of the run, in place of those that the config says.
 
     Raises:
       UserError: something in the config does not fit the data, the weights or the devices.
     """
     mesh = make_mesh(config.mesh)
     check_devices(config, mesh)
-    return assemble(config, mesh, open_training(config.data), started=started)
+    return assemble(
+        config, mesh, open_training(config.data), started=started, extended_to=extended_to
+    )
 
 
 def open_training(data: DataConfig) -> Source:
@@ -114,9 +119,10 @@ def assemble(
     source: Source,
     *,
     started: Mapping[str, Any] | None = None,
+    extended_to: int | None = None,
 ) -> Setup:
     """As `prepare`, on a mesh and data that are given."""
-    total_steps = config.steps(len(source))
+    total_steps = config.steps(len(source)) if extended_to is None else extended_to
     _check_early_stop(config, total_steps)
     model, initial = _with_classes(config.model, source), None
     if config.init_from is not None and started is None:

@@ -16,6 +16,7 @@ import logging
 import os
 from collections import Counter
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
 import numpy as np
@@ -26,6 +27,8 @@ from vit_jax.errors import UserError
 
 _SUFFIXES = frozenset([".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm"])
 _DEFAULT_TEST_FRACTION = 0.1
+
+_STAT_THREADS = 8
 
 _log = logging.getLogger(__name__)
 
@@ -72,6 +75,23 @@ class FolderSource:
         """A hash of the labels and of the paths below the root."""
         parts = (self._labels.tobytes(), self._ends.tobytes(), self._paths)
         return hashlib.blake2b(b"".join(parts), digest_size=8).hexdigest()
+
+    def listing(self) -> dict[str, str]:
+        """Label and size of each file, by its path below the root."""
+        starts = [0, *self._ends[:-1]]
+        paths = [self._paths[a:b] for a, b in zip(starts, self._ends, strict=True)]
+        with ThreadPoolExecutor(_STAT_THREADS) as pool:  # Over a network, each takes a while.
+            sizes = pool.map(self._size, paths)
+            return {
+                os.fsdecode(path): f"{size} of class {label}"
+                for path, size, label in zip(paths, sizes, self._labels, strict=True)
+            }
+
+    def _size(self, path: bytes) -> str:
+        try:
+            return f"{os.stat(os.path.join(self._root, path)).st_size} bytes"
+        except OSError as error:
+            return f"unreadable ({error.strerror})"
 
 
 def list_images(folder: str) -> list[str]:

@@ -57,3 +57,13 @@ class Source(Protocol):
         It does not depend on where the data lies, and no image is read.
         """
         ...
+
+
+def listing(source: Source) -> dict[str, str]:
+    """What a source is made of: its files or shards, with what tells whether one has changed.
+
+    A source may have a method `listing` that returns this: for each file of a folder its label and
+    size, for each shard its size. Otherwise its fingerprint is all that is known.
+    """
+    own = getattr(source, "listing", None)
+    return {"records": source.fingerprint()} if own is None else own()

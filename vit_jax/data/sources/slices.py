@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from vit_jax.data.sources.records import Record, Source
+from vit_jax.data.sources.records import Record, Source, listing
 from vit_jax.data.sources.splits import SplitRange, locate
 
 
@@ -37,3 +37,11 @@ class Slices:
         """The ranges, and the fingerprints of what they are taken from."""
         ranges = "+".join(f"{split}[{start}:{stop}]" for split, start, stop in self._ranges)
         return "/".join([ranges, *(source.fingerprint() for source in self._splits.values())])
+
+    def listing(self) -> dict[str, str]:
+        """Those of the splits."""
+        return {
+            f"{split}/{name}": value
+            for split, source in self._splits.items()
+            for name, value in listing(source).items()
+        }

@@ -7,7 +7,7 @@ from typing import Any
 
 import grain
 
-from vit_jax.data.sources.records import Record, Source
+from vit_jax.data.sources.records import Record, Source, listing
 from vit_jax.errors import UserError
 
 
@@ -43,6 +43,10 @@ class Subset:
     def fingerprint(self) -> str:
         """Size and seed, and the fingerprint of the source."""
         return f"{self._size} by seed {self._seed} of {self._source.fingerprint()}"
+
+    def listing(self) -> dict[str, str]:
+        """That of the source; size and seed are in the config."""
+        return listing(self._source)
 
     @functools.cached_property
     def _order(self) -> grain.MapDataset[int]:

@@ -135,6 +135,16 @@ class TfdsSource:
         ranges = "+".join(f"{split}[{start}:{stop}]" for split, start, stop in self._ranges)
         return f"{self._full_name}/{ranges}"
 
+    def listing(self) -> dict[str, str]:
+        """The sizes of the shards by their names, and the fingerprint."""
+        splits = tfds.builder_from_directory(self._directory).info.splits
+        sizes = {}
+        for split in dict.fromkeys(split for split, _, _ in self._ranges):
+            for path in splits[split].filepaths:
+                size = f"{path.stat().length} bytes" if path.exists() else "missing"
+                sizes[path.name] = size
+        return {"records": self.fingerprint(), **sizes}
+
     @functools.cached_property
     def _reader(self) -> tuple[Any, Any]:
         """The open files, and the features that are read, so that no other is parsed."""
