@@ -38,7 +38,11 @@ def test_a_damaged_list_is_refused(tmp_path: Path, kind: str) -> None:
         path.write_bytes(content)
     else:
         path.unlink()
-        made = {"directory": Path.mkdir, "fifo": os.mkfifo}
-        made.get(kind, lambda p: p.symlink_to("/absent"))(path)
+        if kind == "directory":
+            path.mkdir()
+        elif kind == "fifo":
+            os.mkfifo(path)
+        else:
+            path.symlink_to("/absent")
     with pytest.raises(UserError, match=r"data\.gz cannot be read.*--accept_changed_data"):
         read(path)

@@ -13,7 +13,7 @@ from PIL import Image
 import vit_jax
 from tests.small_models import refusal
 from vit_jax.runs.directory import read_extension
-from vit_jax.training.loop import RunResult
+from vit_jax.training.final_weights import RunResult
 
 
 def options(pictures: Path, **more: Any) -> dict[str, Any]:
