@@ -37,7 +37,11 @@ setup(
     # So that --config=configs/NAME.py works from any directory.
     package_dir={"vit_jax.configs": "configs"},
     cmdclass={"editable_wheel": EditableWheel},
-    package_data={"vit_jax": ["py.typed"], "vit_jax.weights": ["class_lists/*"]},
+    package_data={
+        "vit_jax": ["py.typed"],
+        "vit_jax.experiments.report": ["page.html"],
+        "vit_jax.weights": ["class_lists/*"],
+    },
     entry_points={"console_scripts": ["vit_jax=vit_jax.__main__:main"]},
     install_requires=[
         "absl-py",
@@ -57,6 +61,7 @@ setup(
         "scikit-learn>=1.5",
         "tensorboardX>=2.6",
         "tensorflow-datasets>=4.9.10",
+        "scipy",
         "tqdm",
     ],
     extras_require={
@@ -64,6 +69,7 @@ setup(
         "tpu": ["jax[tpu]"],
         "prepare": ["tensorflow"],
         "safetensors": ["safetensors"],
+        "plots": ["jinja2", "matplotlib"],  # The report.
         "wandb": ["wandb"],
         "mlflow": ["mlflow-skinny"],
         # The pages: mkdocs serve.
@@ -72,7 +78,7 @@ setup(
         "parity": ["timm", "torch", "torchvision", "transformers"],
         "test": [
             *("hypothesis", "mypy", "pytest", "pytest-xdist", "pyyaml", "ruff", "safetensors"),
-            "scipy",
+            *("jinja2", "matplotlib"),
         ],
     },
     classifiers=[

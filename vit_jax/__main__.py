@@ -20,6 +20,7 @@ COMMANDS = {
     "describe": "show a config's or a model's parameters, MACs, schedule and first batch",
     "options": "list the keys of a config, with their types, defaults and meaning",
     "models": "list models and released weight files, with published accuracies",
+    "report": "write a page of a run, or of several side by side",
     "paper": "show a table of the paper beside our own figures",
     "prepare": "download a TFDS data set and store it as ArrayRecord",
 }

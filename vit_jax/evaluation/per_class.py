@@ -7,6 +7,7 @@ from typing import ClassVar
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import Array
 
 from vit_jax.data.sources.records import Source
 from vit_jax.errors import UserError
@@ -43,9 +44,10 @@ class PerClassConfig(ClassificationConfig):
 class PerClassEvaluator:
     """The evaluator of one source.
 
-    Its scores are `top1` with Wilson's interval of 95 % (`top1_low`, `top1_high`),
-    `balanced_accuracy`, `macro_f1`, `calibration_error` (15 bins) and `examples`; and
-    `precision/NAME`, `recall/NAME` and `f1/NAME` of each class of the data. Classes without
+    Its rows are `label`, `predicted`, and the probabilities `confidence` of the predicted class and
+    `share_of_label` of the right one. Its scores are `top1` with Wilson's interval of 95 %
+    (`top1_low`, `top1_high`), `balanced_accuracy`, `macro_f1`, `calibration_error` (15 bins) and
+    `examples`; and `precision/NAME`, `recall/NAME` and `f1/NAME` of each class. Classes without
     examples are left out of the means, and theirs are NaN.
 
     Args:
@@ -84,10 +86,15 @@ class PerClassEvaluator:
         logits = logits.astype(jnp.float32)
         shares = jax.nn.sigmoid if self._loss == "sigmoid" else jax.nn.softmax
         predicted = logits.argmax(axis=-1)
+
+        def share_of(classes: Array) -> Array:
+            return jnp.take_along_axis(shares(logits), classes[:, None], axis=-1)[:, 0]
+
         return {
             "label": labels,
             "predicted": predicted,
-            "confidence": jnp.take_along_axis(shares(logits), predicted[:, None], axis=-1)[:, 0],
+            "confidence": share_of(predicted),
+            "share_of_label": share_of(jnp.maximum(labels, 0)),
         }
 
     def scores(self, answers: Mapping[str, Answer]) -> Scores:
@@ -123,14 +130,14 @@ class PerClassEvaluator:
         values = {name: float("nan") for name in self.score_names if "/" in name}
         for row, label in enumerate(each.classes.tolist()):
             for score in ("precision", "recall", "f1"):
-                values[f"{score}/{self._name(label)}"] = float(getattr(each, score)[row])
+                values[f"{score}/{self.name(label)}"] = float(getattr(each, score)[row])
         return values
 
     def _table(self, each: PerClass) -> str:
         order = np.arange(len(each.classes))
         if len(order) > _SHOWN_AT_MOST:
             order = np.argsort(each.f1, kind="stable")[:_SHOWN_AT_MOST]
-        names = [self._name(int(each.classes[row])) for row in order]
+        names = [self.name(int(each.classes[row])) for row in order]
         width = max(map(len, [*names, "class"]))
         lines = [f"{'class':<{width}}  precision   recall       F1  examples"]
         for name, row in zip(names, order, strict=True):
@@ -142,5 +149,6 @@ class PerClassEvaluator:
             lines.append(f"(the {len(names)} of {len(each.classes):,} classes with the lowest F1)")
         return "".join(f"\n  {line}" for line in lines)
 
-    def _name(self, label: int) -> str:
+    def name(self, label: int) -> str:
+        """The name of a class, by its label or prediction in the rows; its number if unnamed."""
         return self._names.get(label, str(label))

@@ -1,0 +1,36 @@
+"""`report`: writes a page of one run, or of several side by side."""
+
+import argparse
+from pathlib import Path
+
+from vit_jax.commands.arguments import file_path
+from vit_jax.errors import UserError
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds this command's flags."""
+    parser.add_argument("runs", nargs="+", metavar="DIR", help="directories of runs")
+    parser.add_argument(
+        "--output",
+        type=file_path,
+        metavar="FILE.html",
+        help="the page (report.html in the directory of a single run)",
+    )
+
+
+def run(arguments: argparse.Namespace, overrides: list[str]) -> None:
+    """Runs the command; prints where the page is."""
+    del overrides  # It has no --config, so there are none.
+    output = arguments.output
+    if output is None:
+        if len(arguments.runs) > 1:
+            raise UserError("several runs need --output=FILE.html")
+        output = Path(arguments.runs[0]).expanduser() / "report.html"
+    try:
+        from vit_jax.experiments.report.page import write_report
+    except ModuleNotFoundError as error:
+        if error.name not in ("jinja2", "matplotlib"):
+            raise
+        raise UserError("report needs the extra `plots`: pip install 'vit_jax[plots]'") from error
+    write_report([Path(each) for each in arguments.runs], output)
+    print(f"the report is in {output}")

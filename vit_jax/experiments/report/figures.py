@@ -1,0 +1,113 @@
+"""The figures of a report, as SVG, and its pictures, as data URIs."""
+
+import base64
+import io
+import warnings
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.figure import Figure
+from PIL import Image
+
+from vit_jax.evaluation.scores import Calibration
+from vit_jax.experiments.report.record import Curve
+
+# Text stays text, so that it can be searched, and scales with the page.
+_STYLE: Any = {
+    "svg.fonttype": "none",
+    "svg.hashsalt": "vit_jax",
+    "text.parse_math": False,  # Names of classes may hold dollar signs.
+    "font.family": "sans-serif",
+    "font.size": 11,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.alpha": 0.3,
+}
+_SIZE = (6.0, 3.4)
+# More classes than one can tell apart in a picture.
+NAMED_AT_MOST = 30
+
+
+def curves(title: str, named: Mapping[str, Curve]) -> str:
+    """Lines over steps, one for each name."""
+    figure, axes = _axes()
+    for name, curve in named.items():
+        marker = "o" if len(curve.steps) < 30 else None
+        axes.plot(curve.steps, curve.values, label=name, marker=marker, markersize=3)
+    axes.set(xlabel="step", title=title)
+    if len(named) > 1:
+        axes.legend(frameon=False, fontsize=9)
+    return _svg(figure)
+
+
+def calibration(found: Calibration) -> str:
+    """Accuracy over confidence; the diagonal is a model that is as sure as it is right."""
+    figure, axes = _axes((4.4, 3.8))
+    bins = len(found.examples)
+    axes.plot([0, 1], [0, 1], color="grey", linewidth=1, linestyle="--")
+    edges = np.arange(bins) / bins
+    axes.bar(edges, np.nan_to_num(found.accuracy), 1 / bins, align="edge", edgecolor="white")
+    axes.set(xlabel="confidence", ylabel="accuracy", xlim=(0, 1), ylim=(0, 1), title="Calibration")
+    return _svg(figure)
+
+
+def confusion(counts: np.ndarray, names: Sequence[str]) -> str:
+    """How often each class is taken for each.
+
+    Args:
+      counts: int [classes, classes]; a row is a right class, a column a prediction.
+    """
+    side = 2.5 + 0.35 * len(names) if len(names) <= NAMED_AT_MOST else 6.0
+    figure, axes = _axes((side, side))
+    axes.grid(False)
+    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    axes.set(xlabel="predicted", ylabel="right class", title="Confusion")
+    if len(names) <= NAMED_AT_MOST:
+        axes.set_xticks(range(len(names)), names, rotation=90)
+        axes.set_yticks(range(len(names)), names)
+        for (row, column), count in np.ndenumerate(counts):
+            if count:
+                color = "white" if shares[row, column] > 0.5 else "black"
+                axes.text(column, row, str(count), ha="center", va="center", color=color, size=8)
+    return _svg(figure)
+
+
+def picture(pixels: np.ndarray, attention: np.ndarray | None = None) -> str:
+    """An image as a data URI, darkened where attention is low.
+
+    Args:
+      pixels: uint8 [height, width, 3].
+      attention: float [rows, columns], in [0, 1].
+    """
+    if attention is not None:
+        height, width = pixels.shape[:2]
+        mask = Image.fromarray(attention.astype(np.float32)).resize(
+            (width, height), Image.Resampling.BICUBIC
+        )
+        share = 0.15 + 0.85 * np.clip(np.asarray(mask), 0, 1)
+        pixels = (pixels * share[..., None]).round().astype(np.uint8)
+    file = io.BytesIO()
+    image = Image.fromarray(pixels)
+    image.thumbnail((256, 256))
+    image.save(file, "WEBP", quality=80)
+    return "data:image/webp;base64," + base64.b64encode(file.getvalue()).decode()
+
+
+def _axes(size: tuple[float, float] = _SIZE) -> tuple[Figure, "mpl.axes.Axes"]:
+    with mpl.rc_context(_STYLE):
+        figure = Figure(figsize=size, layout="constrained")
+        return figure, figure.add_subplot()
+
+
+def _svg(figure: Figure) -> str:
+    file = io.StringIO()
+    with mpl.rc_context(_STYLE), warnings.catch_warnings():
+        # Only widths are measured with this font; the browser has glyphs of its own.
+        warnings.filterwarnings("ignore", message="Glyph")
+        figure.savefig(file, format="svg", metadata={"Date": None})
+    text = file.getvalue()
+    return text[text.index("<svg") :]

@@ -1,0 +1,223 @@
+"""Puts a report together and writes it: one file that opens without a network."""
+
+import shlex
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import numpy as np
+from sklearn.metrics import confusion_matrix
+
+from vit_jax import atomic
+from vit_jax.data.sources.records import Source
+from vit_jax.errors import UserError
+from vit_jax.evaluation.context import EvalContext, Opener
+from vit_jax.evaluation.scores import calibration, per_class
+from vit_jax.experiments.report import figures
+from vit_jax.experiments.report.data import SplitSummary, class_rows, summarize
+from vit_jax.experiments.report.judged import Judged, judge, scored_by_class, see
+from vit_jax.experiments.report.record import Curve, RunRecord, read_run
+from vit_jax.models.config import ModelConfig
+from vit_jax.schema import build
+from vit_jax.training.config import TrainConfig
+from vit_jax.training.setup import open_training
+from vit_jax.version import __version__
+
+_WRONG, _RIGHT = 12, 6
+# The figures of training, by title: the scalars that each shows, by name or by prefix. Losses of
+# evaluations are drawn beside that of training.
+_TRAINING = {
+    "Loss": ("train/loss",),
+    "Rate": ("train/lr",),
+    "Images a second": ("time/images_per_second",),
+    "Share of the time that waits for data": ("time/data_wait",),
+    "Memory": ("memory/",),
+}
+
+
+@dataclass(frozen=True)
+class Picture:
+    """One image of the report: what the model sees, its attention, and what it says."""
+
+    seen: str
+    attention: str | None
+    label: str
+    predicted: str
+    confidence: float
+    share_of_label: float
+    file: str
+
+
+@dataclass(frozen=True)
+class RunSection:
+    """What the page shows of one run. What could not be had is None, and `missing` tells why."""
+
+    record: RunRecord
+    curves: list[str]
+    commands: list[tuple[str, str]]
+    judged: Judged | None
+    classes: list[tuple[Any, ...]]
+    drawings: list[str]
+    wrong: list[Picture]
+    right: list[Picture]
+    splits: dict[str, SplitSummary]
+    class_rows: list[tuple[str, list[int]]]
+    missing: list[str]
+
+
+def write_report(runs: Sequence[Path], output: Path) -> None:
+    """Writes the page of one run, or of several side by side, in one step.
+
+    A run that has ended is scored on its first evaluation by class once more, image by image, on
+    the devices of this process.
+
+    Raises:
+      UserError: a directory is not that of a run, or the file cannot be written.
+    """
+    sections = [_section(read_run(run)) for run in runs]
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("vit_jax.experiments.report", "."),
+        autoescape=True,  # Names of files and classes are text, whatever they hold.
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
+    )
+    page = environment.get_template("page.html").render(
+        sections=sections,
+        compared=_compared(sections) if len(sections) > 1 else [],
+        score_names=_score_names(sections),
+        version=__version__,
+    )
+    try:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        atomic.write_bytes(output, page.encode(errors="backslashreplace"))
+    except OSError as error:
+        raise UserError(f"{output}: {error.strerror}; choose another file") from error
+
+
+def _section(record: RunRecord) -> RunSection:
+    config = build(TrainConfig, record.config)
+    missing: list[str] = []
+    judged = _judged(record, config, missing)
+    drawn: list[str] = []
+    if judged is not None:
+        drawn.append(figures.calibration(calibration(judged.confidence, judged.right)))
+        drawn.append(_confusion(judged))
+    splits = _splits(config, missing)
+    return RunSection(
+        record=record,
+        curves=list(_curves([record])),
+        commands=_commands(record),
+        judged=judged,
+        classes=[] if judged is None else _classes(judged),
+        drawings=drawn,
+        wrong=[] if judged is None else _pictures(judged, judged.most_wrong(_WRONG)),
+        right=[] if judged is None else _pictures(judged, judged.some_right(_RIGHT)),
+        splits=splits,
+        class_rows=list(class_rows(splits)),
+        missing=missing,
+    )
+
+
+def _judged(record: RunRecord, config: TrainConfig, missing: list[str]) -> Judged | None:
+    if not record.has_ended:
+        missing.append("The run has not ended, so its images are not scored one by one.")
+        return None
+    name = scored_by_class(config)
+    if name is None:
+        missing.append("No evaluation of the config scores classes.")
+        return None
+    try:
+        return judge(config, record.path, name)
+    except UserError as error:
+        missing.append(f"Images are not scored one by one: {error}.")
+        return None
+
+
+def _splits(config: TrainConfig, missing: list[str]) -> dict[str, SplitSummary]:
+    found: dict[str, SplitSummary] = {}
+    try:
+        found["train"] = summarize(open_training(config.data))
+        context = EvalContext.of_run(config.data, class_names=None, loss="softmax", batch_size=None)
+        for name, each in config.evals.items():
+            source: Source = Opener(name, ModelConfig(), context).source(each.split, each.dataset)
+            found[name] = summarize(source)
+    except UserError as error:
+        missing.append(f"The data is not counted: {error}.")
+    return found
+
+
+def _curves(records: Sequence[RunRecord]) -> Iterator[str]:
+    """A figure for each kind of scalar that the runs have; one line for each run and scalar."""
+    wanted = dict(_TRAINING)
+    for name in records[0].config.get("evals", {}):
+        for scalar in records[0].curves:
+            prefix, _, score = scalar.partition("/")
+            if prefix == name and "/" not in score and score != "examples":
+                title = "Loss" if score == "loss" else score
+                wanted[title] = (*wanted.get(title, ()), scalar)
+    for title, names in wanted.items():
+        prefixes = tuple(name for name in names if name.endswith("/"))
+        lines: dict[str, Curve] = {}
+        for record in records:
+            for name, curve in record.curves.items():
+                if name in names or name.startswith(prefixes):
+                    lines[name if len(records) == 1 else f"{record.name} {name}"] = curve
+        if lines:
+            yield figures.curves(title, lines)
+
+
+def _compared(sections: Sequence[RunSection]) -> list[str]:
+    return list(_curves([section.record for section in sections]))
+
+
+def _score_names(sections: Sequence[RunSection]) -> list[str]:
+    names = (name for section in sections for name in section.record.scores)
+    return [name for name in dict.fromkeys(names) if name.count("/") == 1]
+
+
+def _classes(judged: Judged) -> list[tuple[Any, ...]]:
+    """Rows of name, precision, recall, F1 and examples, the lowest F1 first."""
+    each = per_class(judged.labels, judged.predicted)
+    order = np.argsort(each.f1, kind="stable").tolist()
+    columns = (each.precision, each.recall, each.f1, each.examples)
+    return [(judged.name(int(each.classes[i])), *(c[i] for c in columns)) for i in order]
+
+
+def _confusion(judged: Judged) -> str:
+    classes = np.unique(np.concatenate([judged.labels, judged.predicted]))
+    counts = confusion_matrix(judged.labels, judged.predicted, labels=classes)
+    return figures.confusion(counts, [judged.name(int(label)) for label in classes])
+
+
+def _pictures(judged: Judged, indices: np.ndarray) -> list[Picture]:
+    pictures = []
+    for index, seen in see(judged, indices):
+        attention = seen.attention
+        pictures.append(
+            Picture(
+                seen=figures.picture(seen.pixels),
+                attention=None if attention is None else figures.picture(seen.pixels, attention),
+                label=judged.name(int(judged.labels[index])),
+                predicted=judged.name(int(judged.predicted[index])),
+                confidence=float(judged.confidence[index]),
+                share_of_label=float(judged.share_of_label[index]),
+                file=judged.source[int(judged.positions[index])].name,
+            )
+        )
+    return pictures
+
+
+def _commands(record: RunRecord) -> list[tuple[str, str]]:
+    run = shlex.quote(str(record.path))
+    weights = shlex.quote(str(record.path / "weights.npz"))
+    given: Mapping[str, str] = {
+        "Score it again": f"python -m vit_jax evaluate --weights={run}",
+        "Classes of your images": f"python -m vit_jax predict --weights={run} --images PHOTOS",
+        "For timm": f"python -m vit_jax convert --source={weights} --layout=timm "
+        "--target=model.safetensors",
+        "This page": f"python -m vit_jax report {run}",
+    }
+    return list(given.items())

@@ -1,0 +1,104 @@
+"""What a run's directory tells of it: its config, versions, curves and final scores."""
+
+import json
+import math
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from vit_jax.errors import UserError
+from vit_jax.runs.directory import is_run, read_config
+from vit_jax.runs.metrics import read_metrics
+
+
+class Curve(NamedTuple):
+    """One scalar over the steps at which it was logged; values that were not finite are NaN."""
+
+    steps: list[int]
+    values: list[float]
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """A run as its directory shows it.
+
+    Attributes:
+      config: nested, as in `config.json`.
+      versions: what the latest start ran on, by name.
+      curves: by the scalars' names, such as `train/loss` and `test/top1`.
+      step: the step of the final weights; None if the run has not ended.
+      scores: of the final weights by name, or the last ones of a run that has not ended.
+    """
+
+    path: Path
+    config: dict[str, Any]
+    versions: dict[str, Any]
+    curves: dict[str, Curve]
+    step: int | None
+    scores: dict[str, float]
+
+    @property
+    def name(self) -> str:
+        """The directory's last name."""
+        return self.path.name
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether its final weights are written."""
+        return self.step is not None
+
+    def flat_config(self) -> Iterator[tuple[str, str]]:
+        """Keys such as `optimizer.lr` with their values as text, without what is off or empty."""
+        yield from _flat(self.config)
+
+
+def read_run(path: str | os.PathLike[str]) -> RunRecord:
+    """Reads a run's directory, while it runs or later.
+
+    Raises:
+      UserError: it is not the directory of a run.
+    """
+    directory = Path(path).expanduser().absolute()
+    if not is_run(directory):
+        raise UserError(f"{path}: not the directory of a run; name what --workdir named")
+    curves: dict[str, Curve] = {}
+    for line in read_metrics(directory):
+        step = line.pop("step")
+        for name, value in line.items():
+            curve = curves.setdefault(name, Curve([], []))
+            curve.steps.append(step)
+            curve.values.append(value)
+    facts = _read_json(directory / "weights.json")
+    step = facts.get("step") if (directory / "weights.npz").exists() else None
+    scores = facts.get("scores") if step is not None else None
+    if scores is None:
+        training = ("train/", "time/", "best/")
+        scores = {k: c.values[-1] for k, c in curves.items() if not k.startswith(training)}
+    return RunRecord(
+        path=directory,
+        config=read_config(directory),
+        versions=_read_json(directory / "versions.json"),
+        curves=curves,
+        step=step,
+        scores=scores,
+    )
+
+
+def _read_json(file: Path) -> dict[str, Any]:
+    """An object of a file that may be missing; a run that has not ended has no `weights.json`."""
+    try:
+        value = json.loads(file.read_bytes())
+    except (OSError, ValueError):
+        return {}
+    return value if isinstance(value, dict) else {}
+
+
+def _flat(section: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
+    for key, value in section.items():
+        if isinstance(value, dict):
+            yield from _flat(value, f"{prefix}{key}.")
+        elif value not in (None, [], (), "", False) or value == 0:
+            text = f"{value:g}" if isinstance(value, float) and math.isfinite(value) else str(value)
+            yield f"{prefix}{key}", text
