@@ -1,5 +1,8 @@
 """From encoded bytes to upright 8-bit RGB images."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 from PIL import Image
 from PIL.ImageFile import ImageFile
 from PIL.TiffImagePlugin import TiffImageFile
@@ -29,10 +32,27 @@ def decode(data: bytes) -> Image.Image:
     Raises:
       ImageError: the bytes cannot be read, for whatever reason.
     """
-    try:
+    with _any_reason():
         image = open_image(data)
         _require_memory(image, len(data))
         return upright_rgb(image)
+
+
+def stored_size(data: bytes) -> tuple[int, int]:
+    """Height and width that the header of an image claims, before EXIF turns it.
+
+    Raises:
+      ImageError: as for `decode`; the pixels are not looked at.
+    """
+    with _any_reason():
+        image = open_image(data)
+        return image.height, image.width
+
+
+@contextmanager
+def _any_reason() -> Iterator[None]:
+    try:
+        yield
     except ImageError:
         raise
     except Exception as error:  # Decoders raise nearly anything on broken bytes.

@@ -4,8 +4,8 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
+from vit_jax.data.images.decoding import stored_size
 from vit_jax.data.images.errors import ImageError
-from vit_jax.data.images.formats import open_image
 from vit_jax.data.sources.records import Source
 from vit_jax.errors import UserError
 
@@ -48,8 +48,7 @@ def summarize(source: Source) -> SplitSummary:
         try:
             record = source[index]
             by_class.update(_names(source, record.label))
-            image = open_image(record.image)
-            sizes[image.height, image.width] += 1
+            sizes[stored_size(record.image)] += 1
         except UserError as error:
             broken.append((f"{source.name}[{index}]", str(error)))
         except ImageError as error:
