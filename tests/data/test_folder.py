@@ -153,10 +153,23 @@ def test_the_assumed_fraction_and_the_ignored_files_are_logged_once(
     with caplog.at_level(logging.INFO):
         FolderSource(str(tmp_path), "train")
         FolderSource(str(tmp_path), "test")
-    assert [record.getMessage() for record in caplog.records] == [
-        f"{tmp_path} has no splits: test_fraction=0.1 of each class is 'test'",
-        f"{tmp_path}: ignored 1 files outside class folders, 2 files that are not images",
-    ]
+    left_out, summary = (record.getMessage() for record in caplog.records)
+    assert left_out == (
+        f"{tmp_path}: left out 1 file outside class folders, 2 files without an image "
+        "(1 .txt, 1 .npy)"
+    )
+    assert summary.startswith(f"{tmp_path}: images: train 2, test 1 (") and "1 class: a" in summary
+    assert "test_fraction=0.1 of each class is 'test'" in summary
+
+
+def test_a_folder_that_is_scored_whole_speaks_of_no_split(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    write(tmp_path, *images(("a", 12), ("b", 3)))
+    with caplog.at_level(logging.INFO):
+        assert len(FolderSource(str(tmp_path), "all")) == 15
+    (summary,) = (record.getMessage() for record in caplog.records)
+    assert summary == f"{tmp_path}: images: without splits 15; 2 classes: a, b"
 
 
 def test_which_files_count(tmp_path: Path) -> None:
@@ -196,12 +209,13 @@ def test_roots_that_are_no_data_set(tmp_path: Path) -> None:
             FolderSource(str(tmp_path / name), "train")
 
 
-def test_a_file_that_vanished_is_named(tmp_path: Path) -> None:
+def test_a_file_that_vanished_is_a_record_that_says_so(tmp_path: Path) -> None:
     source = FolderSource(str(write(tmp_path, *images(("train/a", 2)))), "train")
     record = source[0]
     os.remove(record.name)
-    with pytest.raises(UserError, match=f"cannot read {record.name} .*No such file"):
-        source[0]
+    gone = source[0]
+    assert (gone.image, gone.label, gone.name) == (b"", record.label, record.name)
+    assert gone.problem == "cannot read the file (No such file or directory)"
 
 
 def test_pickling_keeps_every_record_and_costs_about_the_paths(flowers: str) -> None:

@@ -7,6 +7,7 @@ import glob
 import io
 import json
 import os
+import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -86,14 +87,21 @@ def list_files(arguments: Sequence[str]) -> list[str]:
     Raises:
       UserError: one of them names no image.
     """
-    from vit_jax.data.sources.folder import list_images
+    from vit_jax.data.sources.listing import LeftOut, list_images
 
     files: list[str] = []
     for argument in arguments:
+        if re.match(r"[a-zA-Z][a-zA-Z0-9+.-]*://", argument):
+            raise UserError(
+                f"--images={argument}: URLs are not taken; download the images and name the files"
+            )
         path = os.path.expanduser(argument)
+        left_out = LeftOut()
         if os.path.isdir(path):
-            found = list_images(path)
-        elif os.path.exists(path):
+            found = list_images(path, left_out)
+            if text := str(left_out):
+                print(f"--images={argument}: left out {text}", file=sys.stderr)
+        elif os.path.lexists(path):  # A link that leads nowhere gets its own line.
             found = [path]
         else:
             found = sorted(p for p in glob.glob(path, recursive=True) if os.path.isfile(p))

@@ -124,6 +124,8 @@ class Chunks:
             record = self.source[order[position]]
             _put_label(arrays["labels"][i : i + 1], record, self.source)
             try:
+                if record.problem is not None:
+                    raise ImageError(record.problem)
                 rng = np.random.default_rng((self.seed, step, int(row)))
                 arrays["images"][i] = self.transform(record.image, rng)
                 arrays["weights"][i] = 1

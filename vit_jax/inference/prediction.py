@@ -1,7 +1,6 @@
 """The classes of images that have no labels."""
 
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import NamedTuple
 
 import jax
@@ -10,6 +9,7 @@ import jax.numpy as jnp
 from vit_jax.data.images.errors import ImageError
 from vit_jax.data.images.transforms import EvalTransform
 from vit_jax.data.sources.files import FileSource
+from vit_jax.data.sources.reading import read_image_file
 from vit_jax.errors import UserError
 from vit_jax.inference.passes import Pass
 from vit_jax.inference.requests import Arrays, Request
@@ -93,9 +93,7 @@ def _why_unreadable(model: Model, file: str) -> str:
     preprocessing = model.config.preprocessing
     assert preprocessing is not None
     try:
-        EvalTransform(model.config.input_size, preprocessing)(Path(file).read_bytes())
-    except OSError as error:
-        return f"cannot read the file ({error.strerror})"
+        EvalTransform(model.config.input_size, preprocessing)(read_image_file(file))
     except ImageError as error:
         return str(error)
     return "cannot read the file (it has changed meanwhile)"

@@ -2,7 +2,6 @@
 
 import os
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 from PIL import Image
@@ -11,6 +10,7 @@ from vit_jax.data.images.decoding import decode
 from vit_jax.data.images.errors import ImageError
 from vit_jax.data.images.pixels import upright_rgb
 from vit_jax.data.images.transforms import EvalTransform
+from vit_jax.data.sources.reading import read_image_file
 from vit_jax.errors import UserError
 from vit_jax.models.model import Model
 from vit_jax.preprocessing import normalize
@@ -44,6 +44,8 @@ def _open(image: AnyImage) -> Image.Image:
     if isinstance(image, Image.Image):
         try:
             return upright_rgb(image)
+        except ImageError as error:
+            raise UserError(str(error)) from error
         except OSError as error:  # Pillow reads pixels late.
             raise UserError(f"cannot read the image ({error}); get it again") from error
     if isinstance(image, np.ndarray):
@@ -54,8 +56,6 @@ def _open(image: AnyImage) -> Image.Image:
             )
         return Image.fromarray(image)
     try:
-        return decode(Path(image).expanduser().read_bytes())
-    except OSError as error:
-        raise UserError(f"{image}: {error.strerror}; check the path") from error
+        return decode(read_image_file(os.path.expanduser(image)))
     except ImageError as error:
         raise UserError(f"{image}: {error}") from error

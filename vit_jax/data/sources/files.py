@@ -5,11 +5,13 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 
+from vit_jax.data.images.errors import ImageError
+from vit_jax.data.sources.reading import read_image_file
 from vit_jax.data.sources.records import Record
 
 
 class FileSource:
-    """A record for each file. A file that cannot be read has no bytes, and so is no image."""
+    """A record for each file. One that cannot be read says why, and has no bytes."""
 
     class_names: tuple[str, ...] = ()
     max_labels: int | None = None
@@ -24,11 +26,9 @@ class FileSource:
     def __getitem__(self, index: int) -> Record:
         file = self.files[index]
         try:
-            with open(file, "rb") as opened:
-                image = opened.read()
-        except OSError:
-            image = b""
-        return Record(image, -1, file)
+            return Record(read_image_file(file), -1, file)
+        except ImageError as error:
+            return Record(b"", -1, file, problem=str(error))
 
     def fingerprint(self) -> str:
         """A hash of the paths."""

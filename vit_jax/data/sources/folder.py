@@ -1,11 +1,12 @@
 """Folders of images, one sub-folder for each class.
 
-There are two layouts. If the root has a folder `train`, each folder of the root is a split and
-holds the classes: `root/train/cat/1.jpg`, `root/val/cat/2.jpg`. Otherwise the root holds the
-classes themselves, `root/cat/1.jpg`, and the splits `train` and `test` are drawn from every class.
+There are two layouts. The root holds the splits, and each of them the classes:
+`root/train/cat/1.jpg`, `root/val/cat/2.jpg`. Or it holds the classes themselves,
+`root/cat/1.jpg`, and the splits `train` and `test` are drawn from every class. `layout.py` tells
+them apart.
 
 Hidden files and folders are skipped, symbolic links are followed, and images count at any depth
-below their class.
+below their class. `listing.py` states what an image is.
 """
 
 from __future__ import annotations
@@ -14,19 +15,24 @@ import functools
 import hashlib
 import logging
 import os
-from collections import Counter
-from collections.abc import Iterator
+import re
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
 import numpy as np
 
+from vit_jax.data.images.errors import ImageError
+from vit_jax.data.images.formats import NAMES
+from vit_jax.data.sources.layout import class_name, find_layout, kind_of
+from vit_jax.data.sources.listing import LeftOut, images_below, subfolders
+from vit_jax.data.sources.reading import read_image_file
 from vit_jax.data.sources.records import Record
-from vit_jax.data.sources.splits import split_ranges
+from vit_jax.data.sources.splits import split_names, split_ranges
 from vit_jax.errors import UserError
 
-_SUFFIXES = frozenset([".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm"])
 _DEFAULT_TEST_FRACTION = 0.1
+_LISTED_AT_MOST = 8
 
 _STAT_THREADS = 8
 
@@ -42,8 +48,10 @@ class FolderSource:
         # Worker processes need not share the current directory.
         root = os.path.abspath(os.path.expanduser(dataset))
         folder = _scan(root, test_fraction)
-        ranges = split_ranges(split, {s: [len(f)] for s, f in folder.splits.items()}, dataset)
+        spec = _own_names(split, folder.splits, dataset)
+        ranges = split_ranges(spec, {s: [len(f)] for s, f in folder.splits.items()}, dataset)
         files = [file for s, start, stop in ranges for file in folder.splits[s][start:stop]]
+        _say_once(_summary(root, folder, is_whole=split_names(spec) == ("all",)))
         self.name = f"{dataset}/{split}"
         self.class_names = folder.class_names
         self._root = os.fsencode(root)
@@ -61,15 +69,11 @@ class FolderSource:
             raise IndexError(f"record {index} of {len(self)}")
         start = self._ends[index - 1] if index else 0
         path = os.fsdecode(os.path.join(self._root, self._paths[start : self._ends[index]]))
+        label = int(self._labels[index])
         try:
-            with open(path, "rb") as file:
-                image = file.read()
-        except OSError as error:
-            raise UserError(
-                f"cannot read {path} ({error.strerror}), which existed when the folder was "
-                "listed; restore it, or start again without it"
-            ) from error
-        return Record(image, int(self._labels[index]), path)
+            return Record(read_image_file(path), label, path)
+        except ImageError as error:
+            return Record(b"", label, path, problem=str(error))
 
     def fingerprint(self) -> str:
         """A hash of the labels and of the paths below the root."""
@@ -94,25 +98,15 @@ class FolderSource:
             return f"unreadable ({error.strerror})"
 
 
-def list_images(folder: str) -> list[str]:
-    """The paths of all images in a folder, at any depth, sorted.
-
-    Raises:
-      UserError: the folder cannot be listed.
-    """
-    return sorted(os.path.join(folder, os.fsdecode(p)) for p in _images(folder, "", Counter()))
-
-
 def split_folders(dataset: str) -> tuple[str, ...]:
-    """Names of the folders that are splits; none if the root holds the classes themselves.
+    """Names of the splits that a folder has; none if the root holds the classes themselves.
 
     Raises:
-      UserError: the folder cannot be listed.
+      UserError: the folder cannot be listed, or is laid out otherwise.
     """
     root = os.path.abspath(os.path.expanduser(dataset))
     _require_folder(root)
-    folders = _subfolders(root, Counter())
-    return tuple(folders) if "train" in folders else ()
+    return tuple(find_layout(root).splits)
 
 
 class _File(NamedTuple):
@@ -121,29 +115,87 @@ class _File(NamedTuple):
 
 
 class _Folder(NamedTuple):
+    """What a folder holds.
+
+    Attributes:
+      test_fraction: the share of each class that was drawn for the split `test`; None where the
+        folder has splits of its own.
+    """
+
     class_names: tuple[str, ...]
     splits: dict[str, list[_File]]
+    test_fraction: float | None
 
 
 # Listing ImageNet takes seconds on a disk and minutes over a network: do it once for all splits.
 @functools.lru_cache(maxsize=8)
 def _scan(root: str, test_fraction: float | None) -> _Folder:
     _require_folder(root)
-    ignored: Counter[str] = Counter()
-    folders = _subfolders(root, ignored)
-    if "train" in folders:
+    left_out = LeftOut()
+    layout = find_layout(root, left_out)
+    if layout.splits:
         if test_fraction is not None:
             raise UserError(
                 f"test_fraction={test_fraction} would be ignored: {root} has its own splits "
-                f"({', '.join(folders)}); leave it out"
+                f"({', '.join(layout.splits)}); leave it out"
             )
-        folder = _with_splits(root, folders, ignored)
+        folder = _with_splits(root, layout.splits, left_out)
     else:
-        folder = _without_splits(root, folders, ignored, test_fraction)
-    if ignored:
-        counts = ", ".join(f"{count} {what}" for what, count in sorted(ignored.items()))
-        _log.warning("%s: ignored %s", root, counts)
+        folder = _without_splits(root, left_out, test_fraction)
+    if layout.without_classes:
+        _log.warning("%s: left out %s (no class folders)", root, ", ".join(layout.without_classes))
+    if text := str(left_out):
+        _log.warning("%s: left out %s", root, text)
     return folder
+
+
+@functools.cache
+def _say_once(message: str) -> None:
+    _log.info("%s", message)
+
+
+def _summary(root: str, folder: _Folder, *, is_whole: bool) -> str:
+    """What was found, so that a person sees a folder that was read as something else."""
+    names = ", ".join(folder.class_names[:_LISTED_AT_MOST])
+    more = ", …" if len(folder.class_names) > _LISTED_AT_MOST else ""
+    counts = {split: len(files) for split, files in folder.splits.items()}
+    drawn = ""
+    if folder.test_fraction is not None and is_whole:
+        counts = {"without splits": sum(counts.values())}
+    elif folder.test_fraction is not None:
+        drawn = (
+            f" (it has no splits: test_fraction={folder.test_fraction:g} of each class is 'test')"
+        )
+    images = ", ".join(f"{split} {count:,}" for split, count in counts.items())
+    classes = f"{len(folder.class_names):,} class" + ("es" if len(folder.class_names) != 1 else "")
+    return f"{root}: images: {images}{drawn}; {classes}: {names}{more}"
+
+
+def _own_names(spec: str, splits: Mapping[str, object], dataset: str) -> str:
+    """The split spec with each name as the folder has it: `val` where it calls that `valid`.
+
+    Raises:
+      UserError: the folder has no such split.
+    """
+    by_kind: dict[str | None, list[str]] = {}
+    for own in splits:
+        by_kind.setdefault(kind_of(own), []).append(own)
+    for name in split_names(spec):
+        if name in splits or name == "all":
+            continue
+        kind = kind_of(name)
+        alike = by_kind.get(kind, []) if kind is not None else []
+        if not alike and kind == "test" and len(alike := by_kind.get("val", [])) == 1:
+            _say_once(
+                f"data set folder {dataset} has no split {name!r}: {alike[0]!r} takes its place"
+            )
+        if len(alike) != 1:
+            raise UserError(
+                f"data set folder {dataset} has no split {name!r}, but {', '.join(splits)}; name "
+                f"one of these in place of {spec!r}"
+            )
+        spec = re.sub(rf"(?<![\w-]){re.escape(name)}(?![\w-])", alike[0], spec)
+    return spec
 
 
 def _require_folder(root: str) -> None:
@@ -154,46 +206,59 @@ def _require_folder(root: str) -> None:
         )
 
 
-def _with_splits(root: str, splits: list[str], ignored: Counter[str]) -> _Folder:
-    classes = {split: _subfolders(os.path.join(root, split), ignored) for split in splits}
+def _with_splits(root: str, splits: Mapping[str, str], left_out: LeftOut) -> _Folder:
+    files = {split: _images_by_class(root, folder, left_out) for split, folder in splits.items()}
     # One list of labels for all splits: a class that a split lacks must not shift the others.
-    class_names = tuple(sorted(set().union(*classes.values())))
-    for split in splits:
-        missing = sorted(set(classes[split]) - set(classes["train"]))
-        if missing:
-            raise UserError(
-                f"class folder {os.path.join(root, split, missing[0])} is missing from "
-                f"{os.path.join(root, 'train')}; add it there with images, or remove it here"
-            )
-    files = {
-        split: {name: _images(root, os.path.join(split, name), ignored) for name in classes[split]}
-        for split in splits
-    }
-    _require_images(root, "train", files["train"])
+    class_names = tuple(sorted(set().union(*files.values())))
+    train = next((split for split in splits if kind_of(split) == "train"), None)
+    if train is not None:
+        _require_classes_in(root, splits, train, files)
+    first = next(iter(splits)) if train is None else train
+    _require_images(root, splits[first], files[first])
     labels = {name: label for label, name in enumerate(class_names)}
     return _Folder(
         class_names,
         {
             split: _shuffled(
                 [_File(path, labels[name]) for name, paths in of_class.items() for path in paths],
-                prefix=split,
+                prefix=splits[split],
             )
             for split, of_class in files.items()
         },
+        test_fraction=None,
     )
 
 
-def _without_splits(
-    root: str, class_names: list[str], ignored: Counter[str], test_fraction: float | None
-) -> _Folder:
+def _require_classes_in(
+    root: str, splits: Mapping[str, str], train: str, files: Mapping[str, Mapping[str, object]]
+) -> None:
+    """Every class must be one to train on."""
+    for split in splits:
+        missing = sorted(set(files[split]) - set(files[train]))
+        if missing:
+            raise UserError(
+                f"class folder {os.path.join(root, splits[split], missing[0])} is missing from "
+                f"{os.path.join(root, splits[train])}; add it there with images, or remove it here"
+            )
+
+
+def _images_by_class(root: str, folder: str, left_out: LeftOut) -> dict[str, list[bytes]]:
+    """The paths of the images of each class in a folder below the root."""
+    files: dict[str, list[bytes]] = {}
+    for name in subfolders(os.path.join(root, folder), left_out if folder else None):
+        found = images_below(root, os.path.join(folder, name), left_out)
+        files.setdefault(class_name(name), []).extend(found)
+    return dict(sorted(files.items()))
+
+
+def _without_splits(root: str, left_out: LeftOut, test_fraction: float | None) -> _Folder:
     if test_fraction is None:
         test_fraction = _DEFAULT_TEST_FRACTION
-        _log.info("%s has no splits: test_fraction=%g of each class is 'test'", root, test_fraction)
     if not 0 < test_fraction < 1:
         raise UserError(
             f"test_fraction={test_fraction} for {root}: choose a share above 0 and below 1"
         )
-    files = {name: _images(root, name, ignored) for name in class_names}
+    files = _images_by_class(root, "", left_out)
     _require_images(root, "", files)
     splits: dict[str, list[_File]] = {"train": [], "test": []}
     for label, paths in enumerate(files.values()):
@@ -205,7 +270,7 @@ def _without_splits(
         splits["train"] += [_File(path, label) for path in drawn[count:]]
     # Without the split that nothing fell into: `all` is what is there.
     return _Folder(
-        tuple(class_names), {s: _shuffled(drawn) for s, drawn in splits.items() if drawn}
+        tuple(files), {s: _shuffled(drawn) for s, drawn in splits.items() if drawn}, test_fraction
     )
 
 
@@ -218,7 +283,7 @@ def _require_images(root: str, split: str, files: dict[str, list[bytes]]) -> Non
     if not any(files.values()):
         raise UserError(
             f"data set folder {os.path.join(root, split)} holds no images "
-            f"({', '.join(sorted(_SUFFIXES))}) in class folders; lay them out as CLASS/IMAGE.jpg"
+            f"({NAMES}) in class folders; lay them out as CLASS/IMAGE.jpg"
         )
     for name, paths in files.items():
         if not paths:
@@ -241,52 +306,3 @@ def _shuffled(files: list[_File], prefix: str = "") -> list[_File]:
 def _digest(path: bytes, purpose: bytes) -> bytes:
     portable = path.replace(os.fsencode(os.sep), b"/")
     return hashlib.blake2b(portable, digest_size=16, person=purpose).digest()
-
-
-def _subfolders(path: str, ignored: Counter[str]) -> list[str]:
-    """Names of the folders in `path`, sorted as strings, as in torchvision's ImageFolder."""
-    names = []
-    for entry in _entries(path):
-        if entry.is_dir():
-            names.append(entry.name)
-        else:
-            ignored["files outside class folders"] += 1
-    return sorted(names)
-
-
-def _images(root: str, folder: str, ignored: Counter[str]) -> list[bytes]:
-    """Paths, below `root`, of all images in `folder` at any depth."""
-    paths = []
-    waiting = [folder]
-    linked: set[str] = set()
-    while waiting:
-        folder = waiting.pop()
-        for entry in _entries(os.path.join(root, folder)):
-            path = os.path.join(folder, entry.name)
-            if entry.is_dir():
-                if entry.is_symlink():
-                    _require_new_target(entry, linked)
-                waiting.append(path)
-            elif os.path.splitext(entry.name)[1].lower() in _SUFFIXES:
-                paths.append(os.fsencode(path))
-            else:
-                ignored["files that are not images"] += 1
-    return paths
-
-
-def _entries(path: str) -> Iterator[os.DirEntry[str]]:
-    try:
-        with os.scandir(path) as entries:
-            yield from (entry for entry in entries if not entry.name.startswith("."))
-    except OSError as error:
-        raise UserError(
-            f"cannot list folder {path}: {error.strerror}; fix its permissions or remove it"
-        ) from error
-
-
-def _require_new_target(link: os.DirEntry[str], linked: set[str]) -> None:
-    """Refuses a link to a folder that another link leads to: a loop, or images counted twice."""
-    target = os.path.realpath(link.path)
-    if target in linked:
-        raise UserError(f"{link.path} leads to {target} a second time; remove the link")
-    linked.add(target)

@@ -17,11 +17,13 @@ class Record(NamedTuple):
       label: index into the source's `class_names`; -1 for no label. In a source whose records may
         have several labels, a tuple of any number of them.
       name: names the record in messages: the path of its file, or "cifar10/train[1234]".
+      problem: why the image cannot be read; None if nothing is known against it.
     """
 
     image: bytes
     label: int | tuple[int, ...]
     name: str
+    problem: str | None = None
 
 
 class Source(Protocol):
