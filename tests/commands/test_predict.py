@@ -149,7 +149,10 @@ def answers(weights: Path, photos: Path, tmp_path_factory: pytest.TempPathFactor
     """The answers for all images in the folder, in one batch."""
     output = tmp_path_factory.mktemp("answers") / "photos.csv"
     said = predict(weights, [str(photos)], output)
-    assert said == "4 of 7 images could not be read\n"
+    assert said == (
+        f"--images={photos}: left out 1 file without an image (1 .txt)\n"
+        "4 of 7 images could not be read\n"
+    )
     assert os.listdir(output.parent) == ["photos.csv"]
     return read_csv(output)
 
@@ -231,7 +234,7 @@ def test_files_folders_and_patterns(photos: Path, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setenv("HOME", str(photos))
     assert list_files(["deep", "b.png"]) == ["deep/er/e.webp", "deep/f.gif", "b.png"]
     assert list_files(["b.png", "./b.png"]) == ["b.png", "./b.png"]
-    assert list_files(["?.png"]) == ["a.png", "b.png"]  # g.png leads nowhere.
+    assert list_files(["?.png"]) == ["a.png", "b.png", "g.png"]
     assert list_files(["**/*.webp", "~/b.png"]) == ["deep/er/e.webp", f"{photos}/b.png"]
     # What is named is an image, whatever its name.
     assert list_files(["notes.txt"]) == ["notes.txt"]
@@ -343,6 +346,29 @@ def test_weights_of_a_run_on_a_gpu(photos: Path, tmp_path: Path) -> None:
     assert len(read_csv(tmp_path / "a.csv")[str(photos / "b.png")]) == len(NAMES)
 
 
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs pipes")
+def test_what_is_no_file_gets_a_line_of_its_own(
+    answers: Answers, weights: Path, photos: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "in"
+    folder.mkdir()
+    (folder / "a.jpg").symlink_to("/dev/zero")
+    os.mkfifo(folder / "b.png")
+    (folder / "c.png").symlink_to(folder / "c.png")
+    (folder / "d.jfif").symlink_to(photos / "c.JPG")
+    (folder / "e").symlink_to(photos / "b.png")
+    predict(weights, [str(folder), "/dev/zero"], tmp_path / "a.csv")
+    wanted = {
+        str(folder / "a.jpg"): "cannot read the file (a device, not a file)",
+        str(folder / "b.png"): "cannot read the file (a pipe, not a file)",
+        str(folder / "c.png"): "cannot read the file (Too many levels of symbolic links)",
+        str(folder / "d.jfif"): answers[str(photos / "c.JPG")],
+        str(folder / "e"): answers[str(photos / "b.png")],
+        "/dev/zero": "cannot read the file (a device, not a file)",
+    }
+    assert_close(read_csv(tmp_path / "a.csv"), wanted)
+
+
 # What is no prediction.
 
 
@@ -355,6 +381,8 @@ def headless(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
+        (["--images", "https://example.org/a.png"], "URLs are not taken; download"),
+        (["--images", "gs://bucket/a/*.png"], "--images=gs://bucket/a/*.png: URLs are not taken"),
         (["--images", "{photos}/x.png"], "--images={photos}/x.png: no such image"),
         (["--images", "{photos}/*.bmp"], "--images={photos}/*.bmp: no such image"),
         (["--images", "{photos}/b.png", "{empty}"], "--images={empty}: no such image"),

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
 from tests.small_models import refusal
 from vit_jax.config import load_config
@@ -42,3 +43,15 @@ def test_sigmoids_smoothed_targets_stay_in_their_order(smoothing: float, is_refu
     else:
         assert build(TrainConfig, values).label_smoothing == smoothing
     build(TrainConfig, load_config("configs/quickstart.py", sigmoid[1:]))  # Softmax's stay so.
+
+
+def test_one_class_is_refused_under_softmax(tmp_path: Path) -> None:
+    (tmp_path / "cat").mkdir()
+    for number in range(4):
+        Image.new("RGB", (8, 8)).save(tmp_path / "cat" / f"{number}.png")
+    data = (f"--config.data.dataset={tmp_path}", "--config.data.batch_size=2")
+    values = load_config("configs/quickstart.py", data)
+    message = refusal(prepare, build(TrainConfig, values))
+    assert "has one class, 'cat'" in message and "config.loss=softmax" in message
+    values = load_config("configs/quickstart.py", (*data, "--config.loss=sigmoid"))
+    assert prepare(build(TrainConfig, values)).model.num_classes == 1

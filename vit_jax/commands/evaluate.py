@@ -254,6 +254,7 @@ def _flags_job(weights: str, arguments: argparse.Namespace, options: Sequence[st
         loss=model.loss or "softmax",
         batch_size=arguments.batch_size,
         option="--{key}",
+        on_error_flag="--on_error",
     )
     return _Job(model, _evals(arguments, split, options), context, MeshConfig())
 

@@ -51,7 +51,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace, overrides: list[str]) -> None:
-    """Runs the command; prints at the end how many images could not be read."""
+    """Runs the command; prints at the end what was left out or could not be read."""
     from vit_jax.inference.prediction import predict
     from vit_jax.weights.classes import read_class_names
     from vit_jax.weights.load import load_model
@@ -59,7 +59,8 @@ def run(arguments: argparse.Namespace, overrides: list[str]) -> None:
     del overrides  # It has no --config, so there are none.
     if arguments.output is not None and arguments.output.suffix not in (".csv", ".jsonl"):
         raise UserError(f"--output={arguments.output}: name a .csv or a .jsonl file")
-    files = list_files(arguments.images)
+    notes: list[str] = []
+    files = list_files(arguments.images, notes)
     model = load_model(weights=arguments.weights, image_size=arguments.image_size)
     names = model.class_names
     if arguments.class_names is not None:
@@ -77,12 +78,17 @@ def run(arguments: argparse.Namespace, overrides: list[str]) -> None:
         for prediction in _with_progress(predictions, len(files), arguments.output is not None):
             write(prediction)
             unreadable += prediction.error is not None
+    for note in notes:
+        print(note, file=sys.stderr)
     if unreadable:
         print(f"{unreadable} of {len(files)} images could not be read", file=sys.stderr)
 
 
-def list_files(arguments: Sequence[str]) -> list[str]:
+def list_files(arguments: Sequence[str], notes: list[str] | None = None) -> list[str]:
     """Lists the image files that files, folders and patterns name, in the given order.
+
+    Args:
+      notes: gets a line for each folder in which files without an image lie.
 
     Raises:
       UserError: one of them names no image.
@@ -99,12 +105,12 @@ def list_files(arguments: Sequence[str]) -> list[str]:
         left_out = LeftOut()
         if os.path.isdir(path):
             found = list_images(path, left_out)
-            if text := str(left_out):
-                print(f"--images={argument}: left out {text}", file=sys.stderr)
+            if notes is not None and str(left_out):
+                notes.append(f"--images={argument}: left out {left_out}")
         elif os.path.lexists(path):  # A link that leads nowhere gets its own line.
             found = [path]
         else:
-            found = sorted(p for p in glob.glob(path, recursive=True) if os.path.isfile(p))
+            found = sorted(p for p in glob.glob(path, recursive=True) if not os.path.isdir(p))
         if not found:
             raise UserError(f"--images={argument}: no such image; check the path")
         files += found

@@ -44,6 +44,7 @@ class Loader:
       workers: processes that decode and crop; 0 does it in threads of this process.
       on_error: what an image that cannot be read does, besides weight 0: "stop" raises a
         UserError, "skip" logs a line, "ignore" does nothing.
+      on_error_flag: how a user sets `on_error`, for messages.
 
     Attributes:
       waited: seconds that the consumer has spent waiting for batches.
@@ -58,11 +59,12 @@ class Loader:
         stop: int,
         workers: int,
         on_error: Literal["stop", "skip", "ignore"],
+        on_error_flag: str = "--config.data.on_error",
     ) -> None:
         self.waited = 0.0
         self._sharding = sharding
         self._chunks = chunks
-        self._on_error = on_error
+        self._on_error, self._on_error_flag = on_error, on_error_flag
         self._queue: queue.Queue[Batch | BaseException | None] = queue.Queue(_DEVICE_PREFETCH)
         self._closed = threading.Event()
         self._thread = threading.Thread(
@@ -132,8 +134,8 @@ class Loader:
         errors = tuple(error for piece in pieces for error in piece["errors"])
         if errors and self._on_error == "stop":
             raise UserError(
-                f"{errors[0]}; mend or remove it, or train without such images: "
-                "--config.data.on_error=skip"
+                f"{errors[0]}; mend or remove it, or leave such images out: "
+                f"{self._on_error_flag}=skip"
             )
         for error in errors if self._on_error == "skip" else ():
             _log.warning("skipped %s", error)

@@ -26,6 +26,7 @@ class EvalContext:
       batch_size: of evaluations that name none. None takes 32 a device, and half of that as often
         as the program does not fit.
       option: how a user sets an evaluation's key, for messages.
+      on_error_flag: how a user sets `on_error`, for messages.
     """
 
     class_names: tuple[str, ...] | None
@@ -39,6 +40,7 @@ class EvalContext:
     loss: Loss = "softmax"
     batch_size: int | None = None
     option: str = "--config.evals.{name}.{key}"
+    on_error_flag: str = "--config.data.on_error"
 
     @classmethod
     def of_run(

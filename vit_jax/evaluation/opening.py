@@ -61,6 +61,7 @@ def open_evaluations(
                 batch_size=min(given, default=None),
                 workers=context.workers,
                 on_error=context.on_error,
+                on_error_flag=context.on_error_flag,
             )
         )
     return Evaluations(evaluators, passes, context)

@@ -47,6 +47,7 @@ class Pass(Generic[K]):
       workers: processes that decode; 0 decodes in threads.
       on_error: for an image that cannot be read. "stop" raises a UserError, "skip" logs it and
         "ignore" leaves it to the caller.
+      on_error_flag: how a user sets `on_error`, for messages.
     """
 
     def __init__(
@@ -58,13 +59,14 @@ class Pass(Generic[K]):
         batch_size: int | None,
         workers: int,
         on_error: Literal["stop", "skip", "ignore"],
+        on_error_flag: str = "--config.data.on_error",
     ):
         (self.source,) = {id(r.source): r.source for r in requests.values()}.values()
         (preprocessing,) = {r.preprocessing or model.preprocessing for r in requests.values()}
         assert preprocessing is not None
         self.requests = dict(requests)
         self._model, self._mesh, self._preprocessing = model, mesh, preprocessing
-        self._workers, self._on_error = workers, on_error
+        self._workers, self._on_error, self._on_error_flag = workers, on_error, on_error_flag
         self._may_halve = batch_size is None
         processes = {device.process_index for device in mesh.devices.flat}
         self._is_shared, self._is_first = len(processes) > 1, jax.process_index() == min(processes)
@@ -207,6 +209,7 @@ class Pass(Generic[K]):
                 stop=_MANY_RUNS * self.batches,
                 workers=self._workers,
                 on_error=self._on_error,
+                on_error_flag=self._on_error_flag,
             )
         with noticing_lack_of_memory():
             outputs = program(params, next(self._loader))

@@ -124,6 +124,7 @@ def assemble(
     """As `prepare`, on a mesh and data that are given."""
     total_steps = config.steps(len(source)) if extended_to is None else extended_to
     _check_early_stop(config, total_steps)
+    _check_classes(config, source)
     model, initial = _with_classes(config.model, source), None
     if config.init_from is not None and started is None:
         initial, model = _open_initial(config, model)
@@ -222,6 +223,15 @@ def _check_early_stop(config: TrainConfig, total_steps: int) -> None:
         raise UserError(
             f"config.early_stop would be ignored: evals.{name}.every_steps={every_steps} is not "
             f"below the {total_steps} steps of the run; lower it"
+        )
+
+
+def _check_classes(config: TrainConfig, source: Source) -> None:
+    if config.objective.learns_labels and config.loss == "softmax" and len(source.class_names) == 1:
+        raise UserError(
+            f"{source.name} has one class, {source.class_names[0]!r}, and with config.loss=softmax "
+            "every answer would be right; add images of another class, each class in a folder of "
+            "its own"
         )
 
 
