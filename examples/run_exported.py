@@ -2,10 +2,14 @@
 
 python -m vit_jax convert --source=WEIGHTS --target=served.stablehlo --layout=stablehlo
 python examples/run_exported.py served.stablehlo photo.jpg
+
+The conversion also writes served.json and served.images.zip, whose code decodes and resizes images
+to the pixels that `python -m vit_jax predict` sees. An image that cannot be read gets a line.
 """
 
 import json
 import sys
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -15,32 +19,49 @@ from jax import export
 from PIL import Image
 
 
-def prepare(path: str, model: dict[str, Any]) -> np.ndarray:
-    """A photograph as uint8 [height, width, 3], resized and cropped as NAME.json says."""
+def prepare(path: str, model: dict[str, Any], code: str = "served_images") -> np.ndarray:
+    """A photograph as uint8 [height, width, 3], resized and cropped as NAME.json says.
+
+    Args:
+      path: of the image file.
+      model: as NAME.json has it.
+      code: the package that decodes and resizes, importable.
+    """
     size, how = model["image_size"], model["preprocessing"]
     height, width = (size, size) if isinstance(size, int) else size
-    resample = Image.Resampling[how["interpolation"].upper()]
-    image = Image.open(path).convert("RGB")
+    image = import_module(f"{code}.decoding").decode(Path(path).read_bytes())
+
+    def resize(image: Image.Image, height: int, width: int) -> Image.Image:
+        if image.size == (width, height):
+            return image
+        if how["antialias"]:
+            return image.resize((width, height), Image.Resampling[how["interpolation"].upper()])
+        return import_module(f"{code}.bilinear").resize_bilinear(image, (height, width))
+
     if how["resize"] == "squash":
-        return np.asarray(image.resize((width, height), resample))
+        return np.asarray(resize(image, height, width))
     enlarge = (how["short_side"] or min(height, width)) / min(height, width)
     scale = enlarge * max(height / image.height, width / image.width)
     # The small number undoes rounding noise, which could cost a pixel.
-    covering = int(image.width * scale + 1e-6), int(image.height * scale + 1e-6)
-    image = image.resize(covering, resample)
+    image = resize(image, int(image.height * scale + 1e-6), int(image.width * scale + 1e-6))
     left, top = round((image.width - width) / 2), round((image.height - height) / 2)
     return np.asarray(image.crop((left, top, left + width, top + height)))
 
 
 def main(program: str, *images: str) -> None:
+    sys.path.insert(0, str(Path(program).with_suffix(".images.zip")))
     description = json.loads(Path(program).with_suffix(".json").read_text())
     model, names = description["model"], description["class_names"]
     exported = export.deserialize(bytearray(Path(program).read_bytes()))
-    batch = np.stack([prepare(image, model) for image in images])
     shares = jax.nn.sigmoid if description["loss"] == "sigmoid" else jax.nn.softmax
-    probabilities = np.asarray(shares(exported.call(batch)))
-    for image, row in zip(images, probabilities, strict=True):
+    for image in images:
         print(image)
+        try:
+            batch = prepare(image, model)[None]
+        except Exception as error:  # Decoders raise nearly anything; the next image may be sound.
+            print(f"  {' '.join(str(error).split())}")
+            continue
+        (row,) = np.asarray(shares(exported.call(batch)))
         for label in np.argsort(-row)[:5]:
             print(f"  {row[label]:7.2%}  {label:>5}  {names[label] if names else ''}")
 

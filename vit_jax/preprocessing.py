@@ -8,6 +8,8 @@ import numpy as np
 
 from vit_jax.errors import UserError
 
+_LEAST_STD, _LARGEST = 1e-6, 1e4
+
 
 @dataclass(frozen=True)
 class PreprocessingConfig:
@@ -39,8 +41,11 @@ class PreprocessingConfig:
             raise UserError(f"short_side must be at least 1 pixel, not {self.short_side}")
         if self.interpolation == "bicubic" and not self.antialias:
             raise UserError("interpolation='bicubic' needs antialias=True")
-        if min(self.std) <= 0:
-            raise UserError(f"std must be positive, not {self.std}")
+        # Beyond these bounds float32 has no numbers, or all images look alike.
+        if min(self.std) < _LEAST_STD or max(self.std) > _LARGEST:
+            raise UserError(f"std must be from {_LEAST_STD:g} to {_LARGEST:g}, not {self.std}")
+        if max(map(abs, self.mean)) > _LARGEST:
+            raise UserError(f"mean must be from -{_LARGEST:g} to {_LARGEST:g}, not {self.mean}")
 
     def at(self, old_side: int, new_side: int) -> "PreprocessingConfig":
         """The same for inputs of another shorter side, in pixels: the crop keeps its share."""
@@ -49,6 +54,12 @@ class PreprocessingConfig:
         # At least the input itself, which a share rounded down could miss by a pixel.
         short_side = max(new_side, round(self.short_side * new_side / old_side))
         return dataclasses.replace(self, short_side=short_side)
+
+
+def largest_value(preprocessing: PreprocessingConfig) -> float:
+    """The largest magnitude that `normalize` gives a pixel from 0 to 255."""
+    pairs = list(zip(preprocessing.mean, preprocessing.std, strict=True))
+    return max(abs(pixel - mean) / std for mean, std in pairs for pixel in (0, 1))
 
 
 def normalize(images: Any, preprocessing: PreprocessingConfig) -> Any:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from flax import nnx, traverse_util
 
-from tests.small_models import Seen
+from tests.small_models import Seen, refusal
 from vit_jax import create_model
 from vit_jax.errors import UserError
 from vit_jax.models import ModelConfig, ViT
@@ -19,6 +19,7 @@ from vit_jax.models.blocks import skip
 from vit_jax.models.functional import abstract_params, apply_model, init_params
 from vit_jax.models.placement import OneDevice
 from vit_jax.models.positions import sincos2d
+from vit_jax.preprocessing import PreprocessingConfig
 
 
 def _config(**options: Any) -> Any:
@@ -466,3 +467,33 @@ def test_dropout_after_positions_and_within_the_mlp() -> None:
     assert (out > 0).mean() == pytest.approx(0.75, abs=0.02)
     kept = np.where(out > 0, hidden_units, 0).max(axis=1)
     assert kept.mean() == pytest.approx(24, abs=0.2)
+
+
+# What a call refuses.
+
+
+@pytest.mark.parametrize(
+    ("images", "words"),
+    [
+        (np.zeros((16, 16, 3), np.float32), "images[None]"),
+        (np.zeros((2, 2, 16, 16, 3), np.float32), "[batch, height, width, 3]"),
+        (np.zeros((2, 3, 16, 16), np.float32), "[batch, height, width, 3]"),
+        (np.zeros((2, 16, 16, 3), np.uint8), "uint8"),
+        (np.full((2, 16, 16, 3), 255.0, np.float32), "up to 255"),
+        (jnp.full((2, 16, 16, 3), 200.0), "up to 200"),
+        (np.full((2, 16, 16, 3), -128, np.int64), "int64"),
+    ],
+)
+def test_images_that_no_model_expects(images: Any, words: str) -> None:
+    model = create_model("ViT-mu/8", image_size=16, num_classes=5, depth=1)
+    assert words in refusal(model, images)
+
+
+def test_pixels_are_right_where_the_preprocessing_leaves_them() -> None:
+    pixels = PreprocessingConfig(mean=(0, 0, 0), std=(1 / 255,) * 3)
+    model = create_model("ViT-mu/8", image_size=16, num_classes=5, depth=1, preprocessing=pixels)
+    images = np.full((2, 16, 16, 3), 255.0, np.float32)
+    assert model(images).shape == (2, 5)
+    # Under jit nobody sees the values, but type and shape.
+    assert jax.jit(lambda x: model(x))(9 * images).shape == (2, 5)
+    assert "uint8" in refusal(jax.jit(lambda x: model(x)), images.astype(np.uint8))

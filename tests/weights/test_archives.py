@@ -176,7 +176,7 @@ def test_files_that_hold_no_arrays(tmp_path: Path) -> None:
 def test_safetensors_needs_its_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path, npz = _safetensors(tmp_path), _npz(tmp_path)
     monkeypatch.setitem(sys.modules, "safetensors", None)
-    assert "pip install 'vit_jax[safetensors]'" in _error(path)
+    assert "pip install safetensors" in _error(path)
     assert_same(open_arrays(npz), ARRAYS)
 
 

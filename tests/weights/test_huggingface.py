@@ -10,7 +10,7 @@ from safetensors.numpy import load_file, save_file
 
 from tests.small_models import SMALL, assert_same, random_params, refusal
 from vit_jax.models.config import ModelConfig
-from vit_jax.preprocessing import PreprocessingConfig
+from vit_jax.preprocessing import PreprocessingConfig, normalize
 from vit_jax.weights.files import open_weights, write_weights
 from vit_jax.weights.layouts.huggingface import (
     HUGGINGFACE,
@@ -18,8 +18,8 @@ from vit_jax.weights.layouts.huggingface import (
     read_config,
     to_huggingface,
     write_config,
-    write_preprocessor,
 )
+from vit_jax.weights.layouts.huggingface_preprocessor import read_preprocessor, write_preprocessor
 
 # Names and shapes of ViTModel with hidden_size=32, num_hidden_layers=2, intermediate_size=128,
 # image_size=16, patch_size=8.
@@ -182,7 +182,7 @@ def test_what_a_config_states() -> None:
         "architectures": ["ViTForImageClassification"],
         "hidden_act": "gelu",
         "hidden_size": 192,
-        "id2label": {"10": "k", "2": "c", "0": "a"},
+        "id2label": {"10": "k", **{str(i): "abcdefghij"[i] for i in range(10)}},
         "image_size": 224,
         "intermediate_size": 768,
         "layer_norm_eps": 1e-12,
@@ -199,7 +199,7 @@ def test_what_a_config_states() -> None:
         "gelu": "exact",
         "norm_epsilon": 1e-12,
     }
-    assert described.class_names == ("a", "c", "k")  # by number
+    assert described.class_names == tuple("abcdefghijk")  # by number
     default = {"id2label": {"0": "LABEL_0", "1": "LABEL_1"}}
     assert read_config(config | default, None).class_names is None
     assert read_config(config | {"image_size": [224, 320]}, None).values["image_size"] == (224, 320)
@@ -319,3 +319,128 @@ def test_without_configs_the_librarys_defaults_are_assumed_and_listed(tmp_path: 
     assert model.preprocessing == PreprocessingConfig(antialias=True)
     for words in ("gelu=exact", "norm_epsilon=1e-12", "mean=[0.5, 0.5, 0.5]", "antialias=True"):
         assert words in ", ".join(weights.assumed.values())
+
+
+# Descriptions in full.
+
+PREPROCESSOR = {
+    "do_normalize": True,
+    "do_resize": True,
+    "do_rescale": True,
+    "image_mean": [0.5, 0.5, 0.5],
+    "image_std": [0.25, 0.5, 0.5],
+    "resample": 2,
+    "size": {"height": 224, "width": 224},
+    "image_processor_type": "ViTImageProcessor",
+}
+
+
+@pytest.mark.parametrize(
+    ("changes", "values"),
+    [
+        # (x * rescale_factor - mean) / std of the pixel 51, as the library computes it.
+        ({}, (-1.2, -0.6)),
+        ({"rescale_factor": 1 / 127.5}, (-0.4, -0.2)),
+        ({"do_rescale": False}, (202.0, 101.0)),
+        ({"do_rescale": False, "rescale_factor": 9.0}, (202.0, 101.0)),
+        ({"do_normalize": False}, (0.2, 0.2)),
+        ({"do_normalize": False, "image_mean": None, "image_std": None}, (0.2, 0.2)),
+        ({"do_normalize": False, "do_rescale": False}, (51.0, 51.0)),
+        ({"do_normalize": False, "rescale_factor": 1 / 127.5}, (0.4, 0.4)),
+        ({"rescale_factor": None, "image_mean": None}, (-1.2, -0.6)),
+    ],
+)
+def test_a_preprocessor_s_arithmetic(changes: dict[str, Any], values: tuple[float, float]) -> None:
+    found = read_preprocessor(PREPROCESSOR | changes)
+    normalized = normalize(np.full((1, 1, 3), 51, np.uint8), found)
+    np.testing.assert_allclose(normalized[0, 0], (*values, values[1]), rtol=1e-5)
+    assert (found.interpolation, found.resize, found.antialias) == ("bilinear", "squash", True)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"resample": 0}, "resample=0 (nearest)"),
+        ({"resample": 1}, "resample=1 (lanczos)"),
+        ({"resample": 4}, "resample=4 (box)"),
+        ({"resample": 77}, "resample=77 (unknown)"),
+        ({"resample": "bilinear"}, "preprocessor_config.json.resample"),
+        ({"do_resize": False}, "do_resize=False"),
+        ({"do_pad": True}, "do_pad"),
+        ({"do_flip_channel_order": True}, "do_flip_channel_order"),
+        ({"rescale_factor": 0}, "rescale_factor=0"),
+        ({"rescale_factor": -1.0}, "rescale_factor=-1"),
+        ({"do_normalize": "yes"}, "do_normalize"),
+        ({"image_mean": [0.5]}, "image_mean"),
+        ({"image_std": [0.0, 0.5, 0.5]}, "std must be"),
+        ({"image_std": [1e-320, 0.5, 0.5]}, "std must be"),
+        ({"size": {"longest_edge": 224}}, "longest_edge"),
+        ({"size": {"height": 224}}, "size="),
+        ({"size": {"shortest_edge": 0}}, "size="),
+        ({"size": "224"}, "size="),
+        ({"image_processor_type": "CLIPImageProcessor", "resample": None}, "no resample"),
+        ({"image_processor_type": "BeitImageProcessor", "image_mean": None}, "no image_mean"),
+    ],
+)
+def test_a_preprocessor_that_is_not_understood(changes: dict[str, Any], words: str) -> None:
+    assert words in refusal(read_preprocessor, PREPROCESSOR | changes)
+
+
+@pytest.mark.parametrize(
+    ("config", "words"),
+    [
+        ({"model_type": "deit"}, "model_type='deit'"),
+        ({"model_type": "dinov2"}, "model_type='dinov2'"),
+        ({"num_classes": 5}, "no model_type or architecture"),
+        ({}, "no model_type or architecture"),
+        ({"model_type": "vit", "hidden_act": "relu"}, "hidden_act='relu'"),
+        ({"model_type": "vit", "hidden_act": ["gelu"]}, "config.json.hidden_act"),
+        ({"model_type": "vit", "num_channels": 1}, "num_channels=1"),
+        ({"model_type": "vit", "num_attention_heads": "two"}, "num_attention_heads"),
+        ({"model_type": "vit", "image_size": [224]}, "image_size"),
+        ({"model_type": "vit", "id2label": ["a"]}, "id2label"),
+        ({"model_type": "vit", "id2label": {"1": "a", "2": "b"}}, "id2label"),
+        ({"model_type": "vit", "id2label": {"0": 1}}, "id2label"),
+    ],
+)
+def test_a_config_that_is_not_understood(tmp_path: Path, config: Any, words: str) -> None:
+    write_weights(tmp_path / "model.safetensors", random_params(SMALL), SMALL, layout="huggingface")
+    (tmp_path / "model.json").unlink()
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    assert words in refusal(open_weights, tmp_path)
+
+
+def test_other_files_may_hold_the_preprocessor(tmp_path: Path) -> None:
+    write_weights(tmp_path / "model.safetensors", random_params(SMALL), SMALL, layout="huggingface")
+    (tmp_path / "model.json").unlink()
+    stated = PREPROCESSOR | {"do_normalize": False}
+    (tmp_path / "preprocessor_config.json").unlink()
+    (tmp_path / "processor_config.json").write_text(json.dumps({"image_processor": stated}))
+    assert open_weights(tmp_path).model.preprocessing == read_preprocessor(stated)
+    (tmp_path / "processor_config.json").write_text(json.dumps({"image_processor": 3}))
+    assert "processor_config.json" in refusal(open_weights, tmp_path)
+    # Without a config.json.
+    for name in ("config.json", "processor_config.json"):
+        (tmp_path / name).unlink()
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps(stated))
+    weights = open_weights(tmp_path)
+    assert weights.model.preprocessing == read_preprocessor(stated)
+    assert "preprocessing" not in weights.assumed and "norm_epsilon" in weights.assumed
+
+
+def test_a_wrapper_s_prefix_is_named(tmp_path: Path) -> None:
+    for prefix in ("module.", "model.", "deit."):
+        arrays = {f"{prefix}{name}": array for name, array in _file(ENCODER).items()}
+        save_file(arrays, tmp_path / "w.safetensors")
+        message = refusal(open_weights, tmp_path / "w.safetensors")
+        assert f"start with {prefix!r}" in message and "huggingface" in message
+
+
+@pytest.mark.parametrize("dtype", [np.int8, np.uint8, np.int32, np.bool_])
+def test_weights_that_are_no_floats(tmp_path: Path, dtype: Any) -> None:
+    file = {name: (10 * array).astype(dtype) for name, array in _file().items()}
+    save_file(file, tmp_path / "w.safetensors")
+    assert str(np.dtype(dtype)) in refusal(open_weights, tmp_path / "w.safetensors")
+    some = _file() | {"vit.layernorm.weight": np.ones(32, dtype)}
+    save_file(some, tmp_path / "w.safetensors")
+    assert "vit.layernorm.weight" in refusal(open_weights, tmp_path / "w.safetensors")

@@ -205,3 +205,41 @@ def test_without_a_config_timms_defaults_are_assumed_and_listed(
     assert preprocessing.antialias
     for words in ("gelu=exact", "norm_epsilon=1e-06", f"short_side={short_side}", said):
         assert words in ", ".join(weights.assumed.values())
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"pretrained_cfg": {"interpolation": "nearest"}}, "interpolation=nearest"),
+        ({"pretrained_cfg": {"interpolation": "random"}}, "interpolation=random"),
+        ({"pretrained_cfg": {"interpolation": "lanczos"}}, "interpolation=lanczos"),
+        ({"pretrained_cfg": {"crop_mode": "border"}}, "crop_mode=border"),
+        ({"pretrained_cfg": {"crop_pct": 0}}, "crop_pct=0"),
+        ({"pretrained_cfg": {"crop_pct": 1.14}}, "crop_pct=1.14"),
+        ({"pretrained_cfg": {"crop_pct": "0.9"}}, "pretrained_cfg.crop_pct"),
+        ({"pretrained_cfg": {"input_size": [1, 224, 224]}}, "input_size=[1, 224, 224]"),
+        ({"pretrained_cfg": {"input_size": 224}}, "pretrained_cfg.input_size"),
+        ({"pretrained_cfg": {"std": [0, 1, 1]}}, "std must be"),
+        ({"pretrained_cfg": []}, "pretrained_cfg"),
+        ({"model_args": {"act_layer": "swiglu"}}, "act_layer=swiglu"),
+        ({"model_args": {"num_heads": "3"}}, "model_args.num_heads"),
+        ({"label_names": [1, 2]}, "label_names"),
+        ({"architecture": 3}, "architecture"),
+    ],
+)
+def test_a_config_that_is_not_understood(changes: dict[str, Any], words: str) -> None:
+    assert words in refusal(read_config, AUGREG | changes)
+
+
+def test_a_config_without_an_architecture(tmp_path: Path) -> None:
+    write_weights(tmp_path / "model.safetensors", random_params(SMALL), SMALL, layout="timm")
+    (tmp_path / "model.json").unlink()
+    config = json.loads((tmp_path / "config.json").read_text())
+    del config["architecture"]
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    assert "no model_type or architecture" in refusal(open_weights, tmp_path)
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "deit"}))
+    assert "model_type='deit'" in refusal(open_weights, tmp_path)
+    # Our own description comes first.
+    (tmp_path / "model.json").write_text(json.dumps({"model": {"gelu": "exact"}}))
+    assert open_weights(tmp_path).model.gelu == "exact"

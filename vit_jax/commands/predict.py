@@ -36,7 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="extend",
         help="files, folders (at any depth) or patterns",
     )
-    parser.add_argument("--top_k", type=int, default=5, help="classes an image (5)")
+    parser.add_argument("--top_k", type=int, help="classes an image (5, or all of fewer)")
     parser.add_argument("--batch_size", type=int, default=32, help="images at a time (32)")
     parser.add_argument("--workers", type=int, default=0, help="processes that decode (0: threads)")
     add_image_size(parser, "that of the weights")

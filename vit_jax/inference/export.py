@@ -12,6 +12,7 @@ from pathlib import Path
 
 from vit_jax.atomic import write_all
 from vit_jax.errors import UserError
+from vit_jax.inference.image_code import image_code
 from vit_jax.inference.stablehlo import to_stablehlo
 from vit_jax.models.model import Model
 from vit_jax.spelling import nearest
@@ -64,7 +65,8 @@ def export_model(model: Model, path: str | os.PathLike[str], form: str = "stable
     """Writes a model with its parameters as one file.
 
     `NAME.json` beside it has the model with its preprocessing, the names of the classes, and the
-    loss, which tells how logits become probabilities.
+    loss, which tells how logits become probabilities. `NAME.images.zip` has the code that decodes
+    and resizes images, so that what serves the program sees the pixels that `predict` sees.
 
     Args:
       model: any model.
@@ -85,6 +87,7 @@ def export_model(model: Model, path: str | os.PathLike[str], form: str = "stable
     write_all(
         {
             description_path(path): bytes_writer(json_bytes(description)),
+            path.with_name(f"{path.stem}.images.zip"): bytes_writer(image_code()),
             path: bytes_writer(program),
         }
     )

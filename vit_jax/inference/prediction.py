@@ -36,7 +36,12 @@ class Prediction(NamedTuple):
 
 
 def predict(
-    model: Model, files: Sequence[str], *, top_k: int = 5, batch_size: int = 32, workers: int = 0
+    model: Model,
+    files: Sequence[str],
+    *,
+    top_k: int | None = None,
+    batch_size: int = 32,
+    workers: int = 0,
 ) -> Iterator[Prediction]:
     """Predicts the classes of image files, in the order of the files.
 
@@ -47,18 +52,25 @@ def predict(
     Batches are split over all devices of this process.
 
     Args:
-      top_k: classes for each image; all of them if the model has fewer.
+      top_k: classes for each image, at most as many as the model has. None: 5, or all of fewer.
       batch_size: images at a time, rounded up to a multiple of the number of devices.
       workers: processes that decode images; 0 decodes them in threads.
 
     Raises:
-      UserError: the model has no head, or `top_k` or `batch_size` is below 1.
+      UserError: the model has no head or fewer than `top_k` classes, or `top_k` or `batch_size` is
+        below 1.
     """
     if not model.config.num_classes:
         raise UserError("the model has no head, so it predicts no classes; give weights with one")
+    top_k = min(5, model.config.num_classes) if top_k is None else top_k
     if top_k < 1 or batch_size < 1:
         raise UserError(f"top_k={top_k}, batch_size={batch_size}: both must be at least 1")
-    return _predictions(model, files, min(top_k, model.config.num_classes), batch_size, workers)
+    if top_k > model.config.num_classes:
+        raise UserError(
+            f"top_k={top_k}: the model has {model.config.num_classes} classes; use "
+            f"top_k={model.config.num_classes} or fewer"
+        )
+    return _predictions(model, files, top_k, batch_size, workers)
 
 
 def _predictions(

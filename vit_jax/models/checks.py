@@ -11,10 +11,14 @@ from vit_jax.models.positions import scheme
 
 _log = logging.getLogger(__name__)
 
+# Each stage but the first halves the sides and doubles the channels.
+_MOST_STAGES = 8
 # The groups of a ResNet's norms.
 _GROUPS = 32
 # No model comes near. Beyond them, memory would run out before any message.
-_DEEPEST, _WIDEST = 2**10, 2**16
+_DEEPEST, _WIDEST, _LARGEST_SIDE = 2**10, 2**16, 2**14
+# Below it float32 has no normal numbers, and what is constant becomes NaN.
+_LEAST_EPSILON = 1e-30
 
 
 def check_common(config: ModelConfig) -> None:
@@ -26,6 +30,9 @@ def check_common(config: ModelConfig) -> None:
     _check_keys(config)
     if config.num_classes is not None and config.num_classes < 0:
         raise UserError(f"num_classes must not be negative, not {config.num_classes}")
+    epsilon = config.norm_epsilon
+    if epsilon is not None and not _LEAST_EPSILON <= epsilon <= 1:
+        raise UserError(f"norm_epsilon must be from {_LEAST_EPSILON:g} to 1, not {epsilon}")
 
 
 def check_blocks(config: ModelConfig) -> None:
@@ -54,10 +61,12 @@ def check_encoder(config: ModelConfig) -> None:
             f"width {config.size.width} is not a multiple of num_heads {config.size.num_heads}"
         )
     scheme(config).check(config)
-    if config.registers < 0:
-        raise UserError(f"registers must not be negative, not {config.registers}")
-    if config.representation_size is not None and config.representation_size < 1:
-        raise UserError(f"representation_size must be positive, not {config.representation_size}")
+    if not 0 <= config.registers <= _WIDEST:
+        raise UserError(f"registers must be from 0 to {_WIDEST:,}, not {config.registers}")
+    if config.representation_size is not None and not 1 <= config.representation_size <= _WIDEST:
+        raise UserError(
+            f"representation_size must be from 1 to {_WIDEST:,}, not {config.representation_size}"
+        )
     if config.attention == "cudnn" and config.dtype == "float32":
         raise UserError("attention='cudnn' needs dtype='bfloat16'")
     check_share(config, "dropout")
@@ -83,6 +92,12 @@ def check_backbone(config: ModelConfig) -> None:
     assert size is not None
     if any(units < 1 for units in size.stages):
         raise UserError(f"stages must each have at least one unit, not {size.stages}")
+    if sum(size.stages) > _DEEPEST or len(size.stages) > _MOST_STAGES:
+        raise UserError(
+            f"stages must be at most {_MOST_STAGES} with {_DEEPEST} units in all, not {size.stages}"
+        )
+    if 64 * size.width_factor > _WIDEST:
+        raise UserError(f"width_factor must be at most {_WIDEST // 64}, not {size.width_factor:g}")
     if size.width_factor <= 0 or 64 * size.width_factor % _GROUPS:
         raise UserError(
             f"width_factor {size.width_factor} gives {64 * size.width_factor:g} channels, which is "
@@ -113,6 +128,8 @@ def check_image_size(config: ModelConfig) -> None:
     size = format_size((height, width))
     if min(height, width) < 1:
         raise UserError(f"image_size must be positive, not {size}")
+    if max(height, width) > _LARGEST_SIDE:
+        raise UserError(f"image_size must be at most {_LARGEST_SIDE} a side, not {size}")
     if min(config.grid) < 1:
         patch = config.patch_size
         raise UserError(

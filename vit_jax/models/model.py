@@ -3,6 +3,7 @@
 from collections.abc import Collection
 from typing import overload
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
@@ -15,6 +16,7 @@ from vit_jax.models import blocks
 from vit_jax.models.config import ModelConfig
 from vit_jax.models.placement import OneDevice, Placement
 from vit_jax.parameters import Parameter, Table, dense, nested
+from vit_jax.preprocessing import largest_value
 from vit_jax.spelling import nearest
 
 _PATCH = ("height", "columns", "channels")
@@ -110,8 +112,10 @@ class Model(nnx.Module):
           names anything, the pair of the logits and a dict of what was captured.
 
         Raises:
-          UserError: `capture` holds a name that this model lacks.
+          UserError: `capture` holds a name that this model lacks; `images` have no batch axis, or
+            hold pixels from 0 to 255. In a jitted function only their type and shape show.
         """
+        self._require_images(images)
         for name in capture:
             if name not in self.captured:
                 raise UserError(f"capture: no {name!r}{nearest(name, self.captured)}")
@@ -124,6 +128,32 @@ class Model(nnx.Module):
         if not capture:
             return logits
         return logits, captured | ({"features": features} if "features" in capture else {})
+
+    def _require_images(self, images: Array | np.ndarray) -> None:
+        """Refuses what would run, but with another meaning."""
+        if images.ndim != 4 or images.shape[-1] != 3:
+            raise UserError(
+                f"images must be [batch, height, width, 3], not {list(images.shape)}; for one "
+                "image write images[None]"
+            )
+        preprocessing = self.config.preprocessing
+        assert preprocessing is not None
+        remedy = "make them with vit_jax.preprocess(images, model)"
+        if not jnp.issubdtype(images.dtype, jnp.floating):
+            raise UserError(
+                f"images hold {images.dtype}, and a model wants normalised float values, not "
+                f"pixels from 0 to 255; {remedy}"
+            )
+        # Ten times what normalised pixels reach: nobody's noise, and no picture's brightest pixel.
+        bound = 10 * largest_value(preprocessing)
+        if not isinstance(images, jax.core.Tracer) and images.size:
+            array = np if isinstance(images, np.ndarray) else jnp
+            largest = float(array.abs(images).max())
+            if largest > bound:
+                raise UserError(
+                    f"images hold values up to {largest:g}, like pixels from 0 to 255, and this "
+                    f"model wants normalised ones, up to {bound / 10:.3g}; {remedy}"
+                )
 
     def _split(self, key: Array | None) -> Keys:
         """The keys of `tokens`, `encode` and `pool` in a call with this key."""

@@ -159,7 +159,8 @@ def _backbone(flat: _Shapes) -> ResNetSize:
     stages = tuple(units.get(stage, 0) for stage in range(1, max(units, default=0) + 1))
     if 0 in stages:
         raise UserError(
-            f"backbone/stage{stages.index(0) + 1} is missing; the file is incomplete, get it again"
+            f"backbone/stage{stages.index(0) + 1} is missing; the file is incomplete, download or "
+            "copy it again"
         )
     return ResNetSize(stages, root[3] / 64)
 

@@ -12,6 +12,7 @@ from importlib import resources
 from pathlib import Path
 
 from vit_jax.errors import UserError
+from vit_jax.weights.kinds import require_regular
 
 
 def imagenet_synsets() -> tuple[str, ...]:
@@ -44,6 +45,7 @@ def read_class_names(path: Path, num_classes: int) -> tuple[str, ...]:
     Raises:
       UserError: the file cannot be read, or does not have `num_classes` lines.
     """
+    require_regular(path)
     try:
         names = tuple(path.read_text(encoding="utf-8-sig").splitlines())
     except (OSError, UnicodeDecodeError) as error:

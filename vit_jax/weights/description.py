@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import logging
+import os
+import zlib
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 from vit_jax.errors import UserError
 from vit_jax.losses import Loss
@@ -13,9 +15,11 @@ from vit_jax.models.config import ModelConfig
 from vit_jax.models.saved import upgrade
 from vit_jax.schema import convert, to_dict
 from vit_jax.version import __version__
+from vit_jax.weights.kinds import read_json_object
 from vit_jax.weights.layouts.layout import Described, Json
 
-_OWN_KEYS = ("layout", "model", "class_names", "vit_jax")
+_CHECKSUM = "crc32"
+_OWN_KEYS = ("layout", "model", "class_names", "vit_jax", _CHECKSUM)
 
 _log = logging.getLogger(__name__)
 
@@ -37,13 +41,14 @@ def make_description(
       layout: of the arrays, or the form of an exported model.
       extra: more to state, such as `{"step": 100}`.
     """
-    return {
+    stated = {
         "layout": layout,
         "model": to_dict(model),
         "class_names": None if class_names is None else list(class_names),
         "vit_jax": __version__,
         **extra,
     }
+    return {**stated, _CHECKSUM: _checksum(stated)}
 
 
 def read_description(path: Path) -> Described | None:
@@ -58,11 +63,18 @@ def read_description(path: Path) -> Described | None:
     stated = read_json(file)
     if stated is None:
         return None
+    if _CHECKSUM in stated and stated[_CHECKSUM] != _checksum(
+        {key: value for key, value in stated.items() if key != _CHECKSUM}
+    ):
+        raise UserError(
+            f"its description {file.name} is damaged, or was changed by hand; copy it again, or "
+            f'remove its line "{_CHECKSUM}" if it is as you want it'
+        )
     values, class_names = stated.get("model", {}), stated.get("class_names")
-    if not isinstance(values, dict) or not isinstance(class_names, list | None):
+    if not isinstance(values, dict) or not _are_names(class_names):
         raise UserError(
             f"in its description {file.name} the model must be an object and the class names a "
-            "list; correct or remove it"
+            "list of texts; correct or remove it"
         )
     extra = {key: value for key, value in stated.items() if key not in _OWN_KEYS}
     if extra.get("loss") not in (None, *get_args(Loss)):
@@ -87,18 +99,23 @@ def read_json(path: Path) -> Json | None:
     Raises:
       UserError: it cannot be read, or holds something else.
     """
-    try:
-        value = json.loads(path.read_bytes())
-    except FileNotFoundError:
+    if not os.path.lexists(path):  # A dangling link is there, and cannot be read.
         return None
-    except (OSError, ValueError) as error:
-        text = " ".join(str(error).split())
-        raise UserError(
-            f"its description {path.name} cannot be read ({text}); correct or remove it"
-        ) from error
-    if not isinstance(value, dict):
-        raise UserError(f"its description {path.name} is not a JSON object; correct or remove it")
-    return value
+    try:
+        return read_json_object(path)
+    except UserError as error:
+        raise UserError(f"its description {error}; correct or remove it") from error
+
+
+def _are_names(value: Any) -> bool:
+    return value is None or (
+        isinstance(value, list) and all(isinstance(name, str) for name in value)
+    )
+
+
+def _checksum(stated: Json) -> str:
+    """Of all that a description states. White space does not matter."""
+    return f"{zlib.crc32(json_bytes(stated)):08x}"
 
 
 def json_bytes(value: Json) -> bytes:

@@ -7,6 +7,7 @@ defaults are assumed, and `Weights.assumed` lists them.
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -31,10 +32,12 @@ from vit_jax.weights.description import (
 )
 from vit_jax.weights.layouts.layout import Configs, Described, ImageSize, Json, Values
 from vit_jax.weights.layouts.registry import hub_configs, layout_named, layout_of
+from vit_jax.weights.shards import INDEX_SUFFIX, index_of_part, open_shards
 from vit_jax.weights.stored import AnyArray
 
 # Hubs want weights under this name. Only then does a layout's own config lie beside them.
 _HUB_FILE = "model.safetensors"
+_FIELDS = {field.name for field in dataclasses.fields(ModelConfig)}
 # Heads with this many classes are ImageNet's where nothing beside the weights names classes.
 _KNOWN_CLASSES = {
     1_000: ("the classes of ImageNet-1k", imagenet_names),
@@ -71,15 +74,14 @@ def open_weights(path: str | os.PathLike[str], image_size: ImageSize | None = No
 
     Args:
       path: a file in a known layout, or a directory with a `weights.npz` (a finished run) or a
-        `model.safetensors` (as from a hub).
+        `model.safetensors`, whole or in parts (as from a hub).
       image_size: pixels, a side or (height, width), of the images that the weights were trained
         on; needed if the positions are not a square grid and no description states it.
 
     Raises:
       UserError: the file or its description is missing, damaged or in no known layout.
     """
-    path = _file(Path(path))
-    arrays = open_arrays(path)
+    path, arrays = _open_file(Path(path))
     try:
         return _open(path, arrays, image_size)
     except UserError as error:
@@ -140,6 +142,33 @@ def descriptions_of(path: Path) -> list[Path]:
     return [description_path(path), *(path.with_name(name) for name in names)]
 
 
+def _require_same_shape(model: ModelConfig, inferred: Values) -> None:
+    """Refuses a description of another model than the arrays are."""
+    keys = (*(model.shape.keys() & _FIELDS), "name")
+    changes: Values = {key: inferred.get(key) for key in keys}
+    shown = dataclasses.replace(model, **changes)
+    numbers = {**model.shape, "patch_size": model.patch_size}
+    for key, value in {**shown.shape, "patch_size": shown.patch_size}.items():
+        if numbers.get(key) != value:
+            raise UserError(
+                f"its description has {key}={numbers.get(key)}, its arrays {value}; correct or "
+                "remove the description"
+            )
+
+
+def _require_understood(names: tuple[str, ...], configs: Configs) -> None:
+    """Refuses a library's config from which nothing could be read."""
+    for name in names:
+        if name in configs:
+            stated = configs[name].get("model_type")
+            words = f"has model_type={stated!r}" if stated else "has no model_type or architecture"
+            raise UserError(
+                f"{name} beside it {words}, and this package reads model_type='vit' of Hugging "
+                "Face and timm's configs, which name an architecture; give the file of a plain "
+                "ViT, or describe the model in NAME.json beside the file"
+            )
+
+
 def in_words(model: ModelConfig, key: str) -> str | None:
     """An assumed field of a model, for a message; None if the model's family lacks the field."""
     if key == "preprocessing":
@@ -149,12 +178,35 @@ def in_words(model: ModelConfig, key: str) -> str | None:
     return None if value in (None, "inherit") else f"{key}={value}"
 
 
-def _file(path: Path) -> Path:
-    if not path.is_dir():
-        return path
-    for name in ("weights.npz", _HUB_FILE):
-        if (path / name).exists():
+def _open_file(path: Path) -> tuple[Path, Mapping[str, AnyArray]]:
+    """The arrays that a path means, and the file that they are in.
+
+    For a checkpoint in parts it is the file that would hold them all: descriptions lie beside it.
+    """
+    if os.path.isdir(path):
+        path = _in_directory(path)
+    path = index_of_part(path) or path
+    if path.name.endswith(f".safetensors{INDEX_SUFFIX}"):
+        return path.with_name(path.name.removesuffix(INDEX_SUFFIX)), open_shards(path)
+    return path, open_arrays(path)
+
+
+def _in_directory(path: Path) -> Path:
+    for name in ("weights.npz", _HUB_FILE, f"{_HUB_FILE}{INDEX_SUFFIX}"):
+        if os.path.lexists(path / name):
             return path / name
+    try:
+        names = sorted(os.listdir(path))
+    except OSError as error:
+        raise UserError(f"{path}: {error.strerror}; check the path") from error
+    if pickles := [name for name in names if name.startswith("pytorch_model") and ".bin" in name]:
+        raise UserError(
+            f"{path}: its weights are in {pickles[0]}, a pickle, which can run code, so it is "
+            "never loaded; where you trust it, write it as .safetensors with the library itself: "
+            f"AutoModelForImageClassification.from_pretrained({str(path)!r}).save_pretrained(NEW)"
+        )
+    if files := [name for name in names if name.endswith((".npz", ".safetensors"))]:
+        raise UserError(f"{path}: name one of its files, such as {path / files[0]}")
     raise UserError(
         f"{path}: a directory without weights.npz or {_HUB_FILE}; name a weight file, or, if it is "
         "a run that has not ended, finish it with the same train command"
@@ -166,6 +218,8 @@ def _open(path: Path, arrays: Mapping[str, AnyArray], image_size: ImageSize | No
     configs = _read_hub_configs(path) if own is None else {}
     layout = layout_of(arrays, configs, own.layout if own else None)
     described = layout.read_config(configs) if own is None else own
+    if own is None and not described.values:
+        _require_understood(layout.config_names, configs)
 
     size = described.values.get("image_size", image_size)
     params, shown = layout.read(arrays, described, size)
@@ -183,6 +237,7 @@ def _open(path: Path, arrays: Mapping[str, AnyArray], image_size: ImageSize | No
     layout_defaults = layout.defaults(path.name, side if isinstance(side, int) else min(side))
     defaults = {key: layout_defaults[key] for key in hidden if key in layout_defaults}
     model = ModelConfig(**{**defaults, **inferred, **described.values}).completed()
+    _require_same_shape(model, inferred)
 
     assumed = {key: words for key in hidden if (words := in_words(model, key))}
     class_names = described.class_names

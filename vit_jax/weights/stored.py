@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+import ml_dtypes
 import numpy as np
 from numpy.typing import DTypeLike
 
@@ -79,6 +80,23 @@ def stack_blocks(blocks: Mapping[str, Mapping[int, AnyArray]]) -> dict[str, Stor
         path: stacked([arrays[block] for block in sorted(arrays)])
         for path, arrays in blocks.items()
     }
+
+
+def require_floats(arrays: Mapping[str, AnyArray]) -> None:
+    """Refuses parameters that are stored as integers: what scales them is not in the file.
+
+    Raises:
+      UserError: an array holds no floating-point numbers.
+    """
+    if others := sorted(
+        f"{name} ({np.dtype(array.dtype)})"
+        for name, array in arrays.items()
+        if np.dtype(array.dtype).kind != "f" and np.dtype(array.dtype) != ml_dtypes.bfloat16
+    ):
+        raise UserError(
+            f"{len(others)} arrays hold no floating-point numbers, such as {others[0]}; quantised "
+            "weights are not read: save them as float32, float16 or bfloat16"
+        )
 
 
 def stacked(arrays: Sequence[AnyArray]) -> StoredArray:

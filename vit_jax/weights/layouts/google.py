@@ -23,7 +23,7 @@ from vit_jax.models.functional import Params
 from vit_jax.weights.layouts import google_resnet
 from vit_jax.weights.layouts.layout import Configs, Described, ImageSize, Layout, Values
 from vit_jax.weights.layouts.positions import patch_positions, with_class_position
-from vit_jax.weights.stored import AnyArray, stack_blocks
+from vit_jax.weights.stored import AnyArray, require_floats, stack_blocks
 
 _NORM = ("scale", "bias")
 _DENSE = ("kernel", "bias")
@@ -144,6 +144,7 @@ def from_google(flat: Mapping[str, AnyArray]) -> Params:
             f"{len(unknown)} names are not those of a model in Google's layout: "
             f"{', '.join(sorted(unknown))}; give a model's .npz file in that layout"
         )
+    require_floats({name: flat[name] for name, short in _short_names(flat) if short is not None})
     _check_blocks(stacks)
     blocks = stack_blocks(stacks)
     for path in sorted(blocks.keys() & outside.keys()):
@@ -255,7 +256,7 @@ def _check_blocks(stacks: Mapping[str, Mapping[int, AnyArray]]) -> None:
     if missing := sorted(set(range(depth)) - blocks):
         raise UserError(
             f"{name}_{missing[0]} is missing although the file has {name}_{depth - 1}; "
-            "the file is incomplete, get it again"
+            "the file is incomplete, download or copy it again"
         )
     if incomplete := [
         f"{name}_{block}: {path.removeprefix('blocks/')}"
@@ -264,7 +265,7 @@ def _check_blocks(stacks: Mapping[str, Mapping[int, AnyArray]]) -> None:
     ]:
         raise UserError(
             f"missing although other blocks have them: {', '.join(incomplete)}; "
-            "the file is incomplete, get it again"
+            "the file is incomplete, download or copy it again"
         )
 
 

@@ -7,6 +7,7 @@ have a pooler, which is the representation layer.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -15,11 +16,24 @@ from vit_jax.errors import UserError
 from vit_jax.models.config import ModelConfig
 from vit_jax.models.functional import Params
 from vit_jax.preprocessing import PreprocessingConfig
-from vit_jax.weights.layouts.layout import Configs, Described, ImageSize, Json, Layout, Values
+from vit_jax.schema import convert
+from vit_jax.weights.layouts.huggingface_preprocessor import FILE as PREPROCESSOR
+from vit_jax.weights.layouts.huggingface_preprocessor import read_preprocessor, write_preprocessor
+from vit_jax.weights.layouts.layout import (
+    Configs,
+    Described,
+    ImageSize,
+    Json,
+    Layout,
+    Values,
+    known_keys,
+)
 from vit_jax.weights.layouts.pytorch import Names, from_pytorch, module, num_heads, to_pytorch
 from vit_jax.weights.stored import AnyArray
 
-_CONFIG, _PREPROCESSOR = "config.json", "preprocessor_config.json"
+_CONFIG = "config.json"
+# Newer versions may keep the preprocessor in this file.
+_PROCESSOR = "processor_config.json"
 _STEM = "embeddings.patch_embeddings.projection.weight"
 _LAYER = "encoder.layer.{}"
 _ENCODER: Names = {
@@ -51,7 +65,19 @@ _CLASSIFIER: Names = {
 }
 
 _GELUS = {"gelu": "exact", "gelu_pytorch_tanh": "tanh", "gelu_new": "tanh", "gelu_fast": "tanh"}
-_RESAMPLE = {"bilinear": 2, "bicubic": 3}
+
+
+@dataclass(frozen=True)
+class _Stated:
+    """The keys of `config.json` that matter besides the arrays, with the library's defaults."""
+
+    architectures: tuple[str, ...] = ()
+    hidden_act: str = "gelu"
+    pooler_act: str = "tanh"
+    image_size: int | tuple[int, int] = 224
+    num_attention_heads: int = 12
+    layer_norm_eps: float = 1e-12
+    num_channels: int = 3
 
 
 def from_huggingface(flat: Mapping[str, AnyArray], heads: int) -> Params:
@@ -78,29 +104,27 @@ def read_config(config: Json, preprocessor: Json | None) -> Described:
     """What the two files state of the model.
 
     Raises:
-      UserError: an activation function that this package lacks.
+      UserError: a key has a wrong type, or asks for something that this package lacks.
     """
-    activation = config.get("hidden_act", "gelu")
-    if activation not in _GELUS:
+    stated = _Stated(**convert(_Stated, known_keys(_Stated, config), _CONFIG))
+    if stated.hidden_act not in _GELUS:
         raise UserError(
-            f"its config.json has hidden_act={activation!r}; known: {', '.join(_GELUS)}"
+            f"its config.json has hidden_act={stated.hidden_act!r}; known: {', '.join(_GELUS)}"
         )
-    is_classifier = "ViTForImageClassification" in config.get("architectures", ())
-    if config.get("pooler_act", "tanh") != "tanh" and not is_classifier:  # which has no pooler
-        raise UserError(f"its config.json has pooler_act={config['pooler_act']!r}; known: tanh")
-    size = config.get("image_size", 224)
+    if stated.num_channels != 3:
+        raise UserError(f"its config.json has num_channels={stated.num_channels}; known: 3")
+    is_classifier = "ViTForImageClassification" in stated.architectures
+    if stated.pooler_act != "tanh" and not is_classifier:  # which has no pooler
+        raise UserError(f"its config.json has pooler_act={stated.pooler_act!r}; known: tanh")
     values: Values = {
-        "image_size": size if isinstance(size, int) else tuple(size),
-        "num_heads": config.get("num_attention_heads", 12),
-        "gelu": _GELUS[activation],
-        "norm_epsilon": config.get("layer_norm_eps", 1e-12),
+        "image_size": stated.image_size,
+        "num_heads": stated.num_attention_heads,
+        "gelu": _GELUS[stated.hidden_act],
+        "norm_epsilon": stated.layer_norm_eps,
     }
     if preprocessor is not None:
-        values["preprocessing"] = _read_preprocessing(preprocessor)
-    names = config.get("id2label", {})
-    if all(name == f"LABEL_{key}" for key, name in names.items()):  # placeholders, or none
-        return Described(values)
-    return Described(values, tuple(names[key] for key in sorted(names, key=int)))
+        values["preprocessing"] = read_preprocessor(preprocessor)
+    return Described(values, _class_names(config.get("id2label")))
 
 
 def write_config(model: ModelConfig, class_names: tuple[str, ...] | None) -> Json:
@@ -130,43 +154,6 @@ def write_config(model: ModelConfig, class_names: tuple[str, ...] | None) -> Jso
     return config
 
 
-def write_preprocessor(model: ModelConfig) -> Json:
-    """The `preprocessor_config.json`, which always resizes with antialiasing.
-
-    Raises:
-      UserError: the crop is not square.
-    """
-    preprocessing = model.preprocessing
-    assert preprocessing is not None
-    height, width = model.input_size
-    if preprocessing.resize == "short_side" and height != width:
-        raise UserError(
-            f"Hugging Face's ViT has no crop of {height}x{width} pixels that is inside every "
-            "image; write this model with --layout=timm, or under another name than "
-            "model.safetensors"
-        )
-    config: dict[str, Any] = {
-        "do_normalize": True,
-        "do_rescale": True,
-        "do_resize": True,
-        "image_mean": list(preprocessing.mean),
-        "image_std": list(preprocessing.std),
-        "resample": _RESAMPLE[preprocessing.interpolation],
-        "rescale_factor": 1 / 255,
-    }
-    if preprocessing.resize == "squash":
-        size = {"height": height, "width": width}
-        return config | {"image_processor_type": "ViTImageProcessor", "size": size}
-    return config | {
-        # The one with a central crop.
-        "image_processor_type": "CLIPImageProcessor",
-        "do_convert_rgb": True,
-        "size": {"shortest_edge": preprocessing.short_side or min(height, width)},
-        "do_center_crop": True,
-        "crop_size": {"height": height, "width": width},
-    }
-
-
 def _defaults(file_name: str, shorter_side: int) -> Values:
     """The library's own defaults."""
     return {
@@ -192,31 +179,39 @@ def _read(
 
 
 def _read_configs(configs: Configs) -> Described:
-    config = configs.get(_CONFIG, {})
-    if config.get("model_type") != "vit":  # a config that is not Hugging Face's
+    config, preprocessor = configs.get(_CONFIG), configs.get(PREPROCESSOR)
+    if preprocessor is None and isinstance(own := configs.get(_PROCESSOR, {}), Mapping):
+        preprocessor = own.get("image_processor")
+    if not isinstance(preprocessor, Mapping | None):
+        raise UserError(f"its {_PROCESSOR} has an image_processor that is no object; correct it")
+    if config is None and preprocessor is not None:
+        return Described({"preprocessing": read_preprocessor(preprocessor)})
+    if config is None or config.get("model_type") != "vit":
         return Described()
-    return read_config(config, configs.get(_PREPROCESSOR))
+    return read_config(config, preprocessor)
+
+
+def _class_names(id2label: Any) -> tuple[str, ...] | None:
+    """The names in the order of the head; None for placeholders or none at all."""
+    if not id2label:
+        return None
+    wanted = [str(i) for i in range(len(id2label))]
+    if (
+        not isinstance(id2label, Mapping)
+        or sorted(id2label, key=str) != sorted(wanted)
+        or not all(isinstance(name, str) for name in id2label.values())
+    ):
+        raise UserError(
+            "its config.json has an id2label that does not give each of 0, 1, 2 and so on a name; "
+            "correct it"
+        )
+    if all(name == f"LABEL_{key}" for key, name in id2label.items()):
+        return None
+    return tuple(id2label[key] for key in wanted)
 
 
 def _write_configs(model: ModelConfig, class_names: tuple[str, ...] | None) -> dict[str, Json]:
-    return {_CONFIG: write_config(model, class_names), _PREPROCESSOR: write_preprocessor(model)}
-
-
-def _read_preprocessing(config: Json) -> PreprocessingConfig:
-    size = config.get("size", 224)
-    sides = size if isinstance(size, Mapping) else {"height": size, "width": size}
-    shortest = sides.get("shortest_edge")
-    if config.get("do_center_crop") and shortest is None:
-        # DeiT's files there squash to a square before the crop; DeiT itself keeps the aspect.
-        shortest = min(sides["height"], sides["width"])
-    return PreprocessingConfig(
-        mean=tuple(config.get("image_mean", (0.5, 0.5, 0.5))),
-        std=tuple(config.get("image_std", (0.5, 0.5, 0.5))),
-        resize="squash" if shortest is None else "short_side",
-        short_side=shortest,
-        interpolation="bicubic" if config.get("resample") == _RESAMPLE["bicubic"] else "bilinear",
-        antialias=True,
-    )
+    return {_CONFIG: write_config(model, class_names), PREPROCESSOR: write_preprocessor(model)}
 
 
 def _require_expressible(model: ModelConfig) -> None:
@@ -243,7 +238,7 @@ HUGGINGFACE = Layout(
     read=_read,
     write=to_huggingface,
     hidden=("num_heads", "gelu", "norm_epsilon", "preprocessing"),
-    config_names=(_CONFIG, _PREPROCESSOR),
+    config_names=(_CONFIG, PREPROCESSOR, _PROCESSOR),
     read_config=_read_configs,
     write_configs=_write_configs,
     defaults=_defaults,

@@ -7,7 +7,7 @@ those of this package; `register_layout` adds another.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 import numpy as np
@@ -53,6 +53,12 @@ def _no_defaults(file_name: str, shorter_side: int) -> Values:
     return {}
 
 
+def known_keys(section: type, config: Json) -> Json:
+    """The part of a library's config that a dataclass describes; null is as missing."""
+    names = {each.name for each in fields(section)}
+    return {key: value for key, value in config.items() if key in names and value is not None}
+
+
 @dataclass(frozen=True)
 class Layout:
     """How one library writes the weights of a model.
@@ -72,7 +78,8 @@ class Layout:
         form for the model.
       hidden: fields of `ModelConfig` that no array shows.
       config_names: the library's own config files, which lie beside its `model.safetensors`.
-      read_config: (those configs that exist) -> what they state.
+      read_config: (those configs that exist) -> what they state; nothing if they are another
+        library's. Raises `UserError` for what it does not understand.
       write_configs: (model, class names) -> each of those configs.
       defaults: (name of the weight file, shorter side of its images in pixels) -> values of
         `hidden` fields for a file without any description. A missing field gets the default of

@@ -17,7 +17,7 @@ from vit_jax.errors import UserError
 from vit_jax.models.functional import Params
 from vit_jax.models.sizes import SIZES, heads_of_width, parse_name
 from vit_jax.weights.layouts.layout import Described
-from vit_jax.weights.stored import AnyArray, lazily, stack_blocks
+from vit_jax.weights.stored import AnyArray, lazily, require_floats, stack_blocks
 
 # The name in the file -> our path, and what kind of array it is. `{}` is the block's number.
 Names = Mapping[str, tuple[str, str]]
@@ -114,6 +114,7 @@ def from_pytorch(flat: Mapping[str, AnyArray], names: Names, heads: int) -> Para
             f"shapes that are not those of a ViT with {heads} attention heads: "
             f"{', '.join(sorted(mis_shaped))}; give the file of a plain ViT"
         )
+    require_floats(flat)
     _check_blocks(stacks)
     return traverse_util.unflatten_dict(outside | stack_blocks(stacks), sep="/")
 
@@ -169,5 +170,5 @@ def _check_blocks(stacks: Mapping[str, Mapping[int, AnyArray]]) -> None:
     if missing:
         raise UserError(
             f"missing although other blocks have them: {', '.join(missing)}; the file is "
-            "incomplete, get it again"
+            "incomplete, download or copy it again"
         )

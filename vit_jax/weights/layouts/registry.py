@@ -64,6 +64,20 @@ def layout_of(arrays: Mapping[str, AnyArray], configs: Configs, stated: str | No
             f"its names fit the layouts {' and '.join(names)}; state the right one in the "
             f'description beside the file, as in {{"layout": "{names[0]}"}}'
         )
+    other = configs.get("config.json", {}).get("model_type", "vit")
+    if other != "vit":
+        raise UserError(
+            f"config.json beside it has model_type={other!r}; give the file of a plain ViT, "
+            "model_type='vit', or describe the model in NAME.json beside the file"
+        )
+    prefix = min(arrays, default="").partition(".")[0] + "."
+    bare = [name.removeprefix(prefix) for name in arrays if name.startswith(prefix)]
+    within = [layout.name for layout in _LAYOUTS.values() if layout.matches(bare, configs)]
+    if within and len(bare) == len(arrays):
+        raise UserError(
+            f"all its names start with {prefix!r}, and without it they fit the layout {within[0]}; "
+            "save the weights of the model inside, under names without this prefix"
+        )
     listed = [f"{name} {tuple(arrays[name].shape)}" for name in sorted(arrays)]
     more = f" and {len(listed) - _LISTED_AT_MOST} more" if len(listed) > _LISTED_AT_MOST else ""
     raise UserError(

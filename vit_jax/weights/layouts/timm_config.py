@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from vit_jax.errors import UserError
 from vit_jax.models.config import ModelConfig
 from vit_jax.models.sizes import parse_name
 from vit_jax.preprocessing import PreprocessingConfig
-from vit_jax.weights.layouts.layout import Configs, Described, Json, Values
+from vit_jax.schema import convert
+from vit_jax.weights.layouts.layout import Configs, Described, Json, Values, known_keys
 
 CONFIG_NAME = "config.json"
 EPSILON = 1e-6
@@ -37,6 +40,40 @@ _WITH_TANH_GELU = (
 )
 
 
+@dataclass(frozen=True)
+class _Top:
+    """The keys of `config.json` that matter besides the arrays."""
+
+    architecture: str = ""
+    global_pool: str = "token"
+    label_names: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class _Arguments:
+    """The same of its `model_args`."""
+
+    img_size: int | tuple[int, int] | None = None
+    num_heads: int | None = None
+    act_layer: str = ""
+    class_token: bool = True
+    fc_norm: bool | None = None
+    pool_include_prefix: bool = False
+
+
+@dataclass(frozen=True)
+class _Data:
+    """The same of its `pretrained_cfg`."""
+
+    input_size: tuple[int, int, int] = (3, 224, 224)
+    mean: tuple[float, float, float] = (0.5, 0.5, 0.5)
+    std: tuple[float, float, float] = (0.5, 0.5, 0.5)
+    crop_pct: float = 0.9
+    crop_mode: str = "center"
+    interpolation: str = "bicubic"
+    label_names: tuple[str, ...] = ()
+
+
 def read_configs(configs: Configs) -> Described:
     """What timm's config states; nothing if the `config.json` is another library's.
 
@@ -51,29 +88,34 @@ def read_config(config: Json) -> Described:
     """What timm's `config.json` states of the model.
 
     Raises:
-      UserError: a pooling or activation function that this package lacks.
+      UserError: a key has a wrong type, or asks for something that this package lacks.
     """
     arguments, data = config.get("model_args", {}), config.get("pretrained_cfg", config)
-    architecture = config.get("architecture", "")
-    _require_known_form(config.get("global_pool", "token"), arguments)
-    size = arguments.get("img_size") or data.get("input_size", (3, 224, 224))[1:]
+    if not isinstance(arguments, Mapping) or not isinstance(data, Mapping):
+        raise UserError(
+            "its config.json has model_args or a pretrained_cfg that is no object; correct it"
+        )
+    top = _Top(**convert(_Top, known_keys(_Top, config), CONFIG_NAME))
+    form = _Arguments(**convert(_Arguments, known_keys(_Arguments, arguments), "model_args"))
+    stated = _Data(**convert(_Data, known_keys(_Data, data), "pretrained_cfg"))
+    _require_known_form(top.global_pool, form, stated)
+    size = form.img_size or stated.input_size[1:]
     height, width = (size, size) if isinstance(size, int) else size
     values: Values = {"image_size": height if height == width else (height, width)}
-    if heads := arguments.get("num_heads", _HEADS.get(architecture)):
+    if heads := form.num_heads or _HEADS.get(top.architecture):
         values["num_heads"] = heads
-    activation = "gelu_tanh" if architecture in _WITH_TANH_GELU else "gelu"
-    values["gelu"] = _GELUS[arguments.get("act_layer", activation)]
-    squash = data.get("crop_mode") == "squash"
+    activation = "gelu_tanh" if top.architecture in _WITH_TANH_GELU else "gelu"
+    values["gelu"] = _GELUS[form.act_layer or activation]
+    squash = stated.crop_mode == "squash"
     values["preprocessing"] = PreprocessingConfig(
-        mean=tuple(data.get("mean", (0.5, 0.5, 0.5))),
-        std=tuple(data.get("std", (0.5, 0.5, 0.5))),
+        mean=stated.mean,
+        std=stated.std,
         resize="squash" if squash else "short_side",
-        short_side=None if squash else math.floor(min(height, width) / data.get("crop_pct", 0.9)),
-        interpolation="bilinear" if data.get("interpolation") == "bilinear" else "bicubic",
+        short_side=None if squash else math.floor(min(height, width) / stated.crop_pct),
+        interpolation="bilinear" if stated.interpolation == "bilinear" else "bicubic",
         antialias=True,
     )
-    names = data.get("label_names") or config.get("label_names")
-    return Described(values, tuple(names) if names else None)
+    return Described(values, stated.label_names or top.label_names or None)
 
 
 def write_configs(model: ModelConfig, class_names: tuple[str, ...] | None) -> dict[str, Json]:
@@ -143,15 +185,18 @@ def defaults(file_name: str, shorter_side: int) -> Values:
     return {"gelu": "exact", "norm_epsilon": EPSILON, "preprocessing": preprocessing}
 
 
-def _require_known_form(pool: str, arguments: Json) -> None:
-    has_class_token = arguments.get("class_token", True)
+def _require_known_form(pool: str, form: _Arguments, data: _Data) -> None:
     problems = {
         f"global_pool={pool}": pool not in ("token", "avg"),
         "global_pool=avg with fc_norm=false and a class token": (
-            pool == "avg" and arguments.get("fc_norm") is False and has_class_token
+            pool == "avg" and form.fc_norm is False and form.class_token
         ),
-        "pool_include_prefix": arguments.get("pool_include_prefix", False),
-        f"act_layer={arguments.get('act_layer')}": arguments.get("act_layer", "gelu") not in _GELUS,
+        "pool_include_prefix": form.pool_include_prefix,
+        f"act_layer={form.act_layer}": form.act_layer not in ("", *_GELUS),
+        f"crop_mode={data.crop_mode}": data.crop_mode not in ("center", "squash"),
+        f"crop_pct={data.crop_pct}": not 0 < data.crop_pct <= 1,
+        f"interpolation={data.interpolation}": data.interpolation not in ("bilinear", "bicubic"),
+        f"input_size={list(data.input_size)}": data.input_size[0] != 3,
     }
     if found := [problem for problem, applies in problems.items() if applies]:
         raise UserError(
