@@ -58,6 +58,7 @@ setup(
         "orbax-checkpoint>=0.12",
         "pillow>=11",
         "requests>=2.32",
+        "safetensors>=0.4",
         "scikit-learn>=1.5",
         "tensorboardX>=2.6",
         "tensorflow-datasets>=4.9.10",
@@ -68,7 +69,6 @@ setup(
         "cuda": ["jax[cuda13]"],
         "tpu": ["jax[tpu]"],
         "prepare": ["tensorflow"],
-        "safetensors": ["safetensors"],
         "plots": ["jinja2", "matplotlib"],  # The report.
         "wandb": ["wandb"],
         "mlflow": ["mlflow-skinny"],
@@ -77,7 +77,7 @@ setup(
         # For the tests against these libraries; large.
         "parity": ["timm", "torch", "torchvision", "transformers"],
         "test": [
-            *("hypothesis", "mypy", "pytest", "pytest-xdist", "pyyaml", "ruff", "safetensors"),
+            *("hypothesis", "mypy", "pytest", "pytest-xdist", "pyyaml", "ruff"),
             *("jinja2", "matplotlib"),
         ],
     },

@@ -57,6 +57,11 @@ def test_data_workers_need_no_jax() -> None:
     assert not loaded & {"jax", "jaxlib", "flax", "optax", "orbax", "tensorflow"}
 
 
+def test_training_asks_for_nothing_heavy_that_it_does_not_use(tmp_path: Path) -> None:
+    printed = run_program("tests.programs.heavy_imports", str(tmp_path / "run"))
+    assert printed.splitlines()[-1].split() == ["asked:"]
+
+
 def test_no_module_asks_for_tensorflow_or_pytorch() -> None:
     imported = _import(*MODULES)
     # Others may ask: tensorboardX takes what PyTorch offers, where it is installed.

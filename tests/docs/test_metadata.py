@@ -1,7 +1,13 @@
 """Versions and bounds that stand in more than one file agree."""
 
 import re
+import shutil
+import subprocess
+import sys
+import tarfile
+from pathlib import Path
 
+import pytest
 import yaml
 
 from tests.docs.pages import ROOT
@@ -40,3 +46,27 @@ def test_workflows_run_what_exists() -> None:
             assert (ROOT / constraints).exists()
         for test in re.findall(r"\btests/\S+", text):
             assert (ROOT / test).exists()
+
+
+def test_the_source_distribution_holds_what_the_pages_use(tmp_path: Path) -> None:
+    files = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True)
+    if files.returncode:
+        pytest.skip("not a git checkout")
+    for name in files.stdout.splitlines():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        if (ROOT / name).is_file():
+            shutil.copy2(ROOT / name, tmp_path / name)
+    command = [sys.executable, "setup.py", "--quiet", "sdist", "--formats=tar"]
+    subprocess.run(command, cwd=tmp_path, check=True, capture_output=True)
+    (archive,) = (tmp_path / "dist").glob("*.tar")
+    with tarfile.open(archive) as opened:
+        held = {name.partition("/")[2] for name in opened.getnames()}
+    parts = ("docs/", "examples/", "tests/", "configs/", "benchmarks/", "vit_jax/")
+    wanted = {name for name in files.stdout.splitlines() if name.startswith(parts)}
+    wanted |= {"constraints.txt", "constraints-oldest.txt", "CHANGELOG.md", "LICENSE", "Makefile"}
+    assert wanted - held == set()
+
+
+def test_what_a_newcomer_s_first_file_needs_is_a_dependency() -> None:
+    required = SETUP.partition("install_requires")[2].partition("extras_require")[0]
+    assert '"safetensors' in required

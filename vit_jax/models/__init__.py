@@ -9,7 +9,7 @@ from vit_jax.models.model import Model
 from vit_jax.models.options import NewModelOptions
 from vit_jax.models.sizes import list_models
 from vit_jax.models.vit import ViT
-from vit_jax.schema import build
+from vit_jax.schema import build, to_dict
 
 __all__ = ["Model", "ModelConfig", "ViT", "create_model", "families", "list_models"]
 
@@ -28,5 +28,7 @@ def create_model(name: str, *, seed: int = 0, **options: Unpack[NewModelOptions]
     Raises:
       UserError: the name is unknown, or options do not fit together.
     """
-    config = build(ModelConfig, {"num_classes": 1000, **options, "name": name}, where="model")
+    config = build(
+        ModelConfig, {"num_classes": 1000, **to_dict(options), "name": name}, where="model"
+    )
     return make_model(config, seed)

@@ -22,13 +22,12 @@ import json
 import logging
 import os
 import secrets
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Protocol
-
-from tensorboardX import SummaryWriter
 
 from vit_jax import atomic
 from vit_jax.errors import UserError
@@ -118,7 +117,7 @@ class TensorBoard:
     """Writes TensorBoard events into `WORKDIR/tensorboard`."""
 
     def __init__(self, context: CallbackContext):
-        self._writer = SummaryWriter(
+        self._writer = _summary_writer()(
             str(context.workdir / "tensorboard"), purge_step=context.start + 1
         )
 
@@ -130,6 +129,22 @@ class TensorBoard:
     def close(self) -> None:
         """Flushes and closes the events file."""
         self._writer.close()
+
+
+def _summary_writer() -> Callable[..., Any]:
+    """tensorboardX's writer, without torch, which tensorboardX imports wherever it is installed.
+
+    That takes seconds and hundreds of megabytes, and two OpenMP libraries in one process.
+    """
+    hides = "torch" not in sys.modules
+    if hides:
+        sys.modules["torch"] = None  # type: ignore[assignment]
+    try:
+        from tensorboardX import SummaryWriter
+    finally:
+        if hides:
+            del sys.modules["torch"]
+    return SummaryWriter
 
 
 class WandB:

@@ -17,6 +17,7 @@ from vit_jax.data.sources.subset import Subset
 from vit_jax.errors import UserError
 from vit_jax.evaluation.config import EvalConfig
 from vit_jax.evaluation.context import EvalContext, Opener
+from vit_jax.evaluation.heads import with_head_for
 from vit_jax.evaluation.opening import Evaluations, open_evaluations
 from vit_jax.models.config import ModelConfig
 from vit_jax.models.functional import Params
@@ -127,7 +128,7 @@ def assemble(
     _check_classes(config, source)
     model, initial = _with_classes(config.model, source), None
     if config.init_from is not None and started is None:
-        initial, model = _open_initial(config, model)
+        initial, model = _open_initial(config, model, source)
     elif config.init_from is not None:
         assert started is not None
         model = model.completed(build(ModelConfig, started["model"], "model"))
@@ -146,7 +147,7 @@ def initial_params(setup: Setup) -> Params | None:
     if config.init_from is None:
         return None
     if stored is None:
-        stored, _ = _open_initial(config, config.model)
+        stored, _ = _open_initial(config, config.model, setup.source)
     return place(stored, setup.program.model_params)
 
 
@@ -208,9 +209,12 @@ def make_evaluations(setup: Setup) -> Evaluations:
     )
 
 
-def _open_initial(config: TrainConfig, model: ModelConfig) -> tuple[Params, ModelConfig]:
+def _open_initial(
+    config: TrainConfig, model: ModelConfig, source: Source
+) -> tuple[Params, ModelConfig]:
     assert config.init_from is not None
     weights = open_weights(resolve(config.init_from), model.image_size)
+    weights = with_head_for(weights, source.class_names, model.num_classes or 0)
     return params_for(weights, model, config.position_resize)
 
 
