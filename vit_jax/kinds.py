@@ -62,10 +62,10 @@ class Kinds(Generic[T]):
         return add
 
     def __getitem__(self, kind: str) -> type[T]:
-        """Returns the class of a kind.
+        """Returns the dataclass that is registered under a name.
 
         Raises:
-          UserError: no class has this name.
+          UserError: none is.
         """
         if kind not in self._classes:
             raise UserError(f"no {self.what} {kind!r}{nearest(kind, self._classes)}")

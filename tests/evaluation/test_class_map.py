@@ -175,7 +175,7 @@ def test_a_file_may_take_several_classes_for_one(tmp_path: Path) -> None:
         ("map.txt", "a_shipp -> ship\n", "no class 'a_shipp'; did you mean 'a_ship'?"),
         ("map.txt", "a_ship -> shp\n", "the model has no class 'shp'; did you mean 'ship'?"),
         ("map.txt", "a_ship -> 3\n", "the model has no class '3'"),
-        ("map.txt", "a_ship -> ship\na_ship -> dog\n", "'a_ship' stands there twice"),
+        ("map.txt", "a_ship -> ship\na_ship -> dog\n", "'a_ship' has two different classes"),
         ("map.csv", "a_ship,ship,dog\n", "two columns"),
         ("map.json", "[1]", "not an object"),
         ("map.json", '{"a_ship": true}', "not a name, a number or null"),

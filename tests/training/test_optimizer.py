@@ -74,7 +74,7 @@ def test_each_fall_of_the_rate_needs_a_step_after_the_warmup(
     warmup: int, total: int, milestones: tuple[float, ...] | None
 ) -> None:
     config = OptimizerConfig(schedule="step", warmup_steps=warmup, milestones=milestones)
-    with pytest.raises(UserError, match="milestones: the rate would fall after steps .* of"):
+    with pytest.raises(UserError, match="milestones: the rate would drop after steps .* of"):
         make_schedule(config, total)
 
 

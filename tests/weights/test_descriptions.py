@@ -230,7 +230,7 @@ def test_wrong_values_are_named(
 def test_a_loss_that_does_not_exist(tmp_path: Path) -> None:
     assert open_weights(_write(tmp_path, extra={"loss": "sigmoid"})).extra == {"loss": "sigmoid"}
     message = refusal(open_weights, _write(tmp_path, text='{"loss": "hinge"}'))
-    assert "loss='hinge', which is none of softmax, sigmoid" in message
+    assert "loss='hinge', not one of softmax, sigmoid" in message
 
 
 @pytest.mark.parametrize("number", [0, 4, 6])

@@ -49,7 +49,11 @@ def run(arguments: argparse.Namespace, overrides: list[str]) -> None:
 
 
 def _describe_run(config: "TrainConfig") -> None:
-    """Prints a config as a recipe, as far as data, weights and devices are at hand."""
+    """Prints the model, the recipe and the first batch of a config.
+
+    Missing data is replaced by its published sizes, and there is no batch. Missing weights and
+    devices are stated.
+    """
     import jax
 
     from vit_jax.experiments.recipe import recipe_rows

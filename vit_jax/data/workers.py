@@ -1,12 +1,12 @@
 """Worker processes that make the chunks of batches.
 
 They may be started from a notebook or any script: the user's main module is not run again in them,
-so it needs no `if __name__ == "__main__"`. Chunks reach them pickled, classes of the main module
-and of config files by value, because a worker cannot import these.
+so it needs no `if __name__ == "__main__"`. Chunks are sent to them pickled. Classes of the main
+module and of config files are pickled by value, because a worker cannot import them.
 
-A worker hands over what it makes in memory without a name, whose descriptor goes through a socket.
-So nothing is left behind, however a process ends, and the size of /dev/shm is no limit. This is our
-own code because Grain and PyTorch hand over named segments of /dev/shm.
+A worker puts its result into anonymous shared memory and sends the file descriptor over a socket.
+So nothing is left behind, however a process ends, and the size of /dev/shm is no limit. Grain and
+PyTorch use named segments in /dev/shm, so this is our own code.
 """
 
 from __future__ import annotations

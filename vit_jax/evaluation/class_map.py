@@ -251,14 +251,16 @@ def _read(file: Path) -> dict[str, str | int | None]:
         text = file.read_text(encoding="utf-8-sig")
         pairs = _READERS[file.suffix.lower()](text)
     except KeyError:
-        raise UserError(f"{file}: a class map is a .txt, .csv or .json file") from None
+        raise UserError(f"{file}: unknown type; name a .txt, .csv or .json file") from None
     except (OSError, ValueError, RecursionError, csv.Error) as error:
         reason = error.strerror if isinstance(error, OSError) else str(error)
         raise UserError(f"{file}: cannot be read as a class map ({reason})") from error
     found: dict[str, str | int | None] = {}
     for name, target in pairs:
         if name in found and found[name] != target:
-            raise UserError(f"{file}: {name!r} stands there twice; keep one of the two")
+            raise UserError(
+                f"{file}: {name!r} has two different classes of the model; keep one line"
+            )
         found[name] = target
     return found
 

@@ -39,7 +39,10 @@ class ClassificationConfig(EvalConfig):
         return Classification(*self.open(opener), opener.context.loss)
 
     def open(self, opener: Opener) -> tuple[Source, ClassMap | None]:
-        """The data, and what its labels stand for; None is the numbers of the logits.
+        """Opens the data set and matches its classes with the model's.
+
+        Returns:
+          The source and the class map; None if label i is logit i.
 
         Raises:
           UserError: the model has no head, the data is missing, or classes do not match.

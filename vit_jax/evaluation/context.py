@@ -72,7 +72,7 @@ class Opener:
 
     Attributes:
       name: the evaluation's.
-      model: with nothing left open.
+      model: completed, so that no key is left open.
       sources: those that evaluations have opened so far. Evaluations of the same data get the same
         object, and so share a pass.
     """

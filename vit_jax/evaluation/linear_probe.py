@@ -47,9 +47,9 @@ class Probe(NamedTuple):
 def fit_probe(features: np.ndarray, labels: np.ndarray, num_classes: int, seed: int = 0) -> Probe:
     """Fits multinomial logistic regression on standardised features.
 
-    The l2 penalty is the one of `INVERSE_PENALTIES` with the highest accuracy in five-fold
-    cross-validation; in case of a tie the strongest. If a class has a single example, which cannot
-    be split, it is 1e-2.
+    Five-fold cross-validation chooses the strength of the l2 penalty from `INVERSE_PENALTIES`
+    (scikit-learn's `C`): the value with the highest accuracy, and in a tie the lowest. If a class
+    has one example only, which cannot be split, `C` is 1e-2.
 
     Args:
       features: [rows, features].

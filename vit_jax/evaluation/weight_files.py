@@ -29,7 +29,7 @@ class ScoredModel(NamedTuple):
 
     Attributes:
       params: nested, still to be read from the file.
-      config: with nothing left open.
+      config: completed, so that no key is left open.
       class_names: of the head, None if nothing beside the file names them.
       loss: that the head was trained with, None if nothing beside the file records it.
     """

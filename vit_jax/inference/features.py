@@ -75,7 +75,7 @@ class FeatureConfig:
 
         Args:
           captured: at least `outputs`, as `Model.__call__` gives them.
-          model: with nothing left open.
+          model: completed, so that no key is left open.
 
         Returns:
           float32 [batch, width * blocks], or [batch, rows, columns, width * blocks] for

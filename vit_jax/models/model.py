@@ -46,7 +46,7 @@ class Model(nnx.Module):
           `layers`: each block's output, [depth, batch, T, width];
           `normed_layers`: the same after the norm that follows the last block;
           `attention`: each block's weights, float32 [depth, batch, heads, T, T].
-      config: with nothing left open.
+      config: completed, so that no key is left open.
       class_names: the names of the head's classes, if known.
       loss: the loss that the head was trained with, if known.
     """

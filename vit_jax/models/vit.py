@@ -34,7 +34,7 @@ _BLOCK: Table = {
 
 
 def parameters(config: ModelConfig) -> dict[str, Parameter]:
-    """Describes the parameters of a ViT or a hybrid; `config` has nothing left open."""
+    """Describes the parameters of a ViT or a hybrid; `config` must be completed."""
     table = {
         **nested("embedding", PATCH_EMBEDDING),
         **nested("blocks", stacked(_BLOCK)),

@@ -44,7 +44,10 @@ class MeshConfig:
         if self.num_slices < 1:
             raise UserError(f"num_slices must be at least 1, not {self.num_slices}")
         if self.sequence and self.tensor == 1:
-            raise UserError("sequence would be ignored: it needs tensor above 1")
+            raise UserError(
+                "sequence=true would be ignored with tensor=1; set tensor to 2 or more, or leave "
+                "sequence out"
+            )
 
 
 def make_mesh(config: MeshConfig, devices: Sequence[Any] | None = None) -> Mesh:

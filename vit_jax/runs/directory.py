@@ -254,7 +254,7 @@ def read_extension(path: str | os.PathLike[str]) -> int | None:
 
 
 def warn_of_other_version(path: str | os.PathLike[str]) -> None:
-    """Logs which version of this package last wrote the run in a directory, if not this one."""
+    """Logs a line if another version of this package last wrote the run."""
     try:
         file = Path(path).expanduser() / "versions.json"
         version = json.loads(file.read_bytes())["vit_jax"] if file.is_file() else __version__

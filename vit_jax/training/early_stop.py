@@ -68,9 +68,9 @@ class BestStep:
         return self.patience is not None and self.evals_since >= self.patience
 
     def notes(self) -> dict[str, Any]:
-        """What a resumed run must know, as JSON can hold it; `noted` inverts it."""
+        """The best step so far as JSON values, for the checkpoint; `noted` restores it."""
         return {"step": self.step, "value": self.value, "evals_since": self.evals_since}
 
     def noted(self, notes: Mapping[str, Any]) -> Self:
-        """The same with the best step that notes hold."""
+        """Restores what `notes` returned."""
         return dataclasses.replace(self, **notes)

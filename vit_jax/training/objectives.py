@@ -97,7 +97,7 @@ class ObjectiveContext:
     """What an objective is made for.
 
     Attributes:
-      model: with nothing left open.
+      model: completed, so that no key is left open.
       placement: keeps activations where they belong on the run's mesh.
       loss: how a model's scores are compared with labels.
       label_smoothing: of the labels, in [0, 1).

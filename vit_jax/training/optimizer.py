@@ -158,9 +158,9 @@ def _decay(config: OptimizerConfig, total_steps: int) -> optax.Schedule:
     ends = [max(config.warmup_steps, 1) - 1, *falls, total_steps]
     if any(a >= b for a, b in itertools.pairwise(ends)):
         raise UserError(
-            f"config.optimizer.milestones: the rate would fall after steps {falls} of "
-            f"{total_steps}, but each fall needs a step of its own after the {config.warmup_steps} "
-            "steps of warm-up; shorten the warm-up or train longer"
+            f"config.optimizer.milestones: the rate would drop after steps {falls} of "
+            f"{total_steps}; each drop must come at another step, after the {config.warmup_steps} "
+            "steps of warm-up and before the end; shorten the warm-up or train longer"
         )
     return optax.piecewise_constant_schedule(
         lr, {fall - config.warmup_steps: STEP_FACTOR for fall in falls}

@@ -52,7 +52,7 @@ def extend(setup: Setup, directory: RunDirectory, extend_to: int | None) -> int 
     if extend_to == read_extension(directory.path):
         return None  # The same command, once more.
     if extend_to <= before:
-        raise UserError(f"--extend_to={extend_to}: the run has {before} steps; name more")
+        raise UserError(f"--extend_to={extend_to}: the run has {before} steps in all; give more")
     if jax.process_index() == 0:
         directory.extend(before, extend_to)
     return before

@@ -39,7 +39,7 @@ class Setup:
     """A checked config and what it stands for.
 
     Attributes:
-      config: with nothing of the model left open.
+      config: whose model section is completed.
       initial: the parameters to start from, which are still in their file. None for random ones,
         and for a run that resumes: then their file may be missing.
     """
@@ -53,7 +53,7 @@ class Setup:
 
     @property
     def model(self) -> ModelConfig:
-        """The model's config, with nothing left open."""
+        """The model's config, completed, so that no key is left open."""
         return self.config.model
 
     @property

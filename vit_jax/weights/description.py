@@ -79,7 +79,7 @@ def read_description(path: Path) -> Described | None:
     extra = {key: value for key, value in stated.items() if key not in _OWN_KEYS}
     if extra.get("loss") not in (None, *get_args(Loss)):
         raise UserError(
-            f"its description {file.name} has loss={extra['loss']!r}, which is none of "
+            f"the weights' description {file.name} has loss={extra['loss']!r}, not one of "
             f"{', '.join(get_args(Loss))}; correct it"
         )
     # A description by hand has no layout.

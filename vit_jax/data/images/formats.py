@@ -58,10 +58,10 @@ def format_of(head: bytes) -> str | None:
 
 
 def open_image(data: bytes) -> ImageFile:
-    """Opens encoded bytes of a known format. No pixel is decoded yet.
+    """Opens encoded bytes of one of the formats of this module. No pixel is decoded yet.
 
     Raises:
-      ImageError: the format is none of those.
+      ImageError: the format is not one of them.
       Exception: whatever Pillow raises on damaged bytes.
     """
     name = format_of(data[:HEAD_BYTES])

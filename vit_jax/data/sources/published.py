@@ -102,7 +102,10 @@ class AbsentSource:
 
 
 def absent_source(tfds: str, split: str) -> AbsentSource | None:
-    """Stands in for a data set of a published size; None for any other data set."""
+    """A stand-in for a data set that is not on this machine: published sizes, no records.
+
+    None if the sizes of this data set are not published.
+    """
     dataset = _by_tfds_name(tfds)
     return None if dataset is None else AbsentSource(dataset, split)
 

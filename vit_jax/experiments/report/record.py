@@ -22,14 +22,14 @@ class Curve(NamedTuple):
 
 @dataclass(frozen=True)
 class RunRecord:
-    """A run as its directory shows it.
+    """What a run's directory records.
 
     Attributes:
       config: nested, as in `config.json`.
-      versions: what the latest start ran on, by name.
-      curves: by the scalars' names, such as `train/loss` and `test/top1`.
+      versions: versions and devices of the latest start, as in `versions.json`.
+      curves: logged scalars by name, such as `train/loss` and `test/top1`.
       step: the step of the final weights; None if the run has not ended.
-      scores: of the final weights by name, or the last ones of a run that has not ended.
+      scores: scores of the final weights by name; the latest ones if the run has not ended.
     """
 
     path: Path

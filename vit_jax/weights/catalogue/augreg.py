@@ -128,7 +128,10 @@ def choose(text: str) -> Release | None:
         alike = [row for row in rows if _kind(row) == kind]
         if not alike:
             kinds = ", ".join(sorted({_kind(row) for row in rows}))
-            raise UserError(f"augreg/{text}: {stem} was fine-tuned only as {kinds}; choose one")
+            raise UserError(
+                f"augreg/{text}: there is no fine-tuned file for {kind}, only for {kinds}; use one "
+                "of these in the name"
+            )
         stem = _highest(alike, "adapt_final_val", "adapt_filename", text)
     release = parse(stem.removesuffix(".npz"))
     if release is None:
