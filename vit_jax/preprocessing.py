@@ -1,6 +1,7 @@
 """How a model expects its input images. This travels with the weights."""
 
 import dataclasses
+import math
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -29,6 +30,10 @@ class PreprocessingConfig:
     short_side: int | None = None
     """Pixels of the shorter side, only with resize='short_side'. None: the shorter side of the
     model's input."""
+    crop_share: float | None = None
+    """Share of the resized shorter side that the central crop keeps, only with `short_side`, which
+    is the model's input over this, rounded down. It matters at another image size. None: the input
+    over `short_side`."""
     interpolation: Literal["bilinear", "bicubic"] = "bilinear"
     """Kernel that resizes images."""
     antialias: bool = False
@@ -39,6 +44,10 @@ class PreprocessingConfig:
             raise UserError("short_side would be ignored: it needs resize='short_side'")
         if self.short_side is not None and self.short_side < 1:
             raise UserError(f"short_side must be at least 1 pixel, not {self.short_side}")
+        if self.crop_share is not None and self.short_side is None:
+            raise UserError("crop_share would be ignored: it needs short_side")
+        if self.crop_share is not None and not 0 < self.crop_share <= 1:
+            raise UserError(f"crop_share must be above 0 and at most 1, not {self.crop_share}")
         if self.interpolation == "bicubic" and not self.antialias:
             raise UserError("interpolation='bicubic' needs antialias=True")
         # Beyond these bounds float32 has no numbers, or all images look alike.
@@ -48,12 +57,35 @@ class PreprocessingConfig:
             raise UserError(f"mean must be from -{_LARGEST:g} to {_LARGEST:g}, not {self.mean}")
 
     def at(self, old_side: int, new_side: int) -> "PreprocessingConfig":
-        """The same for inputs of another shorter side, in pixels: the crop keeps its share."""
+        """The same for inputs of another shorter side, in pixels: the crop keeps its share.
+
+        The side to which images are resized is rounded down, as by DeiT and timm.
+        """
         if self.short_side is None or old_side == new_side:
             return self
+        if self.crop_share is None:
+            short_side, share = new_side * self.short_side // old_side, old_side / self.short_side
+        else:
+            short_side, share = math.floor(new_side / self.crop_share), self.crop_share
         # At least the input itself, which a share rounded down could miss by a pixel.
-        short_side = max(new_side, round(self.short_side * new_side / old_side))
-        return dataclasses.replace(self, short_side=short_side)
+        short_side = max(new_side, short_side)
+        known = new_side / short_side == share
+        return dataclasses.replace(
+            self, short_side=short_side, crop_share=None if known else min(share, 1.0)
+        )
+
+
+def central_crop(side: int, share: float) -> dict[str, Any]:
+    """The values of a `PreprocessingConfig` for a central crop.
+
+    Args:
+      side: of the model's input, the shorter one, in pixels.
+      share: of the resized image's shorter side that the crop takes, as timm's `crop_pct`.
+    """
+    short_side = math.floor(side / share)
+    crop: dict[str, Any] = {"resize": "short_side", "short_side": short_side}
+    # What the two sides show need not be said.
+    return crop if side / short_side == share else crop | {"crop_share": share}
 
 
 def largest_value(preprocessing: PreprocessingConfig) -> float:

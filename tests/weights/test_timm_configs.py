@@ -50,6 +50,7 @@ def test_a_config_of_the_hub() -> None:
         "preprocessing": PreprocessingConfig(
             resize="short_side",
             short_side=248,  # floor(224 / 0.9)
+            crop_share=0.9,
             interpolation="bicubic",
             antialias=True,
         ),
@@ -83,7 +84,11 @@ def test_a_pooling_that_is_not_supported() -> None:
             {"pretrained_cfg": {"interpolation": "bilinear", "crop_pct": 0.95, "std": [1, 1, 2]}},
             {
                 "preprocessing": PreprocessingConfig(
-                    std=(1, 1, 2), resize="short_side", short_side=235, antialias=True
+                    std=(1, 1, 2),
+                    resize="short_side",
+                    short_side=235,
+                    crop_share=0.95,
+                    antialias=True,
                 )
             },
         ),

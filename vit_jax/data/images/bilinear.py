@@ -38,12 +38,16 @@ def resize_bilinear(image: Image.Image, size: tuple[int, int]) -> Image.Image:
         over = source[top - first].astype(dtype)
         rows = source[bottom - first] - over
         rows *= down[band, None].astype(dtype)
-        rows += over * dtype(2 * height)
-        value = rows[:, left]
-        change = rows[:, right] - value
+        over *= dtype(2 * height)
+        rows += over
+        value, change = (rows.take(columns, axis=1, mode="clip") for columns in (left, right))
+        change -= value
         change *= across
-        change += value * dtype(2 * width)
-        result[band] = np.rint(change / (4.0 * height * width))
+        value *= dtype(2 * width)
+        change += value
+        # A division, since a product with the inverse would round all ties to the same side.
+        exact = change / (4.0 * height * width)
+        result[band] = np.rint(exact, out=exact)
     return Image.fromarray(result.reshape(height, width, 3))
 
 

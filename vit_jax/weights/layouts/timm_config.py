@@ -10,7 +10,7 @@ from typing import Any
 from vit_jax.errors import UserError
 from vit_jax.models.config import ModelConfig
 from vit_jax.models.sizes import parse_name
-from vit_jax.preprocessing import PreprocessingConfig
+from vit_jax.preprocessing import PreprocessingConfig, central_crop
 from vit_jax.schema import convert
 from vit_jax.weights.layouts.layout import Configs, Described, Json, Values, known_keys
 
@@ -110,8 +110,7 @@ def read_config(config: Json) -> Described:
     values["preprocessing"] = PreprocessingConfig(
         mean=stated.mean,
         std=stated.std,
-        resize="squash" if squash else "short_side",
-        short_side=None if squash else math.floor(min(height, width) / stated.crop_pct),
+        **({} if squash else central_crop(min(height, width), stated.crop_pct)),
         interpolation="bilinear" if stated.interpolation == "bilinear" else "bicubic",
         antialias=True,
     )
@@ -156,7 +155,7 @@ def write_config(model: ModelConfig, class_names: tuple[str, ...] | None) -> Jso
         "pretrained_cfg": {
             "input_size": [3, *model.input_size],
             "interpolation": preprocessing.interpolation,
-            "crop_pct": 1.0 if is_squash else _crop_share(shorter, preprocessing.short_side),
+            "crop_pct": 1.0 if is_squash else _crop_share(shorter, preprocessing),
             "crop_mode": "squash" if is_squash else "center",
             "mean": list(preprocessing.mean),
             "std": list(preprocessing.std),
@@ -176,9 +175,8 @@ def defaults(file_name: str, shorter_side: int) -> Values:
     preprocessing = PreprocessingConfig(
         mean=_IMAGENET_MEAN if is_deit else (0.5, 0.5, 0.5),
         std=_IMAGENET_STD if is_deit else (0.5, 0.5, 0.5),
-        resize="short_side",
         # DeiT was published with 256 for a crop of 224 pixels; timm's ViTs crop 0.9 of the side.
-        short_side=round(shorter_side * 256 / 224) if is_deit else math.floor(shorter_side / 0.9),
+        **central_crop(shorter_side, 224 / 256 if is_deit else 0.9),
         interpolation="bicubic",
         antialias=True,
     )
@@ -205,7 +203,10 @@ def _require_known_form(pool: str, form: _Arguments, data: _Data) -> None:
         )
 
 
-def _crop_share(side: int, short_side: int | None) -> float:
-    share = side / (short_side or side)
+def _crop_share(side: int, preprocessing: PreprocessingConfig) -> float:
+    short_side = preprocessing.short_side or side
     # timm rounds down the side that it resizes to.
-    return share if int(side / share) == (short_side or side) else math.nextafter(share, 0)
+    for share in (preprocessing.crop_share, side / short_side):
+        if share is not None and math.floor(side / share) == short_side:
+            return share
+    return math.nextafter(side / short_side, 0)
