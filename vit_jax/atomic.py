@@ -1,5 +1,6 @@
 """Files that appear whole or not at all."""
 
+import glob
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -13,7 +14,7 @@ def write_bytes(path: Path, data: bytes) -> None:
 
 def write_all(writers: Mapping[Path, Callable[[IO[bytes]], object]]) -> None:
     """Writes all files under temporary names, then puts them in place in the given order."""
-    temporaries = {path: path.with_name(f".{path.name}.{os.getpid()}.tmp") for path in writers}
+    temporaries = {path: _temporary(path, str(os.getpid())) for path in writers}
     try:
         for path, write in writers.items():
             with open(temporaries[path], "wb") as file:
@@ -26,6 +27,16 @@ def write_all(writers: Mapping[Path, Callable[[IO[bytes]], object]]) -> None:
     finally:
         for temporary in temporaries.values():
             temporary.unlink(missing_ok=True)
+
+
+def remove_unfinished(path: Path) -> None:
+    """Removes what processes that were killed have left of a file; nobody may be writing it now."""
+    for left in path.parent.glob(_temporary(Path(glob.escape(path.name)), "*").name):
+        left.unlink(missing_ok=True)
+
+
+def _temporary(path: Path, process: str) -> Path:
+    return path.with_name(f".{path.name}.{process}.tmp")
 
 
 def _sync_directory(directory: Path) -> None:

@@ -4,6 +4,8 @@ import base64
 import contextlib
 import gzip
 import hashlib
+import io
+import json
 import logging
 import os
 import random
@@ -13,6 +15,7 @@ import subprocess
 import sys
 import threading
 import time
+import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -22,12 +25,25 @@ from typing import Any
 import pytest
 
 from vit_jax.errors import UserError
-from vit_jax.weights.catalogue import download
+from vit_jax.weights.catalogue import download, receiving
 from vit_jax.weights.catalogue.download import STORAGE, fetch
 
 PATH = "vit_models/imagenet21k+imagenet2012/ViT-B_16.npz"
 URL = f"{STORAGE}/{PATH}"
-CONTENT = random.Random(0).randbytes(1_000_000)
+
+
+def npz(size: int, seed: int = 0) -> bytes:
+    """An archive of so many bytes, which do not compress."""
+    own = 0  # Bytes that the archive itself takes: known the second time.
+    for _ in range(2):
+        file = io.BytesIO()
+        with zipfile.ZipFile(file, "w") as archive:
+            archive.writestr(zipfile.ZipInfo("a.npy"), random.Random(seed).randbytes(size - own))
+        own = len(file.getvalue()) - size + own
+    return file.getvalue()
+
+
+CONTENT = npz(1_000_000)
 
 
 @dataclass
@@ -36,6 +52,7 @@ class Storage:
 
     content: bytes = CONTENT
     faults: list[dict[str, Any]] = field(default_factory=list)
+    paths: list[str] = field(default_factory=lambda: [PATH])
     # Headers of the requests that came in.
     requests: list[dict[str, str]] = field(default_factory=list)
     # Lets a stalled answer end.
@@ -44,8 +61,11 @@ class Storage:
     def answer(self, handler: BaseHTTPRequestHandler) -> None:
         self.requests.append(dict(handler.headers))
         fault = self.faults.pop(0) if self.faults else {}
-        if status := fault.get("status") or (404 if handler.path != f"/{PATH}" else None):
+        if status := fault.get("status") or self._status_of(handler.path):
             handler.send_error(status)
+            return
+        if fault.get("trickle") == "head":
+            self._trickle(handler, b"HTTP/1.1 200 OK\r\nX-Long: " + b"x" * 1000)
             return
         content = self.content
         etag = f'"{hashlib.md5(content).hexdigest()}"'
@@ -68,12 +88,31 @@ class Storage:
         handler.end_headers()
         body = fault.get("body", content)[start:]
         stop = fault.get("stop_after", len(body))
+        if fault.get("trickle") == "body":
+            self._trickle(handler, body)
+            return
+        if pause := fault.get("pause"):
+            for byte in body:
+                handler.wfile.write(bytes([byte]))
+                if byte % 16 == 0:
+                    time.sleep(pause)
+            return
         handler.wfile.write(body[:stop])
         handler.wfile.flush()
         if fault.get("stall"):
             self.go_on.wait(30)
             with contextlib.suppress(OSError):
                 handler.wfile.write(body[stop:])
+
+    def _status_of(self, path: str) -> int | None:
+        return None if path.removeprefix("/") in self.paths else 404
+
+    def _trickle(self, handler: BaseHTTPRequestHandler, data: bytes) -> None:
+        with contextlib.suppress(OSError):
+            for byte in data:
+                handler.wfile.write(bytes([byte]))
+                if self.go_on.wait(0.05):
+                    return
 
 
 @pytest.fixture
@@ -145,8 +184,9 @@ def test_the_cache_is_in_the_home_directory(
 
 def test_a_file_that_was_put_there_needs_no_network_and_is_left_alone(cache: Path) -> None:
     (cache / PATH).parent.mkdir(parents=True)
-    (cache / PATH).write_bytes(b"by hand")
-    assert fetch(URL).read_bytes() == b"by hand"
+    by_hand = npz(1000)
+    (cache / PATH).write_bytes(by_hand)
+    assert fetch(URL).read_bytes() == by_hand
     assert os.listdir((cache / PATH).parent) == ["ViT-B_16.npz"]
 
 
@@ -185,7 +225,7 @@ def test_a_file_that_has_changed_meanwhile_starts_anew(
     monkeypatch.setattr(download, "RETRY_DELAYS", ())
     storage.faults = [{"stop_after": 600_000}]
     _message()
-    storage.content = CONTENT[::-1][:700_000]
+    storage.content = npz(700_000, seed=1)
     storage.faults = [fault]
     assert fetch(URL).read_bytes() == storage.content
 
@@ -249,7 +289,7 @@ def test_a_cached_file_of_another_size_is_downloaded_again(
     path = fetch(URL)
     path.write_bytes(CONTENT[:-100])
     assert fetch(URL).read_bytes() == CONTENT
-    assert "another size than when it was downloaded" in caplog.text
+    assert "is damaged (its end is missing); downloading again" in caplog.text
     assert len(storage.requests) == 2
 
 
@@ -284,7 +324,7 @@ def test_a_busy_server_is_asked_again(storage: Storage) -> None:
 
 
 def test_a_silent_server_is_left(storage: Storage, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(download, "TIMEOUTS", (1.0, 0.2))
+    monkeypatch.setattr(receiving, "TIMEOUTS", (1.0, 0.2))
     storage.faults = [{"stop_after": 300_000, "stall": True}]
     assert fetch(URL).read_bytes() == CONTENT
     assert "Range" in storage.requests[1]
@@ -370,3 +410,147 @@ def _wait(condition: Callable[[], bool]) -> None:
     while not condition():
         assert time.monotonic() < until
         time.sleep(0.01)
+
+
+HTML = b"<!DOCTYPE html><html>Please sign in</html>"
+UNKNOWN = dict.fromkeys(("x-goog-hash", "Content-Length", "ETag"))
+
+
+@pytest.mark.parametrize(
+    ("body", "reason"),
+    [
+        (HTML, "it begins with '<!DOCTYPE html>"),
+        (b"", "it is empty"),
+        (CONTENT[:500_000], "its end is missing"),
+        (CONTENT[1000:], ""),
+        (CONTENT[:500_000] + b"?" + CONTENT[500_001:], "its member 'a.npy' is damaged"),
+    ],
+)
+def test_what_is_no_archive_never_enters_the_cache(
+    body: bytes, reason: str, storage: Storage, cache: Path
+) -> None:
+    """With status 200, a length of its own, and no checksum."""
+    headers = UNKNOWN | {"Content-Length": str(len(body))}
+    storage.faults = [{"headers": headers, "body": body}] * 3
+    message = _message()
+    assert f"is no .npz file: {reason}" in message
+    assert not list(cache.rglob("*.npz")) + list(cache.rglob("*.part"))
+    assert fetch(URL).read_bytes() == CONTENT
+
+
+def test_an_index_that_is_a_page_never_enters_the_cache(storage: Storage, cache: Path) -> None:
+    storage.paths += ["vit_models/augreg/index.csv"]
+    url = f"{STORAGE}/{storage.paths[-1]}"
+    storage.faults = [{"headers": UNKNOWN, "body": HTML}] * 3
+    with pytest.raises(UserError, match="is no .csv file: it begins with '<!DOCTYPE"):
+        fetch(url)
+    storage.content = b"name,ds\na,b\n"
+    assert fetch(url).read_bytes() == storage.content
+
+
+@pytest.mark.parametrize("record", [True, False])
+def test_what_is_bad_in_the_cache_is_downloaded_again(
+    record: bool, storage: Storage, cache: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Such as a page that an earlier version of this package has kept."""
+    file = cache / PATH
+    file.parent.mkdir(parents=True)
+    file.write_bytes(HTML)
+    if record:
+        version = json.dumps({"etag": None, "size": len(HTML), "md5": None})
+        file.with_name(f"{file.name}.download.json").write_text(version)
+    assert fetch(URL).read_bytes() == CONTENT
+    assert "is damaged (it begins with '<!DOCTYPE" in caplog.text
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("", "null", "[]", "3", "[" * 100_000, '{"etag": 3}', '{"etag": [], "size": 1000000}'),
+        *('{"size": "1000000"}', '{"size": true}', '{"size": -1}', '{"size": 1e999}', '{"a": 1}'),
+        *('{"md5": 5, "size": 1000000}', "\x00", '{"etag": "\\ud800"}'),
+    ],
+)
+def test_a_record_of_other_types_is_none(text: str, storage: Storage, cache: Path) -> None:
+    file = fetch(URL)
+    record = file.with_name(f"{file.name}.download.json")
+    record.write_text(text)
+    assert fetch(URL).read_bytes() == CONTENT
+    file.rename(file.with_name(f"{file.name}.part"))
+    record.write_text(text)
+    assert fetch(URL).read_bytes() == CONTENT
+
+
+def test_pipes_and_folders_in_the_cache_do_not_stop_it(storage: Storage, cache: Path) -> None:
+    file = fetch(URL)
+    for suffix in (".download.json", ".part"):
+        file.unlink()
+        beside = file.with_name(file.name + suffix)
+        beside.unlink(missing_ok=True)
+        os.mkfifo(beside)
+        assert fetch(URL).read_bytes() == CONTENT
+
+
+def test_unfinished_files_of_killed_processes_are_removed(storage: Storage, cache: Path) -> None:
+    folder = (cache / PATH).parent
+    folder.mkdir(parents=True)
+    left = folder / f".{Path(PATH).name}.download.json.4194303.tmp"
+    other = folder / ".ViT-L_16.npz.download.json.4194303.tmp"  # Somebody may be writing it.
+    left.touch()
+    other.touch()
+    fetch(URL)
+    assert not left.exists() and other.exists()
+
+
+@pytest.mark.parametrize("secret", ["name:pass-word", "name:p%40ss", "token-1234:", "name:a@b"])
+def test_a_password_is_never_told(
+    secret: str,
+    storage: Storage,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.INFO)
+    address = os.environ["VIT_JAX_STORAGE"]
+    told = []
+    for storage_url in (
+        address.replace("http://", f"http://{secret}@"),
+        f"http://{secret}@127.0.0.1:1",
+        f"{secret}@127.0.0.1:1",
+        f"ftp://{secret}@127.0.0.1",
+        f"http://{secret}@[bad",
+    ):
+        monkeypatch.setenv("VIT_JAX_STORAGE", storage_url)
+        storage.faults = [{"status": 403}]
+        told.append(_message())
+    monkeypatch.setenv("VIT_JAX_STORAGE", address.replace("http://", f"http://{secret}@"))
+    storage.faults = [{"status": 500}, {"stop_after": 10}]
+    fetch(URL)
+    text = "\n".join([*told, caplog.text])
+    for part in secret.split(":"):
+        assert not part or part == "name" or part not in text
+    assert "p@ss" not in text
+
+
+@pytest.mark.parametrize("what", ["body", "head"])
+def test_one_byte_at_a_time_times_out(
+    what: str, storage: Storage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(receiving, "WINDOW", 0.3)
+    monkeypatch.setattr(receiving, "TIMEOUTS", (0.2, 5.0))
+    storage.faults = [{"trickle": what}] * 3
+    began = time.monotonic()
+    assert ("bytes in" if what == "body" else "no answer within") in _message()
+    assert time.monotonic() - began < 10
+    storage.go_on.set()
+    assert fetch(URL).read_bytes() == CONTENT
+
+
+def test_a_slow_network_that_brings_enough_is_waited_for(
+    storage: Storage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(receiving, "WINDOW", 0.2)
+    monkeypatch.setattr(receiving, "LEAST_BYTES", 10)
+    storage.content = npz(1000)
+    storage.faults = [{"pause": 0.005}]
+    assert fetch(URL).read_bytes() == storage.content
+    assert len(storage.requests) == 1

@@ -41,7 +41,9 @@ PREFETCH = 2
 _PROCESS_NAME = "vit_jax-data"
 # These reach a whole process group: Ctrl-C, a scheduler's notice, a closed terminal. The main
 # process may have to save its state first, and ends its workers itself.
-_NOT_FOR_WORKERS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+_NOT_FOR_WORKERS = [
+    getattr(signal, n) for n in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, n)
+]
 
 
 class _Source(Protocol):

@@ -1,7 +1,6 @@
 """The directory of one run: its config, its versions, and the lock that keeps others out."""
 
 import contextlib
-import fcntl
 import hashlib
 import importlib.metadata
 import json
@@ -19,6 +18,7 @@ import jax
 
 from vit_jax import atomic
 from vit_jax.errors import UserError
+from vit_jax.locks import try_lock
 from vit_jax.parallel.processes import launched_apart
 from vit_jax.runs.changes import changes
 from vit_jax.runs.saved import upgrade_config
@@ -164,18 +164,14 @@ class RunDirectory:
         upgrade: Callable[[dict[str, Any]], dict[str, Any]],
     ) -> None:
         assert self._lock is not None
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+        if not try_lock(self._lock):
             apart = launched_apart()
             advice = (
                 f"{apart}: for one run of all of them, add --distributed"
                 if apart
                 else "wait for it, end it, or choose another with --workdir"
             )
-            raise UserError(
-                f"the work directory {self.path} is in use by another run; {advice}"
-            ) from None
+            raise UserError(f"the work directory {self.path} is in use by another run; {advice}")
         for left in self.path.glob(".*.tmp"):  # Of starts that were killed as they wrote.
             if re.fullmatch(r"\..+\.[0-9]+\.tmp", left.name) and left.is_file():
                 left.unlink()
