@@ -9,6 +9,9 @@
 `python -m vit_jax --help` lists the commands.
 """
 
+import importlib
+import sys
+import types
 from typing import TYPE_CHECKING
 
 from vit_jax.version import __version__
@@ -32,12 +35,14 @@ if not TYPE_CHECKING:
         "train": "vit_jax.training.loop",
     }
 
-    def __getattr__(name):
-        import importlib
+    class _Package(types.ModuleType):
+        # Functions of these names in the module itself would be listed by `help(vit_jax)`.
+        def __getattr__(self, name):
+            if name in _HOMES:
+                return getattr(importlib.import_module(_HOMES[name]), name)
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
-        if name in _HOMES:
-            return getattr(importlib.import_module(_HOMES[name]), name)
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        def __dir__(self):
+            return [*self.__dict__, *_HOMES]
 
-    def __dir__():
-        return [*globals(), *_HOMES]
+    sys.modules[__name__].__class__ = _Package

@@ -6,7 +6,8 @@ import logging
 import sys
 from typing import NoReturn
 
-from vit_jax.commands.processes import explain
+from vit_jax.commands.output import OutputError, PlainFormatter, open_streams
+from vit_jax.commands.processes import explain, told_by_system
 from vit_jax.errors import Stopped, UserError
 from vit_jax.spelling import nearest
 from vit_jax.version import __version__
@@ -33,11 +34,24 @@ class _Parser(argparse.ArgumentParser):
 
 def main(argv: list[str] | None = None) -> int:
     """Runs a command and returns its exit code, which is 2 for a mistake of the user."""
-    logging.basicConfig(format="%(message)s", level=logging.WARNING)
+    if argv is None:
+        argv = sys.argv[1:]
+        # A training goes on without its terminal.
+        open_streams(needed=argv[:1] != ["train"])
+    handler = logging.StreamHandler()
+    handler.setFormatter(PlainFormatter())
+    logging.basicConfig(handlers=[handler], level=logging.WARNING)
     logging.getLogger("vit_jax").setLevel(logging.INFO)
     try:
-        return _run(sys.argv[1:] if argv is None else argv)
-    except (UserError, Stopped, BrokenPipeError, KeyboardInterrupt) as error:
+        try:
+            return _run(argv)
+        finally:
+            sys.stdout.flush()  # What fails here fails with a reason.
+    except (UserError, Stopped, OutputError, BrokenPipeError, KeyboardInterrupt) as error:
+        return explain(error)
+    except (OSError, RuntimeError) as error:
+        if told_by_system(error) is None:
+            raise
         return explain(error)
 
 

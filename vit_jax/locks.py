@@ -9,7 +9,7 @@ except ImportError:  # Only Linux is supported; other systems do without.
 
 
 def try_lock(file: IO[Any] | int) -> bool:
-    """Locks an open file (or its descriptor) unless another process holds it; returns whether it did."""
+    """Locks an open file unless another process holds it; returns whether it did."""
     if fcntl is not None:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

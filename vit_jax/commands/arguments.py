@@ -4,6 +4,7 @@ import argparse
 import re
 from pathlib import Path
 
+from vit_jax.errors import UserError
 from vit_jax.image_size import parse_size
 
 
@@ -16,6 +17,16 @@ def file_path(text: str) -> Path:
     if "://" in text:
         raise argparse.ArgumentTypeError(f"{text} must be a local or mounted path")
     return Path(text).expanduser()
+
+
+def check_output(path: Path) -> None:
+    """Refuses `--output` where something is that is no file: it would be replaced by one.
+
+    Raises:
+      UserError: there is a device, a pipe, a socket or a folder.
+    """
+    if path.exists() and not path.is_file():
+        raise UserError(f"--output={path}: there is something that is no file; choose another one")
 
 
 def add_image_size(parser: argparse.ArgumentParser, default: str) -> None:

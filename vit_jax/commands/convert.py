@@ -5,6 +5,7 @@ import os
 
 from vit_jax.commands.arguments import add_image_size, file_path
 from vit_jax.errors import UserError
+from vit_jax.plain import plain
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -64,4 +65,5 @@ def run(arguments: argparse.Namespace, overrides: list[str]) -> None:
     except OSError as error:
         raise UserError(f"--target={target}: {error.strerror}; choose another place") from error
     height, width = model.config.input_size
-    print(f"{target}: {model.config.name} at {height}x{width} pixels, layout {arguments.layout}")
+    size = f"{height}x{width} pixels"
+    print(f"{plain(str(target))}: {model.config.name} at {size}, layout {arguments.layout}")

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from vit_jax.commands.arguments import add_image_size
 from vit_jax.config import load_config
 from vit_jax.errors import NoDataError, UserError
+from vit_jax.plain import plain
 from vit_jax.schema import build
 
 if TYPE_CHECKING:
@@ -74,7 +75,8 @@ def _describe_run(config: "TrainConfig") -> None:
     if missing is None:
         _print_batch(setup)
     else:
-        print(f"\nno batch: {missing}; the numbers of examples and classes are the published ones")
+        published = "the numbers of examples and classes are the published ones"
+        print(f"\nno batch: {plain(missing)}; {published}")
 
 
 def _open_source(data: "DataConfig") -> "tuple[Source, str | None]":
@@ -176,6 +178,6 @@ def _print_batch(setup: "Setup") -> None:
 
 
 def _print_table(title: str, rows: Iterable[tuple[str, str]]) -> None:
-    print(f"\n{title}")
+    print(f"\n{plain(title)}")
     for name, text in rows:
-        print(f"  {name:<18}{text}")
+        print(f"  {plain(name):<18}{plain(text)}")

@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from vit_jax.atomic import write_bytes
-from vit_jax.commands.arguments import add_image_size, file_path
+from vit_jax.commands.arguments import add_image_size, check_output, file_path
 from vit_jax.commands.processes import add_process_flags, fail_together, join
 from vit_jax.config import apply_overrides, load_config
 from vit_jax.errors import NoDataError, UserError
+from vit_jax.plain import plain
 from vit_jax.schema import build
 from vit_jax.spelling import nearest
 
@@ -162,6 +163,8 @@ def _check(arguments: argparse.Namespace, changes: Sequence[str], options: Seque
     """Refuses flags that do not go together, before anything is opened."""
     if arguments.output is not None and arguments.output.suffix not in (".json", ".csv"):
         raise UserError(f"--output={arguments.output}: name a .json or a .csv file")
+    if arguments.output is not None:
+        check_output(arguments.output)
     if arguments.batch_size is not None and arguments.batch_size < 1:
         raise UserError(f"--batch_size={arguments.batch_size} must be at least 1")
     if (arguments.workers or 0) < 0:
@@ -299,7 +302,9 @@ class _Progress:
         if self._bar is None or done <= self._bar.n:
             self.close()
             disable = None if self._shown else True
-            self._bar = tqdm(total=total, desc=source, unit="img", leave=False, disable=disable)
+            self._bar = tqdm(
+                total=total, desc=plain(source), unit="img", leave=False, disable=disable
+            )
         self._bar.update(done - self._bar.n)
         if done == total:
             self.close()

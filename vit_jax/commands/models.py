@@ -6,6 +6,7 @@ import textwrap
 from typing import TYPE_CHECKING, Any
 
 from vit_jax.errors import UserError
+from vit_jax.plain import plain
 
 if TYPE_CHECKING:
     from vit_jax.weights.catalogue.released import Release
@@ -59,7 +60,7 @@ def _describe(release: "Release") -> str:
         _number(release.num_classes),
         "-" if release.accuracy is None else f"{release.accuracy:.2f}",
         release.accuracy_source or "-",
-        release.name,
+        plain(release.name),
     )
 
 

@@ -4,7 +4,6 @@ import argparse
 import contextlib
 import csv
 import glob
-import io
 import json
 import os
 import re
@@ -13,8 +12,10 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
-from vit_jax.commands.arguments import add_image_size, file_path
+from vit_jax.commands.arguments import add_image_size, check_output, file_path
+from vit_jax.commands.output import say
 from vit_jax.errors import UserError
+from vit_jax.plain import cell, plain
 
 if TYPE_CHECKING:
     from vit_jax.inference.prediction import Prediction
@@ -81,7 +82,7 @@ def run(arguments: argparse.Namespace, overrides: list[str]) -> None:
     for note in notes:
         print(note, file=sys.stderr)
     if unreadable:
-        print(f"{unreadable} of {len(files)} images could not be read", file=sys.stderr)
+        say(f"{unreadable} of {len(files)} images could not be read")
 
 
 def list_files(arguments: Sequence[str], notes: list[str] | None = None) -> list[str]:
@@ -128,11 +129,11 @@ def _csv(file: IO[str], names: tuple[str, ...] | None) -> "Writer":
 
     def write(prediction: "Prediction") -> None:
         if prediction.error is not None:
-            writer.writerow([prediction.image, "", "", "", "", prediction.error])
+            writer.writerow([cell(prediction.image), "", "", "", "", cell(prediction.error)])
         pairs = zip(prediction.classes, prediction.probabilities, strict=True)
         for rank, (label, share) in enumerate(pairs, 1):
-            name = _name(names, label)
-            writer.writerow([prediction.image, rank, label, name, f"{share:.6f}", ""])
+            row = [cell(prediction.image), rank, label, cell(_name(names, label))]
+            writer.writerow([*row, f"{share:.6f}", ""])
 
     return write
 
@@ -155,12 +156,12 @@ def _json_lines(file: IO[str], names: tuple[str, ...] | None) -> "Writer":
 
 def _readable(file: IO[str], names: tuple[str, ...] | None) -> "Writer":
     def write(prediction: "Prediction") -> None:
-        file.write(f"{prediction.image}\n")
+        file.write(f"{plain(prediction.image)}\n")
         if prediction.error is not None:
-            file.write(f"  {prediction.error}\n")
+            file.write(f"  {plain(prediction.error)}\n")
         pairs = zip(prediction.classes, prediction.probabilities, strict=True)
         for label, share in pairs:
-            shown = f"  {names[label]}" if names else ""
+            shown = f"  {plain(names[label])}" if names else ""
             file.write(f"  {share:7.2%}  {label:>5}{shown}\n")
 
     return write
@@ -172,13 +173,12 @@ _FORMATS = {".csv": _csv, ".jsonl": _json_lines, None: _readable}
 @contextlib.contextmanager
 def _writer(output: Path | None) -> Iterator[IO[str]]:
     """Opens standard output, or a file that appears when it is complete."""
-    # Names of files need not be text; in JSON these escapes are the standard ones.
-    errors = "backslashreplace"
     if output is None:
-        if isinstance(sys.stdout, io.TextIOWrapper):
-            sys.stdout.reconfigure(errors=errors)
         yield sys.stdout
         return
+    check_output(output)
+    # Names of files need not be text; in JSON these escapes are the standard ones.
+    errors = "backslashreplace"
     partial = output.with_name(f".{output.name}.{os.getpid()}.tmp")
     try:
         with open(partial, "w", encoding="utf-8", errors=errors, newline="") as file:

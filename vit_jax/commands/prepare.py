@@ -2,6 +2,8 @@
 
 import argparse
 
+from vit_jax.plain import plain
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds this command's flags."""
@@ -18,4 +20,4 @@ def run(arguments: argparse.Namespace, overrides: list[str]) -> None:
     from vit_jax.data.preparation.prepare import prepare
 
     del overrides  # There is no --config to override.
-    print(prepare(arguments.dataset, arguments.data_dir))
+    print(plain(prepare(arguments.dataset, arguments.data_dir)))

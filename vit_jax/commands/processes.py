@@ -4,16 +4,23 @@
 """
 
 import argparse
+import errno
 import os
 import re
 import sys
 import traceback
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
+from vit_jax.commands.output import OutputError, give_up_output, say
 from vit_jax.errors import Stopped, UserError
+from vit_jax.plain import plain_lines
 
+_OF_FILE_SYSTEMS = {
+    *(errno.ENAMETOOLONG, errno.ELOOP, errno.EACCES, errno.EPERM, errno.EISDIR, errno.ENOTDIR),
+    *(errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.ESTALE, errno.EMFILE, errno.ENFILE),
+}
 # What JAX raises when a collective breaks, or when another process is no longer heard of.
 _PEER_IS_GONE = re.compile("(?i:gloo|nccl|coordination)|UNAVAILABLE|DEADLINE_EXCEEDED|ABORTED")
 
@@ -68,8 +75,9 @@ def fail_together() -> Iterator[None]:
         if not is_joined():
             raise
         code = explain(error)
-        sys.stdout.flush()
-        sys.stderr.flush()
+        for stream in (sys.stdout, sys.stderr):
+            with suppress(OSError):
+                stream.flush()
         os._exit(code)
 
 
@@ -77,26 +85,43 @@ def explain(error: BaseException) -> int:
     """Prints what ended a command, and returns its exit code."""
     match error:
         case UserError():
-            print(f"error: {error}", file=sys.stderr)
+            say(f"error: {error}")
             return 2
         case Stopped():
             # As if SIGTERM had ended the process, so that schedulers start it again.
-            print(f"{error}; the same command resumes there", file=sys.stderr)
+            say(f"{error}; the same command resumes there")
             return 143
         case KeyboardInterrupt():
             # As if SIGINT had ended it.
             print("interrupted; the same command resumes from the last checkpoint", file=sys.stderr)
             return 130
         case BrokenPipeError():
-            # Whoever read the output, such as `head`, has enough; nothing may be written at exit.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            give_up_output()  # Whoever read it, such as `head`, has enough.
             return 141
+        case OutputError():
+            say(f"error: cannot write to standard output ({error.strerror})")
+            give_up_output()
+            return 1
+    if (reason := told_by_system(error)) is not None:
+        say(f"error: {reason}")
+        return 2
     if _is_end_of_peer(error):
         reason = str(error).partition("\n")[0]
-        print(f"error: another process has ended, so this one does too ({reason})", file=sys.stderr)
+        say(f"error: another process has ended, so this one does too ({reason})")
     else:
-        traceback.print_exception(error)
+        with suppress(OSError, AttributeError):
+            print(plain_lines("".join(traceback.format_exception(error))), file=sys.stderr)
     return 1
+
+
+def told_by_system(error: BaseException) -> str | None:
+    """What is wrong, if a file system or an account is to blame and not the program."""
+    if isinstance(error, OSError) and error.errno in _OF_FILE_SYSTEMS:
+        where = "" if error.filename is None else f"{os.fsdecode(error.filename)}: "
+        return f"{where}{error.strerror}"
+    if isinstance(error, RuntimeError) and "home directory" in str(error):
+        return "this account has no home directory: set HOME to a directory that can be written"
+    return None
 
 
 def _is_end_of_peer(error: BaseException) -> bool:

@@ -24,6 +24,7 @@ from jax import Array
 
 from vit_jax.errors import UserError
 from vit_jax.evaluation.class_names import ClassNames
+from vit_jax.reading import read_text
 from vit_jax.spelling import nearest
 
 _LISTED_AT_MOST = 8
@@ -248,7 +249,7 @@ def _listed(
 def _read(file: Path) -> dict[str, str | int | None]:
     """Reads a class map: see the top of this module."""
     try:
-        text = file.read_text(encoding="utf-8-sig")
+        text = read_text(file)
         pairs = _READERS[file.suffix.lower()](text)
     except KeyError:
         raise UserError(f"{file}: unknown type; name a .txt, .csv or .json file") from None

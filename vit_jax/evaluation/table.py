@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from vit_jax.evaluation.evaluator import Scores
+from vit_jax.plain import cell, plain
 
 
 class Row(NamedTuple):
@@ -30,10 +31,10 @@ def as_text(rows: Sequence[Row]) -> str:
     Scores of single classes (`recall/NAME`) are in the evaluation's own lines and in files.
     """
     names = [name for name in _score_names(rows) if "/" not in name]
-    cells = [["weights", "evaluation", "data", *names]]
+    cells = [["weights", "evaluation", "data", *map(plain, names)]]
     for row in rows:
         scores = [_number(row.scores.values.get(name)) for name in names]
-        cells.append([row.weights, row.evaluation, row.data, *scores])
+        cells.append([plain(row.weights), plain(row.evaluation), plain(row.data), *scores])
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     lines = []
     for line in cells:
@@ -65,10 +66,10 @@ def as_csv(rows: Sequence[Row]) -> str:
     names = _score_names(rows)
     file = io.StringIO()
     writer = csv.writer(file, lineterminator="\n")
-    writer.writerow(["weights", "evaluation", "data", *names])
+    writer.writerow(["weights", "evaluation", "data", *map(cell, names)])
     for row in rows:
         scores = [row.scores.values.get(name, "") for name in names]
-        writer.writerow([row.weights, row.evaluation, row.data, *scores])
+        writer.writerow([cell(row.weights), cell(row.evaluation), cell(row.data), *scores])
     return file.getvalue()
 
 

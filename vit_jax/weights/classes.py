@@ -12,6 +12,7 @@ from importlib import resources
 from pathlib import Path
 
 from vit_jax.errors import UserError
+from vit_jax.reading import read_text
 from vit_jax.weights.kinds import require_regular
 
 
@@ -47,7 +48,7 @@ def read_class_names(path: Path, num_classes: int) -> tuple[str, ...]:
     """
     require_regular(path)
     try:
-        names = tuple(path.read_text(encoding="utf-8-sig").splitlines())
+        names = tuple(read_text(path).splitlines())
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: {error}; give a text file of class names") from error
     if len(names) != num_classes:

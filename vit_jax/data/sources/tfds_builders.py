@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import tensorflow_datasets as tfds
@@ -143,6 +144,8 @@ def quiet() -> Iterator[None]:
 
 
 def _local_absolute(data_dir: str | None) -> str | None:
-    if data_dir is None or "://" in data_dir:
-        return data_dir
-    return os.path.abspath(os.path.expanduser(data_dir))
+    if data_dir is None:
+        if "TFDS_DATA_DIR" not in os.environ:
+            Path.home()  # If there is none, this says so; TFDS would make a folder called `~`.
+        return None
+    return data_dir if "://" in data_dir else str(Path(data_dir).expanduser().absolute())
