@@ -1,6 +1,7 @@
 """Values that several commands take."""
 
 import argparse
+import os
 import re
 from pathlib import Path
 
@@ -25,7 +26,7 @@ def check_output(path: Path) -> None:
     Raises:
       UserError: there is a device, a pipe, a socket or a folder.
     """
-    if path.exists() and not path.is_file():
+    if os.path.exists(path) and not os.path.isfile(path):
         raise UserError(f"--output={path}: there is something that is no file; choose another one")
 
 

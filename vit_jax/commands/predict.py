@@ -4,6 +4,7 @@ import argparse
 import contextlib
 import csv
 import glob
+import io
 import json
 import os
 import re
@@ -173,12 +174,14 @@ _FORMATS = {".csv": _csv, ".jsonl": _json_lines, None: _readable}
 @contextlib.contextmanager
 def _writer(output: Path | None) -> Iterator[IO[str]]:
     """Opens standard output, or a file that appears when it is complete."""
+    # Names of files need not be text; in JSON these escapes are the standard ones.
+    errors = "backslashreplace"
     if output is None:
+        if isinstance(sys.stdout, io.TextIOWrapper):
+            sys.stdout.reconfigure(errors=errors)
         yield sys.stdout
         return
     check_output(output)
-    # Names of files need not be text; in JSON these escapes are the standard ones.
-    errors = "backslashreplace"
     partial = output.with_name(f".{output.name}.{os.getpid()}.tmp")
     try:
         with open(partial, "w", encoding="utf-8", errors=errors, newline="") as file:
