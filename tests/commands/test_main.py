@@ -219,7 +219,7 @@ def test_the_commands_and_the_version(capsys: pytest.CaptureFixture[str]) -> Non
     modules = {
         file.stem for file in Path(vit_jax.__file__).parent.joinpath("commands").glob("*.py")
     }
-    assert COMMANDS.keys() == modules - {"__init__", "arguments", "processes"}
+    assert COMMANDS.keys() == modules - {"__init__", "arguments", "output", "processes"}
     assert all(f"  {name} " in output for name in COMMANDS)
     assert main([]) == 2
 

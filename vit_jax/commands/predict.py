@@ -81,7 +81,7 @@ def run(arguments: argparse.Namespace, overrides: list[str]) -> None:
             write(prediction)
             unreadable += prediction.error is not None
     for note in notes:
-        print(note, file=sys.stderr)
+        say(note)
     if unreadable:
         say(f"{unreadable} of {len(files)} images could not be read")
 

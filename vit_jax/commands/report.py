@@ -5,6 +5,7 @@ from pathlib import Path
 
 from vit_jax.commands.arguments import file_path
 from vit_jax.errors import UserError
+from vit_jax.plain import plain
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -33,4 +34,4 @@ def run(arguments: argparse.Namespace, overrides: list[str]) -> None:
             raise
         raise UserError("report needs the extra `plots`: pip install 'vit_jax[plots]'") from error
     write_report([Path(each) for each in arguments.runs], output)
-    print(f"the report is in {output}")
+    print(f"the report is in {plain(str(output))}")
