@@ -1,5 +1,6 @@
 """A model as pure functions of its parameters, a nested dict of float32 arrays."""
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -38,7 +39,9 @@ def model_params(model: Model) -> Params:
 
 def abstract_params(config: ModelConfig) -> Params:
     """Returns the parameters' shapes and types, as `jax.ShapeDtypeStruct`; computes nothing."""
-    return jax.eval_shape(lambda: init_params(config, 0))
+    _, params = _abstract(config)
+    # A dictionary of the caller's own, who may change it.
+    return jax.tree.map(lambda leaf: leaf, params)
 
 
 def bind_model(config: ModelConfig) -> Callable[[Params], Model]:
@@ -51,7 +54,7 @@ def bind_model(config: ModelConfig) -> Callable[[Params], Model]:
 
     Parameters that no model has, such as an objective's own, must be left out.
     """
-    graphdef = nnx.graphdef(abstract_model(config))
+    graphdef, _ = _abstract(config)
     return lambda params: nnx.merge(graphdef, params)
 
 
@@ -69,3 +72,21 @@ def apply_model(config: ModelConfig) -> Callable[..., Array]:
     """Returns the forward pass: (params, images, **options of `Model.__call__`) -> logits."""
     bind = bind_model(config)
     return lambda params, images, **options: bind(params)(images, **options)
+
+
+def _abstract(config: ModelConfig) -> tuple[nnx.GraphDef[Model], Params]:
+    """The structure of a model, and the shapes of its parameters."""
+    try:
+        hash(config)
+    except TypeError:  # Made by hand, with a list in the place of a tuple.
+        return _trace(config)
+    return _trace_once(config)
+
+
+def _trace(config: ModelConfig) -> tuple[nnx.GraphDef[Model], Params]:
+    model = abstract_model(config)
+    return nnx.graphdef(model), model_params(model)
+
+
+# A run asks for one model's several times, and a list of models for the same ones again.
+_trace_once = functools.lru_cache(maxsize=512)(_trace)
