@@ -8,6 +8,8 @@
 PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
+# Whoever starts Python without compiled files would compile all tests in each process.
+unexport PYTHONDONTWRITEBYTECODE
 # Tests of one xdist_group share a costly fixture, and so one process.
 PYTEST := $(BIN)/python -m pytest -n 2 --dist loadgroup
 OWN := --ignore=tests/peers --ignore=tests/tpu

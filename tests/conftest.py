@@ -48,3 +48,12 @@ def eight_devices(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EightDev
     """A process with eight simulated devices, started when the first test asks for it."""
     with start_eight_devices(tmp_path_factory.mktemp("eight_devices") / "log") as process:
         yield process
+
+
+@pytest.fixture(scope="module")
+def shared_programs() -> Iterator[None]:
+    """Runs of equal configs in this process, and this file, trace and compile their step once."""
+    from tests.shared_programs import sharing  # Here, since JAX reads its settings when imported.
+
+    with sharing():
+        yield

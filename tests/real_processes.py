@@ -60,6 +60,16 @@ def run_program(module: str, *arguments: str) -> str:
     return done.stdout
 
 
+def start_process(arguments: Sequence[str]) -> subprocess.Popen[str]:
+    """Starts a command of `vit_jax`, with the devices and the precision of this process."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "vit_jax", *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
 def start_on(
     topology: Topology, command: Sequence[str], launch: Launch = by_flags
 ) -> list[subprocess.Popen[str]]:

@@ -5,6 +5,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from tests.real_processes import start_process
+
 # Dropout, micro-batches, averaging, checkpoints and evaluations: all that a resume must continue.
 FLAGS = [
     *("train", "--config=configs/quickstart.py"),
@@ -19,11 +21,8 @@ COMMAND = [sys.executable, "-m", "vit_jax", *FLAGS]
 
 def start(workdir: Path, data_dir: Path, *more: str) -> subprocess.Popen[str]:
     """Starts the run in `workdir`, or resumes it."""
-    return subprocess.Popen(
-        [*COMMAND, f"--config.data.data_dir={data_dir}", f"--workdir={workdir}", *more],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
+    return start_process(
+        [*FLAGS, f"--config.data.data_dir={data_dir}", f"--workdir={workdir}", *more]
     )
 
 

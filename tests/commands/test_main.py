@@ -13,6 +13,8 @@ from vit_jax.__main__ import COMMANDS, main
 from vit_jax.parallel.processes import Preemption
 from vit_jax.training.reporter import Reporter
 
+pytestmark = pytest.mark.usefixtures("shared_programs")
+
 TINY = [
     "--config.model.depth=1",
     "--config.model.width=16",

@@ -1,3 +1,4 @@
+import functools
 import gc
 import logging
 import os
@@ -46,6 +47,12 @@ FROZEN = OptimizerConfig(momentum_dtype="bfloat16", weight_decay=0.1, freeze=("(
 
 
 def _shapes(optimizer: Any = SGD, average: bool = False) -> Any:
+    """A tree of its own for each caller, who may change it."""
+    return jax.tree.map(lambda x: x, _traced(optimizer, average))
+
+
+@functools.cache
+def _traced(optimizer: Any, average: bool) -> Any:
     model = ModelConfig("ViT-mu/16", image_size=32, num_classes=3)
     params = abstract_params(model)
     schedule = make_schedule(optimizer, 10)

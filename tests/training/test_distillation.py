@@ -7,7 +7,6 @@ import dataclasses
 import functools
 import hashlib
 import json
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,9 +20,11 @@ import pytest
 from jax import Array
 from sklearn.datasets import load_digits
 
-from tests.real_processes import EIGHT, finish, start_on, wait_for_line
+from tests.eight_devices import EightDevices
+from tests.real_processes import start_process, wait_for_line
 from tests.small_models import random_params
 from tests.tiny_run import results
+from vit_jax.__main__ import main
 from vit_jax.losses import cross_entropy
 from vit_jax.models.config import ModelConfig
 from vit_jax.models.families import parameter_table
@@ -144,7 +145,9 @@ def accuracy(params: Params) -> float:
     return float((np.asarray(logits).argmax(-1) == labels[1437:]).mean())
 
 
-def test_a_student_scores_higher_with_a_teacher() -> None:
+@functools.cache
+def steps() -> tuple[Any, Any, Any, Params]:
+    """The optimizer, the step without and with the teacher, and the teacher."""
     config = OptimizerConfig(lr=5e-3, warmup_steps=20, clip_norm=1.0)
     schedule = make_schedule(config, STEPS)
     optimizer = make_optimizer(config, schedule, abstract_params(MODEL), parameter_table(MODEL))
@@ -154,15 +157,23 @@ def test_a_student_scores_higher_with_a_teacher() -> None:
     _, labels = digits()
     teacher = fit(alone, optimizer, labels[:1437], seed=100)
     taught = Distillation(context(MODEL), MODEL, teacher, None)
-    with_teacher = jax.jit(make_train_step(taught, optimizer, mesh, **options))
+    return optimizer, alone, jax.jit(make_train_step(taught, optimizer, mesh, **options)), teacher
+
+
+@pytest.mark.xdist_group("distillation")
+@pytest.mark.parametrize(
+    "seed", [0, pytest.param(1, marks=pytest.mark.slow), pytest.param(2, marks=pytest.mark.slow)]
+)
+def test_a_student_scores_higher_with_a_teacher(seed: int) -> None:
+    optimizer, alone, with_teacher, teacher = steps()
+    _, labels = digits()
     assert accuracy(teacher) > 0.7
-    for seed in range(3):
-        # Of a hundred images the label is known.
-        few = np.full(1437, -1, np.int32)
-        known = np.random.default_rng(seed).choice(1437, 100, replace=False)
-        few[known] = labels[known]
-        student = fit(with_teacher, optimizer, few, seed, {"teacher": teacher})
-        assert accuracy(student) > accuracy(fit(alone, optimizer, few, seed)) + 0.1
+    # Of a hundred images the label is known.
+    few = np.full(1437, -1, np.int32)
+    known = np.random.default_rng(seed).choice(1437, 100, replace=False)
+    few[known] = labels[known]
+    student = fit(with_teacher, optimizer, few, seed, {"teacher": teacher})
+    assert accuracy(student) > accuracy(fit(alone, optimizer, few, seed)) + 0.1
 
 
 CONFIG = """
@@ -181,7 +192,7 @@ def run(tmp_path: Path, teacher: Path, name: str) -> list[str]:
     config = tmp_path / "distilled.py"
     config.write_text(CONFIG)
     return [
-        *(sys.executable, "-m", "vit_jax", "train", f"--config={config}:{teacher}"),
+        *("train", f"--config={config}:{teacher}"),
         *("--config.model.depth=1", "--config.model.width=32", "--config.model.mlp_dim=32"),
         *("--config.model.num_heads=2", "--config.model.dropout=0.1"),
         *("--config.data.batch_size=32", "--config.optimizer.micro_batches=2"),
@@ -192,36 +203,57 @@ def run(tmp_path: Path, teacher: Path, name: str) -> list[str]:
     ]
 
 
-@pytest.fixture
-def teacher(tmp_path: Path) -> Path:
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Holds a teacher, the data and the runs."""
+    home = tmp_path_factory.mktemp("distillation")
     model = dataclasses.replace(MODEL, width=48, mlp_dim=48)
-    write_weights(tmp_path / "teacher.npz", random_params(model), model)
-    return tmp_path / "teacher.npz"
+    write_weights(home / "teacher.npz", random_params(model), model)
+    return home
 
 
-def test_a_killed_run_resumes_bit_for_bit_and_eight_devices_equal_one(
-    tmp_path: Path, teacher: Path
-) -> None:
-    finish(start_on((1, 1), run(tmp_path, teacher, "whole")))
-    (process,) = start_on((1, 1), run(tmp_path, teacher, "killed"))
+@pytest.fixture(scope="module")
+def whole(home: Path) -> Path:
+    """A run that nothing disturbed."""
+    assert main(run(home, home / "teacher.npz", "whole")) == 0
+    return home / "whole"
+
+
+@pytest.mark.slow
+@pytest.mark.xdist_group("distillation")
+def test_a_killed_run_resumes_bit_for_bit(home: Path, whole: Path) -> None:
+    arguments = run(home, home / "teacher.npz", "killed")
+    process = start_process(arguments)
     wait_for_line(process, "step 8/12")
     process.kill()
     process.communicate()
-    finish(start_on((1, 1), run(tmp_path, teacher, "killed")))
-    assert results(tmp_path / "killed") == results(tmp_path / "whole")
-    finish(start_on(EIGHT, run(tmp_path, teacher, "eight")))
-    whole, eight = (
-        [line for line in results(tmp_path / name)[0] if "train/loss" in line]
-        for name in ("whole", "eight")
+    assert main(arguments) == 0
+    assert results(home / "killed") == results(whole)
+
+
+@pytest.mark.xdist_group("distillation")
+def test_eight_devices_equal_one(home: Path, whole: Path, eight_devices: EightDevices) -> None:
+    assert eight_devices.run(main, run(home, home / "teacher.npz", "eight")) == 0
+    one, eight = (
+        [line for line in results(workdir)[0] if "train/loss" in line]
+        for workdir in (whole, home / "eight")
     )
-    assert len(whole) == len(eight) == 12
+    assert len(one) == len(eight) == 12
     for key in ("train/loss", "train/agreement", "train/grad_norm"):
-        values = ([line[key] for line in lines] for lines in (eight, whole))
+        values = ([line[key] for line in lines] for lines in (eight, one))
         np.testing.assert_allclose(*values, rtol=1e-5, err_msg=key)
-    saved = json.loads((tmp_path / "whole/config.json").read_text())
+
+
+@pytest.mark.xdist_group("distillation")
+def test_another_teacher_is_another_run(whole: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    teacher = whole.parent / "teacher.npz"
+    saved = json.loads((whole / "config.json").read_text())
     assert saved["objective"] == {"kind": "distillation", "teacher": str(teacher)}
-    # Another teacher is another run, even under the same name.
-    weights = dict(np.load(teacher))
-    np.savez(teacher, **(weights | {"head/bias": weights["head/bias"] + 1}))
-    (output,) = finish(start_on((1, 1), run(tmp_path, teacher, "whole")), code=2)
-    assert "fixed arrays" in output
+    weights, arguments = dict(np.load(teacher)), run(whole.parent, teacher, "whole")
+    kept = teacher.read_bytes()
+    try:  # Even under the same name.
+        np.savez(teacher, **(weights | {"head/bias": weights["head/bias"] + 1}))
+        assert main(arguments) == 2
+    finally:
+        teacher.write_bytes(kept)
+    assert "fixed arrays" in capsys.readouterr().err

@@ -6,7 +6,6 @@ the objective's own predicts the mean colour of each of them; the loss is the sq
 """
 
 import io
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -14,11 +13,14 @@ from typing import Any, ClassVar
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 from jax import Array
 from PIL import Image
 
-from tests.real_processes import EIGHT, finish, start_on, wait_for_line
+from tests.eight_devices import EightDevices
+from tests.real_processes import start_process, wait_for_line
 from tests.tiny_run import results
+from vit_jax.__main__ import main
 from vit_jax.data.sources.open import open_source
 from vit_jax.models.functional import Params, apply_part
 from vit_jax.parameters import Parameter, Table, dense, nested
@@ -136,7 +138,7 @@ def run(tmp_path: Path, name: str) -> list[str]:
     config = tmp_path / "masked.py"
     config.write_text(CONFIG)
     return [
-        *(sys.executable, "-m", "vit_jax", "train", f"--config={config}"),
+        *("train", f"--config={config}"),
         *("--config.model.depth=1", "--config.model.width=32", "--config.model.mlp_dim=32"),
         *("--config.model.num_heads=2", "--config.model.dropout=0.1"),
         *("--config.data.batch_size=64", "--config.optimizer.micro_batches=2"),
@@ -157,27 +159,46 @@ def variance_of_colours(data_dir: Path) -> float:
     return float(patches.var(axis=(0, 1, 2)).mean())
 
 
-def test_masked_patches(tmp_path: Path) -> None:
-    finish(start_on((1, 1), run(tmp_path, "whole")))
-    metrics, _ = results(tmp_path / "whole")
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Holds the data and the runs."""
+    return tmp_path_factory.mktemp("masked_patches")
+
+
+@pytest.fixture(scope="module")
+def whole(home: Path) -> Path:
+    """A run that nothing disturbed."""
+    assert main(run(home, "whole")) == 0
+    return home / "whole"
+
+
+@pytest.mark.xdist_group("masked_patches")
+def test_the_loss_falls_below_that_of_the_mean_colour(home: Path, whole: Path) -> None:
+    metrics, _ = results(whole)
     losses = [line["train/loss"] for line in metrics if "train/loss" in line]
     assert len(losses) == 40
-    constant = variance_of_colours(tmp_path / "data")
+    constant = variance_of_colours(home / "data")
     assert losses[0] > constant > 1.2 * np.mean(losses[-10:])
     # The mask token and the head are no part of the model.
-    with np.load(tmp_path / "whole/weights.npz") as weights:
+    with np.load(whole / "weights.npz") as weights:
         assert not [name for name in weights if "mask" in name or "objective" in name]
 
-    # A real SIGKILL, and the same again.
-    (process,) = start_on((1, 1), run(tmp_path, "killed"))
+
+@pytest.mark.slow
+@pytest.mark.xdist_group("masked_patches")
+def test_a_killed_run_resumes_bit_for_bit(home: Path, whole: Path) -> None:
+    process = start_process(run(home, "killed"))
     wait_for_line(process, "step 23/40")
     process.kill()
     process.communicate()
-    finish(start_on((1, 1), run(tmp_path, "killed")))
-    assert results(tmp_path / "killed") == results(tmp_path / "whole")
+    assert main(run(home, "killed")) == 0
+    assert results(home / "killed") == results(whole)
 
-    finish(start_on(EIGHT, run(tmp_path, "eight")))
-    eight, _ = results(tmp_path / "eight")
+
+@pytest.mark.xdist_group("masked_patches")
+def test_eight_devices_equal_one(home: Path, whole: Path, eight_devices: EightDevices) -> None:
+    assert eight_devices.run(main, run(home, "eight")) == 0
+    (one, _), (eight, _) = results(whole), results(home / "eight")
     for key in ("train/loss", "train/worst_patch"):
-        found, expected = ([line[key] for line in x if key in line][:12] for x in (eight, metrics))
+        found, expected = ([line[key] for line in x if key in line][:12] for x in (eight, one))
         np.testing.assert_allclose(found, expected, rtol=1e-5, err_msg=key)
