@@ -3,6 +3,7 @@
 # make test-all: these, the slow ones and all of the following, within 25 minutes.
 # make parity: tests against torch, timm and transformers.
 # make tpu: programs for absent TPUs. make lint: style and types.
+# make pods: the largest programs for absent TPUs, which take minutes each; not in test-all.
 # All make and reuse .venv. `tpu` has its own environment: where libtpu is installed, JAX looks for
 # TPUs at every start and complains.
 PYTHON ?= python3
@@ -12,9 +13,10 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constr
 unexport PYTHONDONTWRITEBYTECODE
 # Tests of one xdist_group share a costly fixture, and so one process.
 PYTEST := $(BIN)/python -m pytest -n 2 --dist loadgroup
+TPU_PYTEST := .venv-tpu/bin/python -m pytest -n 2 tests/tpu
 OWN := --ignore=tests/peers --ignore=tests/tpu
 
-.PHONY: demo test test-slow test-all parity tpu lint
+.PHONY: demo test test-slow test-all parity tpu pods lint
 
 demo: .venv/installed
 	$(BIN)/python -m vit_jax train --config=configs/quickstart.py --workdir=runs/demo/digits
@@ -42,7 +44,10 @@ parity: .venv/installed-for-parity
 	$(PYTEST) tests/peers
 
 tpu: .venv-tpu/installed
-	.venv-tpu/bin/python -m pytest tests/tpu
+	$(TPU_PYTEST) -m "not pods"
+
+pods: .venv-tpu/installed
+	$(TPU_PYTEST) -m pods
 
 lint: .venv/installed-for-test
 	$(BIN)/ruff format --check .

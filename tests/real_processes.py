@@ -11,6 +11,9 @@ from pathlib import Path
 # Tests compile much and compute little. Without fusion emitters XLA compiles three times as fast.
 COMPILE_FAST = "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false"
 
+# What a command's flags follow.
+VIT_JAX = [sys.executable, "-m", "vit_jax"]
+
 # By (processes, simulated devices of each).
 Topology = tuple[int, int]
 ONE, EIGHT, TWO_BY_FOUR = (1, 1), (1, 8), (2, 4)
@@ -63,7 +66,7 @@ def run_program(module: str, *arguments: str) -> str:
 def start_process(arguments: Sequence[str]) -> subprocess.Popen[str]:
     """Starts a command of `vit_jax`, with the devices and the precision of this process."""
     return subprocess.Popen(
-        [sys.executable, "-m", "vit_jax", *arguments],
+        [*VIT_JAX, *arguments],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,

@@ -2,10 +2,9 @@
 
 import json
 import subprocess
-import sys
 from pathlib import Path
 
-from tests.real_processes import start_process
+from tests.real_processes import VIT_JAX, start_process
 
 # Dropout, micro-batches, averaging, checkpoints and evaluations: all that a resume must continue.
 FLAGS = [
@@ -16,7 +15,7 @@ FLAGS = [
     *("--config.optimizer.average=0.9", "--config.log_every=7"),
     *("--config.checkpoint.every_steps=10", "--config.evals.test.every_steps=25"),
 ]
-COMMAND = [sys.executable, "-m", "vit_jax", *FLAGS]
+COMMAND = [*VIT_JAX, *FLAGS]
 
 
 def start(workdir: Path, data_dir: Path, *more: str) -> subprocess.Popen[str]:

@@ -2,13 +2,14 @@
 
 import json
 import shutil
-import subprocess
 from pathlib import Path
 
 import pytest
 
-from tests.real_processes import EIGHT, ONE, TWO_BY_FOUR, Topology, finish, start_on
-from tests.tiny_run import COMMAND
+from tests.eight_devices import EightDevices
+from tests.programs.run_here import run_here
+from tests.real_processes import TWO_BY_FOUR, VIT_JAX, Topology, finish, start_on
+from tests.tiny_run import FLAGS
 
 # They share one run that nothing disturbed.
 pytestmark = pytest.mark.xdist_group("meshes_of_processes")
@@ -25,9 +26,9 @@ RUN = [
 ]
 
 
-def start(topology: Topology, workdir: Path, *more: str) -> list[subprocess.Popen[str]]:
+def command(workdir: Path, *more: str) -> list[str]:
     directories = [f"--config.data.data_dir={workdir.parent}", f"--workdir={workdir}"]
-    return start_on(topology, [*COMMAND, *RUN, *directories, *more])
+    return [*FLAGS, *RUN, *directories, *more]
 
 
 def losses(workdir: Path) -> list[float]:
@@ -38,24 +39,25 @@ def losses(workdir: Path) -> list[float]:
 @pytest.fixture(scope="module")
 def on_one(tmp_path_factory: pytest.TempPathFactory) -> list[float]:
     workdir = tmp_path_factory.mktemp("runs") / "one"
-    finish(start(ONE, workdir))
+    run_here(command(workdir))
     return losses(workdir)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("topology", MESHES, ids=["2x4", "4x2"])
 def test_tensor_reaches_over_processes(
-    topology: Topology, on_one: list[float], tmp_path: Path
+    topology: Topology, on_one: list[float], tmp_path: Path, eight_devices: EightDevices
 ) -> None:
     workdir = tmp_path / "run"
-    finish(start(topology, workdir, *MESHES[topology]))
+    finish(start_on(topology, [*VIT_JAX, *command(workdir, *MESHES[topology])]))
     assert len(on_one) == 21
     assert losses(workdir) == pytest.approx(on_one, abs=1e-5)
-    for other in (EIGHT, ONE):
-        resumed = tmp_path / f"on_{other[1]}"
+    for devices in (8, 1):
+        resumed = tmp_path / f"on_{devices}"
         shutil.copytree(workdir, resumed)
         shutil.rmtree(resumed / "checkpoints/20")
         (resumed / "weights.npz").unlink()
-        output = finish(start(other, resumed))[0]
+        flags = command(resumed)
+        output = eight_devices.run(run_here, flags) if devices == 8 else run_here(flags)
         assert "resuming after step 10 of 20" in output
         assert losses(resumed) == pytest.approx(on_one, abs=1e-5)

@@ -56,6 +56,7 @@ def test_another_config_ends_all(tmp_path: Path) -> None:
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 def test_hosts_may_keep_the_same_data_elsewhere_but_not_other_data(tmp_path: Path) -> None:
     names = [f"{number}.png" for number in range(40)]
     own = [photos(tmp_path / str(index), *names) for index in range(2)]

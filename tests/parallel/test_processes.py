@@ -11,16 +11,19 @@ from pathlib import Path
 import jax
 import pytest
 
+from tests.eight_devices import EightDevices
+from tests.programs.run_here import run_here
 from tests.real_processes import (
     EIGHT,
     ONE,
     TWO_BY_FOUR,
+    VIT_JAX,
     Topology,
     finish,
     start_on,
     wait_for_line,
 )
-from tests.tiny_run import COMMAND
+from tests.tiny_run import FLAGS
 from vit_jax.__main__ import main
 from vit_jax.commands.processes import fail_together
 from vit_jax.parallel import processes as joined
@@ -32,12 +35,25 @@ pytestmark = pytest.mark.xdist_group("processes")
 RUN = ["--config.total_steps=100", "--config.log_every=1", "--config.checkpoint.every_steps=40"]
 
 
+def command(workdir: Path, data_dir: Path, *more: str) -> list[str]:
+    directories = [f"--config.data.data_dir={data_dir}", f"--workdir={workdir}"]
+    return [*FLAGS, *RUN, *directories, *more]
+
+
 def start(
     topology: Topology, workdir: Path, data_dir: Path, *more: str
 ) -> list[subprocess.Popen[str]]:
     """Starts a run's processes, or goes on with it."""
-    directories = [f"--config.data.data_dir={data_dir}", f"--workdir={workdir}"]
-    return start_on(topology, [*COMMAND, *RUN, *directories, *more])
+    return start_on(topology, [*VIT_JAX, *command(workdir, data_dir, *more)])
+
+
+def run(topology: Topology, workdir: Path, data_dir: Path, eight_devices: EightDevices) -> str:
+    """Takes a run to its end; returns what process 0 prints."""
+    if topology == ONE:
+        return run_here(command(workdir, data_dir))
+    if topology == EIGHT:
+        return eight_devices.run(run_here, command(workdir, data_dir))
+    return finish(start(topology, workdir, data_dir))[0]
 
 
 def losses(workdir: Path) -> list[float]:
@@ -59,39 +75,41 @@ def data_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def on_one(data_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A finished run on one device; it keeps its checkpoints of steps 80 and 100."""
     workdir = tmp_path_factory.mktemp("runs") / "one"
-    finish(start(ONE, workdir, data_dir))
+    run_here(command(workdir, data_dir))
     return workdir
 
 
-def go_on_after_80(source: Path, topology: Topology, workdir: Path, data_dir: Path) -> None:
+def go_on_after_80(
+    source: Path, topology: Topology, workdir: Path, data_dir: Path, eight_devices: EightDevices
+) -> None:
     """Ends a run in `workdir` that another topology began, from a checkpoint of its own."""
     shutil.copytree(source, workdir)
     shutil.rmtree(workdir / "checkpoints/100")
     (workdir / "weights.npz").unlink()
-    outputs = finish(start(topology, workdir, data_dir))
-    assert "resuming after step 80 of 100" in outputs[0]
+    printed = run(topology, workdir, data_dir, eight_devices)
+    assert "resuming after step 80 of 100" in printed
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("topology", [EIGHT, TWO_BY_FOUR], ids=["8", "2x4"])
 def test_losses_and_checkpoints_do_not_depend_on_the_topology(
-    topology: Topology, on_one: Path, data_dir: Path, tmp_path: Path
+    topology: Topology, on_one: Path, data_dir: Path, tmp_path: Path, eight_devices: EightDevices
 ) -> None:
     expected = losses(on_one)
     assert len(expected) == 100 + 4
-    finish(start(topology, tmp_path / "run", data_dir))
+    run(topology, tmp_path / "run", data_dir, eight_devices)
     assert losses(tmp_path / "run") == pytest.approx(expected, abs=1e-5)
     for other in {ONE, EIGHT, TWO_BY_FOUR} - {topology}:
         workdir = tmp_path / f"on_{other[0]}x{other[1]}"
-        go_on_after_80(tmp_path / "run", other, workdir, data_dir)
+        go_on_after_80(tmp_path / "run", other, workdir, data_dir, eight_devices)
         assert losses(workdir) == pytest.approx(expected, abs=1e-5)
 
 
 # Two processes do so below, where they fall back to an earlier checkpoint.
 def test_eight_devices_go_on_where_one_has_stopped(
-    on_one: Path, data_dir: Path, tmp_path: Path
+    on_one: Path, data_dir: Path, tmp_path: Path, eight_devices: EightDevices
 ) -> None:
-    go_on_after_80(on_one, EIGHT, tmp_path / "run", data_dir)
+    go_on_after_80(on_one, EIGHT, tmp_path / "run", data_dir, eight_devices)
     assert losses(tmp_path / "run") == pytest.approx(losses(on_one), abs=1e-5)
 
 
@@ -131,7 +149,7 @@ def test_all_processes_fall_back_to_the_same_checkpoint(
     assert losses(workdir) == pytest.approx(losses(on_one), abs=1e-5)
 
 
-@pytest.mark.parametrize("victim", [0, 1])
+@pytest.mark.parametrize("victim", [pytest.param(0, marks=pytest.mark.slow), 1])
 def test_the_death_of_one_process_ends_the_others(
     victim: int, data_dir: Path, tmp_path: Path
 ) -> None:
@@ -145,6 +163,7 @@ def test_the_death_of_one_process_ends_the_others(
     assert "another process has ended" in output or "another task died" in output, output[-2000:]
 
 
+@pytest.mark.slow
 def test_ctrl_c_is_one_line_as_on_one_process(data_dir: Path, tmp_path: Path) -> None:
     processes = start(TWO_BY_FOUR, tmp_path, data_dir, "--config.total_steps=100000")
     wait_for_line(processes[0], "step 10/")
@@ -194,6 +213,7 @@ def test_a_mistake_on_one_process_ends_all(data_dir: Path, tmp_path: Path) -> No
     assert "trian" in outputs[0]
 
 
+@pytest.mark.slow
 def test_all_processes_know_the_best_step(data_dir: Path, tmp_path: Path) -> None:
     # With so high a rate and so few examples, the loss soon gets worse.
     options = [

@@ -103,7 +103,14 @@ def activations(sent: list[Collective], case: Case, tokens: int) -> list[Collect
     ]
 
 
-@pytest.mark.parametrize("case", CASES.values(), ids=CASES)
+# These take minutes each to compile; beside them stays one of 16 and one of 256 chips.
+PODS = {"H-16", "B-256", "H-256"}
+
+
+@pytest.mark.parametrize(
+    "case",
+    [pytest.param(c, id=n, marks=[pytest.mark.pods] * (n in PODS)) for n, c in CASES.items()],
+)
 def test_a_step_s_memory_and_collectives(case: Case) -> None:
     program = compiled(case)
     model = ModelConfig(case.name, num_classes=1000)

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from tests.real_processes import by_flags, finish, start_on, wait_for_line
-from tests.tiny_run import COMMAND, results, start
+from tests.tiny_run import COMMAND, FLAGS, results, start
+from vit_jax.__main__ import main
 
 SHORT = ["--config.total_steps=20", "--config.data.workers=0"]
 MISS = "PERSISTENT COMPILATION CACHE MISS for 'jit_step'"
@@ -58,8 +59,10 @@ def test_each_process_must_see_the_same_directory(tmp_path: Path) -> None:
 
 # Where root cannot write either.
 @pytest.mark.parametrize("directory", ["/proc/cache", "/dev/null"])
-def test_a_directory_that_cannot_be_written(directory: str, tmp_path: Path) -> None:
-    command = [*COMMAND, f"--workdir={tmp_path / 'run'}", f"--compile_cache={directory}"]
-    (output,) = finish(start_on((1, 1), command), code=2)
-    assert output.startswith(f"error: cannot write to --compile_cache={directory} (")
-    assert output.count("\n") == 1
+def test_a_directory_that_cannot_be_written(
+    directory: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([*FLAGS, f"--workdir={tmp_path / 'run'}", f"--compile_cache={directory}"]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith(f"error: cannot write to --compile_cache={directory} (")
+    assert error.count("\n") == 1

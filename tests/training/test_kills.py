@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from tests.real_processes import descendants, wait_for, wait_for_line
-from tests.tiny_run import COMMAND, results, start
+from tests.tiny_run import COMMAND, FLAGS, results, start
+from vit_jax.__main__ import main
 
 # They share one run that nothing disturbed.
 pytestmark = pytest.mark.xdist_group("kills")
@@ -28,10 +29,14 @@ def data_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def whole(data_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
     """The results of a run that nothing disturbed."""
     workdir = tmp_path_factory.mktemp("runs") / "whole"
-    process = start(workdir, data_dir, STEPS)
-    output, _ = process.communicate(timeout=300)
-    assert process.returncode == 0, output
+    to_the_end(workdir, data_dir)
     return results(workdir)
+
+
+def to_the_end(workdir: Path, data_dir: Path) -> None:
+    """Takes the run to its end in this process."""
+    directories = [f"--config.data.data_dir={data_dir}", f"--workdir={workdir}"]
+    assert main([*FLAGS, *directories, STEPS]) == 0
 
 
 @pytest.mark.slow
@@ -62,14 +67,12 @@ def test_a_run_killed_at_any_moment_goes_on_bit_for_bit(
         process.kill()
         process.communicate()
         assert not (workdir / "weights.npz").exists(), moment
-    process = start(workdir, data_dir, STEPS)
-    output, _ = process.communicate(timeout=300)
-    assert process.returncode == 0, output
+    to_the_end(workdir, data_dir)
     assert results(workdir) == whole
 
 
 def test_sigterm_saves_and_the_next_start_goes_on(
-    whole: Any, data_dir: Path, tmp_path: Path
+    whole: Any, data_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     workdir = tmp_path / "run"
     process = start(workdir, data_dir, STEPS)
@@ -78,10 +81,8 @@ def test_sigterm_saves_and_the_next_start_goes_on(
     output, _ = process.communicate(timeout=30)
     assert process.returncode == 143
     assert "the same command resumes" in output
-    process = start(workdir, data_dir, STEPS)
-    output, _ = process.communicate(timeout=300)
-    assert process.returncode == 0, output
-    assert "resuming after step" in output
+    to_the_end(workdir, data_dir)
+    assert "resuming after step" in capsys.readouterr().out
     assert results(workdir) == whole
 
 
