@@ -152,9 +152,9 @@ def test_every_file(name: Any) -> None:
     ("name", "config", "options"),
     [
         ("hybrid_r", _hybrid, {}),
-        ("hybrid_r", _hybrid, {"remat": "block"}),
+        pytest.param("hybrid_r", _hybrid, {"remat": "block"}, marks=pytest.mark.slow),
         ("resnet_v2", _resnet, {}),
-        ("resnet_v2", _resnet, {"remat": "block"}),
+        pytest.param("resnet_v2", _resnet, {"remat": "block"}, marks=pytest.mark.slow),
         ("mixer", _mixer, {}),
         ("mixer", _mixer, {"scan": False, "remat": "dots"}),
     ],
