@@ -139,7 +139,7 @@ def test_evaluate_scores_the_same(finished: Path, data_dir: Path, tmp_path: Path
     assert classification["scores"]["examples"] == 70
 
 
-@pytest.mark.parametrize("topology", [EIGHT, TWO_BY_FOUR])
+@pytest.mark.parametrize("topology", [EIGHT, pytest.param(TWO_BY_FOUR, marks=pytest.mark.slow)])
 def test_eight_devices_score_the_same(topology: Topology, finished: Path, data_dir: Path) -> None:
     """This file's own main, as one process or two; the batches are not full."""
     command = [sys.executable, "-m", "tests.evaluation.test_new_evaluator"]

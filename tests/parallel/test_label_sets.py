@@ -1,13 +1,13 @@
 """Pre-training with as many classes as JFT-300M has, on eight simulated devices."""
 
 import json
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from tests.real_processes import EIGHT, finish, start_on
+from tests.eight_devices import EightDevices
+from tests.programs.run_here import run_here
 from vit_jax.config import load_config
 from vit_jax.schema import build
 from vit_jax.training.config import TrainConfig
@@ -16,7 +16,7 @@ from vit_jax.training.setup import make_loader, prepare
 CLASSES, BIAS, BATCH = 18_291, -10.0, 64
 
 
-def test_the_first_loss_is_the_closed_form(tmp_path: Path) -> None:
+def test_the_first_loss_is_the_closed_form(tmp_path: Path, eight_devices: EightDevices) -> None:
     overrides = [
         *("--config.data.dataset=long_tail/images=320", f"--config.data.batch_size={BATCH}"),
         *("--config.data.subset=256", "--config.data.subset_seed=3"),
@@ -25,8 +25,8 @@ def test_the_first_loss_is_the_closed_form(tmp_path: Path) -> None:
         *("--config.total_steps=6", "--config.evals.val.every_steps=3", "--config.log_every=1"),
         f"--config.data.data_dir={tmp_path / 'data'}",
     ]
-    command = [sys.executable, "-m", "vit_jax", "train", "--config=configs/long_tail.py"]
-    (output,) = finish(start_on(EIGHT, [*command, *overrides, f"--workdir={tmp_path / 'run'}"]))
+    command = ["train", "--config=configs/long_tail.py", *overrides]
+    output = eight_devices.run(run_here, [*command, f"--workdir={tmp_path / 'run'}"])
     assert "val top-1" in output
     metrics = [json.loads(line) for line in (tmp_path / "run/metrics.jsonl").open()]
     losses = [line["train/loss"] for line in metrics if "train/loss" in line]

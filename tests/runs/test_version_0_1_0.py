@@ -1,14 +1,13 @@
 """A run that version 0.1.0 wrote resumes, evaluates and loads; see `tests/data/version_0_1_0`."""
 
 import json
-import sys
 import tarfile
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from tests.real_processes import finish, start_on
+from tests.programs.run_here import run_here
 from vit_jax.runs.reading import BrokenError, read
 from vit_jax.training.early_stop import BestStep
 from vit_jax.training.notes import Notes, notes_of_0_1_0
@@ -41,15 +40,10 @@ def scalars(workdir: Path, name: str) -> dict[int, float]:
     return {line["step"]: line[name] for line in lines if name in line}
 
 
-def command(*arguments: str) -> str:
-    (output,) = finish(start_on((1, 1), [sys.executable, "-m", "vit_jax", *arguments]))
-    return output
-
-
 def test_it_resumes_with_the_same_losses(tmp_path: Path) -> None:
     part, whole = (unpack(name, tmp_path) for name in ("part", "whole"))
     directories = [f"--config.data.data_dir={tmp_path / 'data'}", f"--workdir={part}"]
-    output = command("train", *RUN, *directories)
+    output = run_here(["train", *RUN, *directories])
     assert "was written by vit_jax 0.1.0" in output and "resuming after step 23" in output
     assert "the checkpoint of step 23 does not say of which run and step it is" in output
     for name in ("train/loss", "train/grad_norm", "test/loss", "test/top1", "best/step"):
@@ -83,7 +77,7 @@ def test_its_weights_evaluate(tmp_path: Path) -> None:
     config = json.loads((whole / "config.json").read_text())
     config["data"]["data_dir"] = str(tmp_path / "data")
     (whole / "config.json").write_text(json.dumps(config))
-    output = command("evaluate", f"--weights={whole}", f"--output={tmp_path / 'scores.json'}")
+    output = run_here(["evaluate", f"--weights={whole}", f"--output={tmp_path / 'scores.json'}"])
     assert "was written by vit_jax 0.1.0" in output
     (found,) = json.loads((tmp_path / "scores.json").read_text())
     expected = json.loads((DATA / "evaluate.json").read_text())
