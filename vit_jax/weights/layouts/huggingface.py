@@ -106,7 +106,7 @@ def read_config(config: Json, preprocessor: Json | None) -> Described:
     Raises:
       UserError: a key has a wrong type, or asks for something that this package lacks.
     """
-    stated = _Stated(**convert(_Stated, known_keys(_Stated, config), _CONFIG))
+    stated = _Stated(**convert(_Stated, known_keys(_Stated, config, "id2label"), _CONFIG))
     if stated.hidden_act not in _GELUS:
         raise UserError(
             f"its config.json has hidden_act={stated.hidden_act!r}; known: {', '.join(_GELUS)}"

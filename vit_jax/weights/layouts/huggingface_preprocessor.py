@@ -46,7 +46,7 @@ def read_preprocessor(config: Json) -> PreprocessingConfig:
     Raises:
       UserError: a key has a wrong type, or asks for something that this package lacks.
     """
-    given = convert(_Stated, known_keys(_Stated, config), FILE)
+    given = convert(_Stated, known_keys(_Stated, config, "size"), FILE)
     stated = _Stated(**given)
     processor = stated.feature_extractor_type or stated.image_processor_type
     needed = {"resample"} | ({"image_mean", "image_std"} if stated.do_normalize else set())

@@ -6,12 +6,14 @@ those of this package; `register_layout` adds another.
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
 
 import numpy as np
 
+from vit_jax.errors import UserError
 from vit_jax.models.config import ModelConfig
 from vit_jax.models.functional import Params
 from vit_jax.weights.stored import AnyArray
@@ -22,6 +24,8 @@ Json = Mapping[str, Any]
 Configs = Mapping[str, Json]
 # Fields of `ModelConfig` by name; those that nothing states are missing.
 Values = dict[str, Any]
+# Keys that are more alike than this are one key, misspelt; no two keys of these libraries are.
+_SLIP = 0.85
 
 
 @dataclass(frozen=True)
@@ -53,10 +57,24 @@ def _no_defaults(file_name: str, shorter_side: int) -> Values:
     return {}
 
 
-def known_keys(section: type, config: Json) -> Json:
-    """The part of a library's config that a dataclass describes; null is as missing."""
-    names = {each.name for each in fields(section)}
-    return {key: value for key, value in config.items() if key in names and value is not None}
+def known_keys(section: type, config: Json, *others: str) -> Json:
+    """The part of a library's config that a dataclass describes; null is as missing.
+
+    Args:
+      section: the dataclass.
+      config: with any other keys, which say nothing that matters here.
+      others: names of more keys that are read.
+
+    Raises:
+      UserError: a key is missing, and another differs from it by a slip or a damaged letter.
+    """
+    names = {*(each.name for each in fields(section)), *others}
+    missing = names - config.keys()
+    for key in sorted(config.keys() - names):
+        if meant := difflib.get_close_matches(key, missing, n=1, cutoff=_SLIP):
+            raise UserError(f"its config has the key {key!r}; did you mean {meant[0]!r}?")
+    named = {each.name for each in fields(section)}
+    return {key: value for key, value in config.items() if key in named and value is not None}
 
 
 @dataclass(frozen=True)

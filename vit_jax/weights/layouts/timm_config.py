@@ -95,7 +95,7 @@ def read_config(config: Json) -> Described:
         raise UserError(
             "its config.json has model_args or a pretrained_cfg that is no object; correct it"
         )
-    top = _Top(**convert(_Top, known_keys(_Top, config), CONFIG_NAME))
+    top = _Top(**convert(_Top, known_keys(_Top, config, "pretrained_cfg"), CONFIG_NAME))
     form = _Arguments(**convert(_Arguments, known_keys(_Arguments, arguments), "model_args"))
     stated = _Data(**convert(_Data, known_keys(_Data, data), "pretrained_cfg"))
     _require_known_form(top.global_pool, form, stated)
