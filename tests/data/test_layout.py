@@ -88,8 +88,8 @@ def test_a_test_folder_alone_is_a_test_split(tmp_path: Path) -> None:
 def test_one_level_too_many_names_the_deeper_path(tmp_path: Path) -> None:
     put(tmp_path / "splits", "photos/train/cat", "photos/test/cat")
     put(tmp_path / "classes", "photos/cat", "photos/dog")
-    put(tmp_path / "twice", "a/b/train/cat")
-    for name, deeper in {"splits": "photos", "classes": "photos", "twice": "a"}.items():
+    put(tmp_path / "twice", "a/b/train/cat", "a/b/train/dog", "a/b/test/cat")
+    for name, deeper in {"splits": "photos", "classes": "photos", "twice": "a/b"}.items():
         message = refusal(tmp_path / name)
         assert f"name {tmp_path / name / deeper} as the data set" in message
     put(tmp_path / "in split", "train/photos/cat", "train/photos/dog")
@@ -118,6 +118,23 @@ def test_images_without_labels_are_left_out_and_said(
     assert found(tmp_path, "train") == BOTH
     assert "left out annotations, test (no class folders)" in caplog.text
     assert "no split 'test'" in refusal(tmp_path, "test")
+
+
+def test_images_to_predict_beside_the_splits_are_left_out(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    put(
+        tmp_path,
+        *(f"seg_{split}/seg_{split}/{name}" for split in ("train", "test") for name in BOTH),
+    )
+    put(tmp_path, "seg_pred/seg_pred")
+    assert found(tmp_path, "train") == found(tmp_path, "test") == BOTH
+    assert "left out seg_pred (none of the classes of train)" in caplog.text
+
+
+def test_splits_without_classes_are_no_classes(tmp_path: Path) -> None:
+    put(tmp_path, "train", "test1")
+    assert "holds no images" in refusal(tmp_path) and "lay them out as CLASS" in refusal(tmp_path)
 
 
 def test_clutter_is_no_class(tmp_path: Path) -> None:

@@ -208,13 +208,14 @@ def _require_folder(root: str) -> None:
 
 def _with_splits(root: str, splits: Mapping[str, str], left_out: LeftOut) -> _Folder:
     files = {split: _images_by_class(root, folder, left_out) for split, folder in splits.items()}
-    # One list of labels for all splits: a class that a split lacks must not shift the others.
-    class_names = tuple(sorted(set().union(*files.values())))
     train = next((split for split in splits if kind_of(split) == "train"), None)
     if train is not None:
+        files = _without_strangers(root, train, files)
         _require_classes_in(root, splits, train, files)
     first = next(iter(splits)) if train is None else train
     _require_images(root, splits[first], files[first])
+    # One list of labels for all splits: a class that a split lacks must not shift the others.
+    class_names = tuple(sorted(set().union(*files.values())))
     labels = {name: label for label, name in enumerate(class_names)}
     return _Folder(
         class_names,
@@ -229,11 +230,25 @@ def _with_splits(root: str, splits: Mapping[str, str], left_out: LeftOut) -> _Fo
     )
 
 
+def _without_strangers(
+    root: str, train: str, files: dict[str, dict[str, list[bytes]]]
+) -> dict[str, dict[str, list[bytes]]]:
+    """Leaves out folders beside the splits that hold other things, such as images to predict."""
+    strangers = [
+        split
+        for split, of_class in files.items()
+        if kind_of(split) is None and not set(of_class) & set(files[train])
+    ]
+    if strangers:
+        _log.warning("%s: left out %s (none of the classes of train)", root, ", ".join(strangers))
+    return {split: of_class for split, of_class in files.items() if split not in strangers}
+
+
 def _require_classes_in(
     root: str, splits: Mapping[str, str], train: str, files: Mapping[str, Mapping[str, object]]
 ) -> None:
     """Every class must be one to train on."""
-    for split in splits:
+    for split in files:
         missing = sorted(set(files[split]) - set(files[train]))
         if missing:
             raise UserError(

@@ -24,7 +24,7 @@ _KINDS = {
 _WORD = re.compile(
     r"(?:seg|images?|data)?[ _-]*"
     rf"(?P<word>{'|'.join(word for words in _KINDS.values() for word in words)})"
-    r"[ _-]*(?:set|data|images?|imgs?|split|folder|dir)?"
+    r"[ _-]*(?:set|data|images?|imgs?|split|folder|dir)?[ _-]*\d?"
 )
 _LISTED_AT_MOST = 8
 
@@ -118,12 +118,17 @@ def _refuse_one_level_too_many(root: str, folders: list[str], inner: dict[str, l
     if len(folders) != 1:
         return
     (only,) = folders
-    path = os.path.join(root, only)
-    if inner[only] and not has_images(path):
-        raise UserError(
-            f"data set folder {root} holds one folder, {only}, and its splits or classes "
-            f"({_list(inner[only])}) seem to lie in there; name {path} as the data set"
-        )
+    path, deeper = os.path.join(root, only), inner[only]
+    if not deeper or has_images(path):
+        return
+    while len(deeper) == 1 and not has_images(below := os.path.join(path, deeper[0])):
+        if not (next_deeper := subfolders(below)):
+            break
+        path, deeper = below, next_deeper
+    raise UserError(
+        f"data set folder {root} holds one folder, {only}, and its splits or classes "
+        f"({_list(deeper)}) seem to lie in there; name {path} as the data set"
+    )
 
 
 def _refuse_splits_in_classes(root: str, inner: dict[str, list[str]]) -> None:
