@@ -28,6 +28,7 @@ from benchmarks.damage.outcomes import End, Ending, Output, fault_of, run_comman
 ALLOWED = (End.EQUAL, End.FELL_BACK, End.REFUSED)
 
 _NEWEST, _OLDER, _LAST = "3", "2", "4"
+_FEW_SAVES = ["--config.checkpoint.every_steps=4"]
 _CONFIG = """
 from ml_collections import ConfigDict
 
@@ -101,7 +102,9 @@ def run(case: Case, root: Path, scratch: Path) -> Ending:
         twin = counterpart(path, root / "stopped/checkpoints" / _NEWEST, older)
         assert twin is not None
         apply(case, workdir / twin.relative_to(root / "stopped"), Donors())
-    return judge(case, _train(root, workdir), workdir, root / "ended")
+    # A run may save less often after it resumes; where a whole step is replaced, it is saved anew.
+    more = [] if (root / source / case.file).is_dir() else _FEW_SAVES
+    return judge(case, _train(root, workdir, *more), workdir, root / "ended")
 
 
 def judge(case: Case, output: Output, workdir: Path, whole: Path) -> Ending:

@@ -25,7 +25,7 @@ ALLOWED = (End.EQUAL, End.AS_BYTES, End.LEFT_OUT, End.REFUSED)
 _SIDE = 8
 _SUFFIXES = ("png", "jpg", "webp", "gif", "bmp", "tiff")
 _CLASSES = ("cat", "dog")
-_FLIPS = 3
+_FLIPS = 2
 
 
 def prepare(root: Path) -> None:

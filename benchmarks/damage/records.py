@@ -17,7 +17,7 @@ from benchmarks.damage.reading import read_images
 ALLOWED = (End.EQUAL, End.STATED, End.LEFT_OUT, End.REFUSED)
 
 _NAME, _SPLIT, _SIDE = "pictures", "test", 8
-_FLIPS = 12
+_FLIPS = 8
 
 
 def prepare(root: Path) -> None:

@@ -34,7 +34,7 @@ _SETS = {
     ),
     "pickled": ("w.pth",),
 }
-_FLIPS = 5
+_FLIPS = 4
 
 
 class _Loaded(NamedTuple):

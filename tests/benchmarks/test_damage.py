@@ -11,6 +11,7 @@ import pytest
 from benchmarks.damage import checkpoints, downloads, images
 from benchmarks.damage.__main__ import is_fault, run
 from benchmarks.damage.damages import DAMAGES, Case, Donors, apply, cases_of, counterpart
+from benchmarks.damage.kinds import KINDS
 from benchmarks.damage.outcomes import End, Output, captured, fault_of
 from benchmarks.damage.pool import Limits, Pool, Result
 from benchmarks.damage.table import as_markdown
@@ -168,3 +169,11 @@ def test_the_worker_makes_its_files_once(tmp_path: Path) -> None:
     shutil.rmtree(tmp_path / FAULTS)
     with Pool(tmp_path, Limits()) as pool:
         assert len(pool.prepare(FAULTS)) == 9
+
+
+@pytest.mark.slow
+def test_a_hundred_damages_that_are_drawn_end_as_they_may(tmp_path: Path) -> None:
+    with Pool(tmp_path, Limits(), workers=2) as pool:
+        results = run(pool, tmp_path, list(KINDS), draw=100, seed=0)
+    assert len(results) == 100
+    assert [f"{r.case.key}: {r.end}: {r.detail}" for r in results if is_fault(r)] == []

@@ -50,7 +50,9 @@ def test_options_exist_and_hold_by_themselves(command: Command) -> None:
     "command", [command for command in ALL if command not in of("vit_jax", "options")], ids=str
 )
 def test_benchmarks_exist_with_their_flags(command: Command) -> None:
-    text = (ROOT / command.program.replace(".", "/")).with_suffix(".py").read_text()
+    module = ROOT / command.program.replace(".", "/")
+    file = module / "__main__.py" if module.is_dir() else module.with_suffix(".py")
+    text = file.read_text()
     for word in command.words:
         if word.startswith("--"):
             flag = word.partition("=")[0]
