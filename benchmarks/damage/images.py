@@ -8,6 +8,7 @@ is not one of its images.
 """
 
 import json
+import os
 import shutil
 from collections import Counter
 from collections.abc import Callable
@@ -159,20 +160,12 @@ def _read(folder: Path, mode: str, between: Callable[[], object]) -> Counter[byt
 
 def _predict(case: Case, root: Path, folder: Path, own: bytes) -> Ending:
     """Compares the predictions of all images but the damaged one."""
-    lines = folder.parent / "lines.jsonl"
-    weights = f"--weights={root / 'w.npz'}"
-    output = run_command(["predict", weights, "--images", str(folder), f"--output={lines}"])
+    output, found = _predictions(root, folder)
     if fault := fault_of(output):
         return fault
     if output.error is not None:
         return Ending(End.LOST, output.error)
-    found = {}
-    for line in map(json.loads, lines.read_text().splitlines()):
-        found[str(Path(line.pop("image")).relative_to(folder))] = line
-    control = root / "predictions.json"
-    if case.damage == "none":
-        control.write_text(json.dumps(found))
-    expected = json.loads(control.read_text())
+    _, expected = _predictions(root, root / "folder")
     this, before = found.pop(case.file, None), expected.pop(case.file)
     if found != expected:
         return Ending(End.WRONG, "other images have other predictions")
@@ -181,6 +174,19 @@ def _predict(case: Case, root: Path, folder: Path, own: bytes) -> Ending:
     if this is None or "error" in this:
         return Ending(End.LEFT_OUT, str(this))
     return Ending(End.AS_BYTES if _row(folder / case.file) != own else End.WRONG, str(this))
+
+
+def _predictions(root: Path, folder: Path) -> tuple[Output, dict[str, dict[str, object]]]:
+    """What `predict` prints, and what it writes about each file."""
+    lines = folder.parent / f"{os.getpid()}.jsonl"
+    lines.unlink(missing_ok=True)
+    weights = f"--weights={root / 'w.npz'}"
+    output = run_command(["predict", weights, "--images", str(folder), f"--output={lines}"])
+    found = {}
+    for line in lines.read_text().splitlines() if lines.exists() else ():
+        values = json.loads(line)
+        found[str(Path(values.pop("image")).relative_to(folder))] = values
+    return output, found
 
 
 def _donors(root: Path, file: str) -> Donors:
