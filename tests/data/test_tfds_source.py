@@ -1,5 +1,6 @@
 import io
 import multiprocessing
+import os
 import pickle
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -262,3 +263,38 @@ def test_tensorflow_that_is_missing_is_named(tmp_path: Path) -> None:
 def test_no_network_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="Failed to resolve 'example.org'; check the network"):
         prepare("offline", str(tmp_path))
+
+
+@pytest.fixture
+def prepared(tmp_path: Path) -> Path:
+    """The directory of the digits, prepared."""
+    open_source("digits", "test", data_dir=str(tmp_path))
+    return tmp_path / "digits/1.0.0"
+
+
+def test_a_damaged_record_is_told_and_the_others_are_read(prepared: Path) -> None:
+    before = records_of(open_source("digits", "test", data_dir=str(prepared.parents[1])))
+    (shard,) = prepared.glob("*-test.array_record*")
+    data = bytearray(shard.read_bytes())
+    data[20_000] ^= 1  # Its end is padding.
+    shard.write_bytes(data)
+    after = records_of(open_source("digits", "test", data_dir=str(prepared.parents[1])))
+    told = [i for i, record in enumerate(after) if record.problem is not None]
+    assert 1 <= len(told) < len(after) == len(before)
+    assert all("cannot read the record" in (after[i].problem or "") for i in told)
+    assert all(after[i] == before[i] for i in range(len(before)) if i not in told)
+
+
+def test_a_missing_shard_is_named(prepared: Path) -> None:
+    (shard,) = prepared.glob("*-test.array_record*")
+    shard.unlink()
+    with pytest.raises(UserError, match="test.array_record.* is missing or no file"):
+        open_source("digits", "test", data_dir=str(prepared.parents[1]))
+
+
+@pytest.mark.parametrize("file", ["dataset_info.json", "features.json"])
+def test_a_pipe_among_the_files_is_refused(prepared: Path, file: str) -> None:
+    (prepared / file).unlink()
+    os.mkfifo(prepared / file)
+    with pytest.raises(UserError, match=f"{file} is no ordinary file"):
+        open_source("digits", "test", data_dir=str(prepared.parents[1]))

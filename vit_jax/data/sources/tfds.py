@@ -15,6 +15,7 @@ from vit_jax.data.sources.tfds_builders import (
     FORMAT,
     array_record_directory,
     find_builder,
+    one_line,
     open_directory,
     prepare_command,
     quiet,
@@ -39,8 +40,8 @@ def open_tfds(
 
     Raises:
       NoDataError: the name is unknown, or the data set is not prepared.
-      UserError: it is prepared in another format than ArrayRecord, it is not one of labelled
-        images, or the split does not exist or hides its labels.
+      UserError: it is damaged, it is prepared in another format than ArrayRecord, it is not one of
+        labelled images, or the split does not exist or hides its labels.
     """
     with quiet():
         builder = _prepared_builder(dataset, data_dir, label)
@@ -111,11 +112,18 @@ class TfdsSource:
 
     def __getitem__(self, index: int) -> Record:
         split, position = locate(self._ranges, index)
+        name = f"{self._dataset}/{split}[{position}]"
         records, features = self._reader
-        example = features.deserialize_example_np(
-            records[index], decoders={self._keys.image: tfds.decode.SkipDecoding()}
-        )
-        name, labels = f"{self._dataset}/{split}[{position}]", self._keys.labels(example)
+        try:
+            example = features.deserialize_example_np(
+                records[index], decoders={self._keys.image: tfds.decode.SkipDecoding()}
+            )
+            image, labels = example[self._keys.image], self._keys.labels(example)
+        except UserError:
+            raise
+        except Exception as error:  # What reads a damaged shard raises nearly anything.
+            no_label = () if self._keys.is_sequence else -1
+            return Record(b"", no_label, name, f"cannot read the record ({one_line(error)})")
         for label in labels:
             if not 0 <= label < len(self.class_names):
                 raise UserError(
@@ -127,7 +135,6 @@ class TfdsSource:
                 f"{name} has {len(labels)} labels, above config.data.max_labels={self.max_labels}; "
                 "raise it (a run that resumes may do so too)"
             )
-        image = example[self._keys.image]
         return Record(image, labels if self._keys.is_sequence else labels[0], name)
 
     def fingerprint(self) -> str:
@@ -149,6 +156,13 @@ class TfdsSource:
     def _reader(self) -> tuple[Any, Any]:
         """The open files, and the features that are read, so that no other is parsed."""
         builder = open_directory(self._directory)
+        for split in dict.fromkeys(split for split, _, _ in self._ranges):
+            for path in builder.info.splits[split].filepaths:
+                if not path.is_file():
+                    raise UserError(
+                        f"{path}: this shard of {self.name} is missing or no file; restore it, or "
+                        "prepare the data set again"
+                    )
         with quiet():
             records = builder.as_data_source(
                 self._split,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -33,6 +34,7 @@ def find_builder(dataset: str, data_dir: str | None) -> Any:
             raise UserError(
                 f"data set {dataset!r}: data sets of TFDS's community, NAMESPACE:NAME, are not read"
             )
+        _require_ordinary_files(dataset, _local_absolute(data_dir))
         return tfds.builder(dataset, data_dir=_local_absolute(data_dir))
     except UserError:
         raise
@@ -102,6 +104,17 @@ def open_directory(directory: str) -> Any:
             f"{directory}: its dataset_info.json or features.json cannot be read "
             f"({one_line(error)}); prepare the data set again"
         ) from error
+
+
+def _require_ordinary_files(dataset: str, data_dir: str | None) -> None:
+    """Refuses a pipe or a device among a data set's files: TFDS would read it without end."""
+    name = re.split("[:/]", dataset)[0]
+    root = os.path.join(data_dir or os.path.expanduser("~/tensorflow_datasets"), name)
+    for folder, _, files in os.walk(root):
+        for file in files:
+            path = os.path.join(folder, file)
+            if os.path.exists(path) and not os.path.isfile(path):
+                raise UserError(f"{path} is no ordinary file; prepare the data set again")
 
 
 def _is_about_a_description(error: Exception) -> bool:
