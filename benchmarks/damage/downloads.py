@@ -126,7 +126,7 @@ def run(case: Case, root: Path, scratch: Path) -> Ending:
             apply(case, Path(f"{file}{case.file}"), _donors(root, case))
         elif case.damage != "none":
             if case.variant == "to a resumed part":
-                storage.plan = [_Answer(stop=len(content) // 3)] * 9
+                storage.plan = [_Answer(stop=len(content) // 3), *[_Answer(503, b"no")] * 9]
                 call(_start)
                 storage.asked = 0
             bad = _answers(content, other)[case.damage]
@@ -180,7 +180,7 @@ def _arrays(archive: Mapping[str, object]) -> dict[str, bytes]:
 def _fill_cache(case: Case, file: Path, storage: "_Storage") -> None:
     """A cache with the whole file or, if that is damaged, with a part of it."""
     if case.file == ".part":
-        storage.plan = [_Answer(stop=len(storage.content) // 2)] * 9
+        storage.plan = [_Answer(stop=len(storage.content) // 2), *[_Answer(503, b"no")] * 9]
     call(_start)
     storage.plan, storage.asked = [], 0
 
@@ -193,7 +193,7 @@ def _donors(root: Path, case: Case) -> Donors:
 @contextlib.contextmanager
 def _settings(scratch: Path, port: int) -> Iterator[None]:
     """An own cache, the local server, and patience of seconds instead of minutes."""
-    from vit_jax.weights.catalogue import download
+    from vit_jax.weights.catalogue import download, receiving
 
     with contextlib.ExitStack() as stack:
         values = {
@@ -203,7 +203,8 @@ def _settings(scratch: Path, port: int) -> Iterator[None]:
         }
         stack.enter_context(mock.patch.dict(os.environ, values))
         stack.enter_context(mock.patch.object(download, "RETRY_DELAYS", (0.001, 0.001)))
-        stack.enter_context(mock.patch.object(download, "TIMEOUTS", (1.0, 1.0)))
+        stack.enter_context(mock.patch.object(receiving, "TIMEOUTS", (1.0, 1.0)))
+        stack.enter_context(mock.patch.object(receiving, "WINDOW", 1.0))
         yield
 
 

@@ -148,3 +148,21 @@ def test_fingerprints_are_of_names_labels_and_order(tmp_path: Path) -> None:
     assert len(drawn) == 4
     digits = open_source("digits", "train[:10]+test[5:]", data_dir=str(tmp_path))
     assert digits.fingerprint() == "digits/1.0.0/train[0:10]+test[5:360]"
+
+
+def test_the_contents_of_a_class_map_are_compared(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each host may have another file under the same path."""
+    sent = []
+    monkeypatch.setattr(process_checks, "check_same", lambda values, *_: sent.append(values))
+    file = tmp_path / "map.txt"
+    overrides = ["--config.evals.test.split=test", f"--config.evals.test.class_map={file}"]
+    config = build(TrainConfig, load_config("configs/quickstart.py", overrides))
+    for text in ("a -> b", "a -> b", "a -> c"):
+        file.write_text(text)
+        process_checks.check_same_config(config)
+    file.unlink()
+    process_checks.check_same_config(config)
+    one, again, other, missing = sent
+    assert one == again and one != other and missing not in (one, other)

@@ -554,3 +554,13 @@ def test_a_slow_network_that_brings_enough_is_waited_for(
     storage.faults = [{"pause": 0.005}]
     assert fetch(URL).read_bytes() == storage.content
     assert len(storage.requests) == 1
+
+
+def test_a_size_that_was_never_true_starts_anew(
+    storage: Storage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A server that once claimed ten terabytes is not asked for the rest of them for ever."""
+    claimed = {"Content-Length": str(10**13)}
+    storage.faults = [{"headers": claimed}, {"status": 503}, {"status": 503}, {"status": 503}]
+    _message()
+    assert fetch(URL).read_bytes() == CONTENT

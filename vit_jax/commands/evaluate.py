@@ -130,12 +130,15 @@ def _score_all(
 
     from vit_jax.evaluation.table import Row
     from vit_jax.evaluation.weight_files import Scorer
-    from vit_jax.parallel.agreement import on_all_processes
+    from vit_jax.parallel.agreement import check_same, on_all_processes
     from vit_jax.parallel.mesh import make_mesh
-    from vit_jax.training.process_checks import check_same_data
+    from vit_jax.training.process_checks import check_same_data, digest_of_file
 
     if arguments.config is not None and arguments.dataset is not None:
         load_config(arguments.config, changes)  # It may register evaluators and data sets.
+    if arguments.class_map is not None:
+        contents = {"contents": digest_of_file(arguments.class_map)}
+        check_same(contents, "another --class_map", "give all hosts the same file")
     rows = []
     with Scorer() as scorer, _Progress(shown=jax.process_index() == 0) as progress:
         for weights in arguments.weights:

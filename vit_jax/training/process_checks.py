@@ -6,6 +6,7 @@ Otherwise each would compute with arrays of the others as if they were its own, 
 import hashlib
 import os
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -16,6 +17,7 @@ from vit_jax.data.sources.open import is_folder
 from vit_jax.data.sources.records import Source
 from vit_jax.errors import UserError
 from vit_jax.parallel.agreement import check_same, on_all_processes
+from vit_jax.reading import read_text
 from vit_jax.runs.directory import has_checkpoint, read_config
 from vit_jax.schema import to_dict
 from vit_jax.training.config import TrainConfig
@@ -52,7 +54,18 @@ def check_same_config(config: TrainConfig) -> None:
     for section in (values["data"], *values["evals"].values()):
         if section["dataset"] is not None and is_folder(section["dataset"]):
             section["dataset"] = "(a folder)"
+    for section in values["evals"].values():
+        if section.get("class_map") is not None:
+            section["contents of class_map"] = digest_of_file(section["class_map"])
     check_same(values, "another config", "start all of them with the same command and files")
+
+
+def digest_of_file(path: str | Path) -> str | None:
+    """A hash of what a small text file holds; None if it cannot be read, which is told later."""
+    try:
+        return _digest([read_text(Path(path).expanduser())])
+    except (OSError, ValueError):
+        return None
 
 
 def check_same_data(sources: Mapping[str, Source]) -> None:
@@ -75,7 +88,9 @@ def check_same_data(sources: Mapping[str, Source]) -> None:
 
 
 def _digest(texts: Iterable[str]) -> str:
-    return hashlib.blake2b("\n".join(texts).encode(), digest_size=8).hexdigest()
+    # Names of folders need not be text.
+    data = "\n".join(texts).encode(errors="surrogateescape")
+    return hashlib.blake2b(data, digest_size=8).hexdigest()
 
 
 def _numbers(processes: Iterable[int]) -> str:

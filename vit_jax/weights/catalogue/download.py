@@ -137,7 +137,8 @@ def _write_version(file: Path, version: Version) -> None:
 @contextlib.contextmanager
 def _exclusive_lock(file: Path) -> Iterator[None]:
     file.parent.mkdir(parents=True, exist_ok=True)
-    with open(_beside(file, ".lock"), "w") as lock:
+    flags = os.O_RDWR | os.O_CREAT  # Which does not wait, should it be a pipe.
+    with open(os.open(_beside(file, ".lock"), flags, 0o666), "rb") as lock:
         if not locks.try_lock(lock):
             _log.info("waiting for another process that downloads %s", file)
             locks.lock(lock)

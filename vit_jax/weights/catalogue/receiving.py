@@ -87,7 +87,7 @@ def receive(
                 version, start = _read_headers(response.headers), 0
                 part.write_bytes(b"")  # Before the version, which is that of what comes now.
                 record(version)
-            elif version is None or not content_range.startswith(f"bytes {start}-"):
+            elif version is None or not _continues(content_range, start, version.size):
                 part.unlink(missing_ok=True)
                 raise Interrupted("the storage does not resume where the file here ends")
             _append(response, url, part, version, start)
@@ -187,6 +187,14 @@ def _check_status(response: Response, url: str) -> None:
         f"{without_secret(url, url)}: {problem} ({reason}); check the name with python -m vit_jax "
         "models, and VIT_JAX_STORAGE if it is set"
     )
+
+
+def _continues(content_range: str, start: int, size: int | None) -> bool:
+    """Whether an answer is the rest of a file of which `start` bytes of `size` are here."""
+    match = re.fullmatch(r"bytes ([0-9]{1,18})-[0-9]{1,18}/([0-9]{1,18}|\*)", content_range)
+    if match is None or int(match[1]) != start:
+        return False
+    return size is None or match[2] == "*" or int(match[2]) == size
 
 
 def _read_headers(headers: Mapping[str, str]) -> Version:
