@@ -13,6 +13,7 @@ from vit_jax import load_model
 from vit_jax.models.config import ModelConfig
 from vit_jax.preprocessing import PreprocessingConfig
 from vit_jax.schema import to_dict
+from vit_jax.weights.description import sealed
 from vit_jax.weights.files import open_weights, write_weights
 
 PREPROCESSING = PreprocessingConfig(
@@ -256,3 +257,14 @@ def test_parameters_are_read_only_when_they_are_asked_for(tmp_path: Path) -> Non
     np.asarray(weights.params["norm"]["scale"])
     message = refusal(np.asarray, weights.params["norm"]["bias"])
     assert "NaN or infinite values in Transformer/encoder_norm/bias" in message
+
+
+def test_a_run_adds_to_a_description_without_breaking_its_checksum(tmp_path: Path) -> None:
+    write_weights(tmp_path / "w.npz", random_params(SMALL), SMALL)
+    file = tmp_path / "w.json"
+    stated = json.loads(file.read_text())
+    # As the weights of a run get the digest of their file.
+    file.write_text(json.dumps(sealed(stated | {"sha256": "0123"})))
+    assert load_model(weights=tmp_path / "w.npz").config.num_classes == SMALL.num_classes
+    file.write_text(json.dumps(stated | {"sha256": "0123"}))
+    assert "is damaged, or was changed by hand" in refusal(load_model, weights=tmp_path / "w.npz")

@@ -17,6 +17,7 @@ from vit_jax.runs.directory import RunDirectory, write_json
 from vit_jax.training.early_stop import BestStep
 from vit_jax.training.setup import Setup
 from vit_jax.training.step import TrainState, final_params
+from vit_jax.weights.description import sealed
 from vit_jax.weights.files import write_weights
 
 # The key in `weights.json` of the digest of `weights.npz`.
@@ -104,7 +105,8 @@ def write_final_weights(setup: Setup, result: RunResult, params: Params) -> None
             },
         )
         facts = result.weights.with_suffix(".json")
-        write_json(facts, json.loads(facts.read_bytes()) | {_DIGEST: _digest_of(result.weights)})
+        stated = json.loads(facts.read_bytes()) | {_DIGEST: _digest_of(result.weights)}
+        write_json(facts, sealed(stated))
     except OSError as error:
         raise UserError(
             f"cannot write {result.weights} ({error.strerror}); the last state is saved: free "

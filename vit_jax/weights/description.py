@@ -48,7 +48,13 @@ def make_description(
         "vit_jax": __version__,
         **extra,
     }
-    return {**stated, _CHECKSUM: _checksum(stated)}
+    return sealed(stated)
+
+
+def sealed(stated: Json) -> Json:
+    """A description with the checksum of all that it states now."""
+    rest = {key: value for key, value in stated.items() if key != _CHECKSUM}
+    return {**rest, _CHECKSUM: _checksum(rest)}
 
 
 def read_description(path: Path) -> Described | None:
@@ -63,9 +69,7 @@ def read_description(path: Path) -> Described | None:
     stated = read_json(file)
     if stated is None:
         return None
-    if _CHECKSUM in stated and stated[_CHECKSUM] != _checksum(
-        {key: value for key, value in stated.items() if key != _CHECKSUM}
-    ):
+    if _CHECKSUM in stated and stated[_CHECKSUM] != sealed(stated)[_CHECKSUM]:
         raise UserError(
             f"its description {file.name} is damaged, or was changed by hand; copy it again, or "
             f'remove its line "{_CHECKSUM}" if it is as you want it'
