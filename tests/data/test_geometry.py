@@ -1,5 +1,6 @@
 """Crops, resizing and small movements, against closed forms and other libraries."""
 
+import tracemalloc
 from types import SimpleNamespace
 from typing import Any, Literal
 
@@ -139,6 +140,15 @@ def test_resize_without_antialias_is_the_rounded_exact_value(
         assert distance(found, exact) <= 0.5 + 1e-9
         if found.size >= 1e4:
             assert abs((found - exact).mean()) < 0.01
+
+
+def test_resize_of_a_large_image_to_a_small_one_takes_little_memory() -> None:
+    image = Image.new("RGB", (5000, 5000), (1, 2, 3))
+    tracemalloc.start()
+    found = resize(image, (3, 4), PreprocessingConfig())
+    assert tracemalloc.get_traced_memory()[1] < 2**20
+    tracemalloc.stop()
+    assert distance(found, np.full((3, 4, 3), (1, 2, 3))) == 0
 
 
 @pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])

@@ -6,6 +6,8 @@ from PIL import Image
 # Rows of the result that are made at a time: their arrays stay in the processor's cache, and the
 # memory beside a large image is small.
 _BAND_ROWS = 32
+# Pixels of the image that are copied for them at most, or one row of the result.
+_BAND_PIXELS = 2**22
 
 
 def resize_bilinear(image: Image.Image, size: tuple[int, int]) -> Image.Image:
@@ -29,8 +31,10 @@ def resize_bilinear(image: Image.Image, size: tuple[int, int]) -> Image.Image:
     left, right = ((3 * x[:, None] + channels).ravel() for x in (left, right))
     across = np.repeat(across, 3).astype(dtype)
     result = np.empty((height, 3 * width), np.uint8)
-    for start in range(0, height, _BAND_ROWS):
-        band = slice(start, start + _BAND_ROWS)
+    fitting = _BAND_PIXELS * height // (image.width * image.height)
+    band_rows = min(max(fitting, 1), _BAND_ROWS)
+    for start in range(0, height, band_rows):
+        band = slice(start, start + band_rows)
         top, bottom = upper[band], lower[band]
         first, last = int(top[0]), int(bottom[-1])
         source = np.asarray(image.crop((0, first, image.width, last + 1)))
