@@ -7,7 +7,12 @@ import sys
 from typing import NoReturn
 
 from vit_jax.commands.output import OutputError, PlainFormatter, open_streams
-from vit_jax.commands.processes import explain, told_by_system
+from vit_jax.commands.processes import (
+    end_at_second_interrupt,
+    explain,
+    leave,
+    told_by_system,
+)
 from vit_jax.errors import Stopped, UserError
 from vit_jax.spelling import nearest
 from vit_jax.version import __version__
@@ -94,5 +99,12 @@ def _run(argv: list[str]) -> int:
     return 0
 
 
+def _run_as_program() -> None:
+    end_at_second_interrupt()
+    code = main()
+    if code:
+        leave(code)
+
+
 if __name__ == "__main__":
-    sys.exit(main())
+    _run_as_program()

@@ -28,5 +28,17 @@ class NoDataError(UserError):
         self.problem, self.remedy, self.is_registered = problem, remedy, is_registered
 
 
+class NotSavedError(UserError):
+    """State or metrics of a run could not be written; what was saved before is whole."""
+
+
 class Stopped(Exception):
-    """A run was asked to end, and its state is saved; the message names the step."""
+    """A run was asked to end, and its state is saved; the message names the step.
+
+    Attributes:
+      code: the exit code, as if the signal that asked had ended the process.
+    """
+
+    def __init__(self, message: str, code: int = 143):
+        super().__init__(message)
+        self.code = code

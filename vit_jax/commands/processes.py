@@ -7,11 +7,12 @@ import argparse
 import errno
 import os
 import re
+import signal
 import sys
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from typing import Any
+from typing import Any, NoReturn
 
 from vit_jax.commands.output import OutputError, give_up_output, say
 from vit_jax.errors import Stopped, UserError
@@ -74,11 +75,35 @@ def fail_together() -> Iterator[None]:
     except BaseException as error:
         if not is_joined():
             raise
-        code = explain(error)
-        for stream in (sys.stdout, sys.stderr):
-            with suppress(OSError):
-                stream.flush()
-        os._exit(code)
+        leave(explain(error))
+
+
+def leave(code: int) -> NoReturn:
+    """Ends the process at once; an interpreter that exits may crash on threads that compute."""
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError):
+            stream.flush()
+    os._exit(code)
+
+
+def end_at_second_interrupt() -> None:
+    """Lets Ctrl-C raise KeyboardInterrupt once, and end the process the second time.
+
+    The first one closes what is open, which another exception would leave half done.
+    """
+    if signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
+        return  # It is ignored, as in the background of a script.
+
+    def second(*_: object) -> None:
+        with suppress(OSError):
+            os.write(2, b"interrupted twice, so ended at once\n")
+        os._exit(128 + signal.SIGINT)
+
+    def first(*_: object) -> None:
+        signal.signal(signal.SIGINT, second)
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGINT, first)
 
 
 def explain(error: BaseException) -> int:
@@ -88,12 +113,12 @@ def explain(error: BaseException) -> int:
             say(f"error: {error}")
             return 2
         case Stopped():
-            # As if SIGTERM had ended the process, so that schedulers start it again.
+            # As if the signal had ended the process, so that schedulers start it again.
             say(f"{error}; the same command resumes there")
-            return 143
+            return error.code
         case KeyboardInterrupt():
             # As if SIGINT had ended it.
-            print("interrupted; the same command resumes from the last checkpoint", file=sys.stderr)
+            say(f"interrupted; {error}" if error.args else "interrupted")
             return 130
         case BrokenPipeError():
             give_up_output()  # Whoever read it, such as `head`, has enough.

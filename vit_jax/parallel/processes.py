@@ -234,16 +234,21 @@ def launched_apart() -> str | None:
 
 
 class Preemption:
-    """Hears SIGTERM, and agrees with the other processes on the moment to stop.
+    """Hears SIGTERM and SIGHUP, and agrees with the other processes on the moment to stop.
 
-    A notice to any one process counts for all. While this is open, SIGTERM does not end the
-    process. Before it is opened there is nothing to save, and SIGTERM does.
+    A notice to any one process counts for all. While this is open, these signals do not end the
+    process. Before it is opened there is nothing to save, and they do. A SIGHUP that is ignored, as
+    under nohup, stays ignored.
+
+    Attributes:
+      code: the exit code of a process that the signal had ended.
     """
 
     def __init__(self) -> None:
+        self.code = 128 + signal.SIGTERM
         self._asked = False
         self._calls = 0
-        self._previous: Any = None
+        self._previous: dict[int, Any] = {}
 
     def reached(self) -> bool:
         """Returns whether to stop now; every process must call this equally often."""
@@ -254,13 +259,20 @@ class Preemption:
         return self._asked
 
     def __enter__(self) -> Self:
-        if jax.process_count() == 1 and threading.current_thread() is threading.main_thread():
-            self._previous = signal.signal(signal.SIGTERM, self._on_signal)
+        if threading.current_thread() is threading.main_thread():
+            if jax.process_count() == 1:
+                self._previous[signal.SIGTERM] = signal.signal(signal.SIGTERM, self._on_signal)
+            if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+                self._previous[signal.SIGHUP] = signal.signal(signal.SIGHUP, self._on_signal)
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._previous is not None:
-            signal.signal(signal.SIGTERM, self._previous)
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
 
-    def _on_signal(self, *_: object) -> None:
-        self._asked = True
+    def _on_signal(self, number: int, *_: object) -> None:
+        self.code = 128 + number
+        if jax.process_count() > 1:
+            os.kill(os.getpid(), signal.SIGTERM)  # JAX hears that one.
+        else:
+            self._asked = True

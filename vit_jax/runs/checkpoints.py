@@ -1,11 +1,13 @@
 """Checkpoints: complete, finite and checksummed, written while training continues."""
 
+import contextlib
 import logging
+import shutil
 from collections.abc import Container, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 import absl.logging
 import jax
@@ -18,13 +20,16 @@ from orbax.checkpoint.checkpoint_managers import (
     PreservationPolicy,
 )
 
-from vit_jax.errors import UserError
+from vit_jax.errors import NotSavedError, UserError
 from vit_jax.runs import file_list
 from vit_jax.runs.checksums import names, summarize
 from vit_jax.runs.reading import BrokenError, Restored, one_line, read, seal
 
 # Orbax writes into a directory of the step's number with this at its end, and renames it.
 _PARTIAL = ".orbax-checkpoint-tmp"
+
+# Bytes of a checkpoint besides its arrays, for a small model.
+_OVERHEAD = 2**18
 
 _log = logging.getLogger(__name__)
 
@@ -38,6 +43,9 @@ class CheckpointConfig:
     saved too."""
     keep: int = 2
     """Number of the newest checkpoints that stay. With early stopping the best one stays too."""
+    on_failure: Literal["stop", "continue"] = "stop"
+    """What a save that fails does, as on a full disk: `stop` ends the run, `continue` logs a line
+    and tries again when the next one is due."""
 
     def __post_init__(self) -> None:
         if self.every_steps < 1 or self.keep < 1:
@@ -66,7 +74,9 @@ class Checkpoints:
         config: CheckpointConfig,
         identity: Mapping[str, str] | None = None,
     ):
-        absl.logging.set_verbosity(absl.logging.ERROR)  # Orbax narrates every save.
+        # Orbax narrates every save, and every failure at length.
+        absl.logging.set_verbosity(absl.logging.FATAL)
+        logging.getLogger("asyncio").setLevel(logging.CRITICAL)
         self._directory, self._identity = directory, identity
         self._retention = _Retention(config.keep)
         self._saving: int | None = None
@@ -93,7 +103,8 @@ class Checkpoints:
           best: the step of an earlier checkpoint, or of this one, that must stay.
 
         Raises:
-          UserError: an array holds NaN or infinity, or a save failed.
+          NotSavedError: this save or the last one failed.
+          UserError: an array holds NaN or infinity.
         """
         self.wait()
         sums, finite = summarize(state)
@@ -106,6 +117,7 @@ class Checkpoints:
         self._saving = step
         self._retention.best = best
         with self._guarded():
+            self._check_room(state)
             self._manager.save(
                 step,
                 args=ocp.args.Composite(
@@ -123,10 +135,24 @@ class Checkpoints:
         """Returns when no save is under way.
 
         Raises:
-          UserError: the last save failed.
+          NotSavedError: the last save failed.
         """
         with self._guarded():
             self._manager.wait_until_finished()
+        self._saving = None
+
+    def check(self) -> None:
+        """Waits for nothing; tells if the save that was under way has failed.
+
+        Raises:
+          NotSavedError: it has.
+        """
+        # Several processes would wait for each other; they hear of it at the next save.
+        if self._saving is not None and jax.process_count() == 1:
+            with self._guarded():
+                is_over = not self._manager.is_saving_in_progress()
+            if is_over:
+                self.wait()
 
     def restore(self, like: Any) -> Restored | None:
         """The newest checkpoint that is whole; None if there is none at all.
@@ -190,6 +216,13 @@ class Checkpoints:
             item_names=("state", "checksums", "notes"),
         )
 
+    def _check_room(self, state: Any) -> None:
+        """Raises before a save that cannot fit: on a full disk, Orbax may wait for ever."""
+        needed = sum(x.nbytes for x in jax.tree.leaves(state)) + _OVERHEAD
+        free = shutil.disk_usage(self._directory).free
+        if free < needed:
+            raise OSError(f"{free / 2**20:,.1f} MiB are free, and it needs {needed / 2**20:,.1f}")
+
     def _list_files(self) -> None:
         """Lists the files of the checkpoint that is being saved, just before it is renamed."""
         (partial,) = self._directory.glob(f"{self._saving}{_PARTIAL}*")
@@ -200,12 +233,14 @@ class Checkpoints:
         """Turns the failure of a save into one line."""
         try:
             yield
-        except (OSError, ValueError, RuntimeError) as error:
-            self._manager.close()
-            self._manager = self._open()
-            raise UserError(
-                f"the checkpoint of step {self._saving} could not be saved: {one_line(error)} "
-                f"({self._last_good()}); free space, then start again"
+        except Exception as error:  # A full disk makes Orbax raise many kinds.
+            step, self._saving = self._saving, None
+            with contextlib.suppress(Exception):
+                self._manager.close()
+            self._manager = self._open()  # Removes what the save left.
+            raise NotSavedError(
+                f"the checkpoint of step {step} could not be saved: {one_line(error)} "
+                f"({self._last_good()})"
             ) from error
 
     def _last_good(self) -> str:

@@ -227,7 +227,13 @@ def is_run(path: str | os.PathLike[str]) -> bool:
 
 def has_checkpoint(path: str | os.PathLike[str]) -> bool:
     """Whether the directory is that of a run that has saved its state at least once."""
-    return is_run(path) and any((Path(path).expanduser() / "checkpoints").glob("[0-9]*"))
+    return is_run(path) and newest_checkpoint(path) is not None
+
+
+def newest_checkpoint(path: str | os.PathLike[str]) -> int | None:
+    """The step of a run's newest checkpoint, whole or not; None if there is none."""
+    names = (each.name for each in (Path(path).expanduser() / "checkpoints").glob("[0-9]*"))
+    return max((int(name) for name in names if name.isdecimal()), default=None)
 
 
 def read_config(path: str | os.PathLike[str]) -> dict[str, Any]:

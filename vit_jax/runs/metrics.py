@@ -1,5 +1,7 @@
 """A run's metrics as lines of JSON."""
 
+import contextlib
+import errno
 import json
 import math
 import os
@@ -9,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from vit_jax import atomic
-from vit_jax.errors import UserError
+from vit_jax.errors import NotSavedError, UserError
 
 
 class MetricsWriter:
@@ -42,7 +44,9 @@ class MetricsWriter:
             for scalars in map(json.loads, lines):
                 if scalars["step"] == step:
                     self._written.update(scalars)
-        self._file = open(path, "a", encoding="utf-8")
+        # Without a buffer: what is not written stays here, and a torn line is cut off.
+        self._file = open(path, "ab", buffering=0)
+        self._pending: list[bytes] = []
 
     def write(self, step: int, scalars: Mapping[str, float]) -> dict[str, float]:
         """Adds the scalars of a step; a value that is not finite becomes null.
@@ -54,18 +58,43 @@ class MetricsWriter:
             scalars = {k: v for k, v in scalars.items() if k not in self._written}
         if scalars:
             finite = {k: v if math.isfinite(v) else None for k, v in scalars.items()}
-            self._file.write(json.dumps({"step": step, **finite}) + "\n")
+            self._pending.append((json.dumps({"step": step, **finite}) + "\n").encode())
+            with contextlib.suppress(OSError):  # There may be room at the next line, or at `flush`.
+                self._write_pending()
         return dict(scalars)
 
     def flush(self) -> None:
-        """Returns when all lines are on disk."""
-        self._file.flush()
-        os.fsync(self._file.fileno())
+        """Returns when all lines are on disk.
+
+        Raises:
+          NotSavedError: there is no room; the lines are kept for the next call.
+        """
+        try:
+            self._write_pending()
+            os.fsync(self._file.fileno())
+        except OSError as error:
+            raise NotSavedError(
+                f"{self._file.name} cannot be written ({error.strerror})"
+            ) from error
 
     def close(self) -> None:
         """Flushes and closes the file."""
-        self.flush()
-        self._file.close()
+        try:
+            self.flush()
+        finally:
+            self._file.close()
+
+    def _write_pending(self) -> None:
+        if self._pending:
+            before, data = os.fstat(self._file.fileno()).st_size, b"".join(self._pending)
+            try:
+                written = self._file.write(data)
+                if written != len(data):
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            except OSError:
+                self._file.truncate(before)
+                raise
+            self._pending = []
 
 
 def read_metrics(directory: Path) -> list[dict[str, Any]]:

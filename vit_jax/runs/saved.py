@@ -16,9 +16,6 @@ def upgrade_config(values: Mapping[str, Any]) -> dict[str, Any]:
       values: the object in `config.json`.
     """
     upgraded: dict[str, Any] = copy.deepcopy(dict(values))
-    # Version 0.1.0 could train on after a save that failed. It always ends the run now.
-    if isinstance(checkpoint := upgraded.get("checkpoint"), dict):
-        checkpoint.pop("on_failure", None)
     if isinstance(model := upgraded.get("model"), dict):
         upgraded["model"] = upgrade(model)
     return upgraded

@@ -109,8 +109,7 @@ def write_final_weights(setup: Setup, result: RunResult, params: Params) -> None
         write_json(facts, sealed(stated))
     except OSError as error:
         raise UserError(
-            f"cannot write {result.weights} ({error.strerror}); the last state is saved: free "
-            "space, then start again"
+            f"cannot write {result.weights} ({error.strerror}); free space, then start again"
         ) from error
 
 

@@ -13,6 +13,7 @@ import jax
 
 from vit_jax.errors import Stopped, UserError
 from vit_jax.inference.requests import Interrupted
+from vit_jax.runs.directory import newest_checkpoint
 from vit_jax.training.callbacks import Callback
 from vit_jax.training.config import TrainConfig, as_train_config
 from vit_jax.training.final_weights import RunResult
@@ -47,10 +48,12 @@ def train(
     Raises:
       UserError: a mistake in the config, the data, the directory or the steps to trace; processes
         differ in one of these; the loss is not finite; or a device has too little memory.
-      Stopped: SIGTERM or a notice of preemption came, and the state is saved; the same call
-        resumes.
+      Stopped: SIGTERM, SIGHUP or a notice of preemption came, and the state is saved; the same
+        call resumes.
+      KeyboardInterrupt: with a message that says from where the same call resumes.
     """
     with (
+        explain_interrupt(workdir),
         explain_out_of_memory(),
         open_run(
             as_train_config(config),
@@ -76,9 +79,24 @@ def train(
                     run.save(step, state)
             return run.finish(step, state)
         except Interrupted:
-            run.save(step, state)
-            run.checkpoints.wait()
-            raise Stopped(f"asked to end: the state after step {step} is saved") from None
+            run.save_at_end(step, state)
+            raise Stopped(
+                f"asked to end: the state after step {step} is saved", run.preemption.code
+            ) from None
+
+
+@contextmanager
+def explain_interrupt(workdir: str | os.PathLike[str]) -> Iterator[None]:
+    """Says in a KeyboardInterrupt what is left of the run; saves under way have ended then."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        step = newest_checkpoint(workdir)
+        if step is None:
+            left = "no step is saved yet, so the same command starts anew"
+        else:
+            left = f"the same command resumes after step {step}"
+        raise KeyboardInterrupt(left) from None
 
 
 @contextmanager

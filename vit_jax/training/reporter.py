@@ -33,6 +33,9 @@ class Reporter:
     Args:
       start: the step after which this start takes steps.
       writer, callbacks: None on the other processes.
+
+    Attributes:
+      last_saved: the step of the newest checkpoint; 0 if there is none.
     """
 
     def __init__(
@@ -45,6 +48,7 @@ class Reporter:
         self._schedule, self._total = setup.program.schedule, setup.total_steps
         self._schedule(start)  # Compiles its operations now, not in the time of a step.
         self._log_every = setup.config.log_every
+        self.last_saved = start
         self._writer, self._callbacks = writer, callbacks
         self._progress = Progress(start, setup.total_steps, shown=writer is not None)
         self._clock = Clock(setup.config.data.batch_size, _images_at_peak(setup))
@@ -81,9 +85,11 @@ class Reporter:
         values = {name: float(value) for name, value in jax.device_get(metrics).items()}
         for name in ("loss", "grad_norm"):
             if not math.isfinite(values[name]):
+                last = f"of step {self.last_saved}" if self.last_saved else "none"
                 raise UserError(
-                    f"step {step}: {name} is {values[name]}; train again in a new --workdir with a "
-                    "lower optimizer.lr, a longer optimizer.warmup_steps or an optimizer.clip_norm"
+                    f"step {step}: {name} is {values[name]} (last checkpoint: {last}, from which "
+                    "the same command resumes); train again in a new --workdir with a lower "
+                    "optimizer.lr, a longer optimizer.warmup_steps or an optimizer.clip_norm"
                 )
         self._clock.tick(waited)
         if not is_due(step, self._log_every, self._total):

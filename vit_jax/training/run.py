@@ -1,10 +1,13 @@
 """A run while it is open: what its loop does at each step."""
 
-from collections.abc import Sequence
+import logging
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 from vit_jax.data.loader import Loader
+from vit_jax.errors import NotSavedError, UserError
 from vit_jax.evaluation.opening import Evaluations
 from vit_jax.parallel.processes import Preemption
 from vit_jax.runs.checkpoints import Checkpoints
@@ -16,6 +19,8 @@ from vit_jax.training.setup import Setup
 from vit_jax.training.step import TrainState, final_params
 from vit_jax.training.trace import Trace
 
+_log = logging.getLogger(__name__)
+
 
 @dataclass
 class Run:
@@ -23,7 +28,7 @@ class Run:
 
     Attributes:
       start: the step of the checkpoint that it resumes from, otherwise 0.
-      saved: the step of the newest checkpoint.
+      saved: the step of the newest checkpoint; None after a save that failed.
       fixed: the objective's fixed arrays, on the mesh.
       notes: what a resumed run must know besides its arrays.
     """
@@ -31,7 +36,7 @@ class Run:
     setup: Setup
     directory: RunDirectory
     start: int
-    saved: int
+    saved: int | None
     fixed: Any
     notes: Notes
     evaluations: Evaluations
@@ -51,6 +56,8 @@ class Run:
 
     def take(self, step: int, state: TrainState) -> TrainState:
         """Dispatches a step on its batch; uses up the state."""
+        with self._on_failure():
+            self.checkpoints.check()
         with self.trace.step(step) as dispatched:
             state, metrics = self._step(state, next(self.loader), self.fixed)
             dispatched(metrics)
@@ -85,11 +92,36 @@ class Run:
         if step == self.saved:
             return
         self.reporter.settle()
-        with self.reporter.paused():
-            self.reporter.flush()  # A checkpoint promises that all metrics before it are on disk.
-            best = None if self.notes.best is None else self.notes.best.step
-            self.checkpoints.save(step, state, self.notes.to_json(), best=best)
-        self.saved = step
+        with self.reporter.paused(), self._on_failure():
+            self._save(step, state)
+
+    def save_at_end(self, step: int, state: TrainState) -> None:
+        """Saves the state of a run that is asked to end; returns when it is saved.
+
+        Raises:
+          NotSavedError: it is not, whatever `checkpoint.on_failure` says.
+        """
+        self.reporter.settle()
+        if step != self.saved:
+            self._save(step, state)
+        self.checkpoints.wait()
+
+    def _save(self, step: int, state: TrainState) -> None:
+        self.reporter.flush()  # A checkpoint promises that all metrics before it are on disk.
+        best = None if self.notes.best is None else self.notes.best.step
+        self.checkpoints.save(step, state, self.notes.to_json(), best=best)
+        self.saved = self.reporter.last_saved = step
+
+    @contextmanager
+    def _on_failure(self) -> Iterator[None]:
+        """What a save that fails does."""
+        try:
+            yield
+        except NotSavedError as error:
+            self.saved = None  # The same step may be saved again.
+            if self.setup.config.checkpoint.on_failure == "stop":
+                raise UserError(f"{error}; free space, then start again") from error
+            _log.warning("%s; the run continues, and tries again when the next one is due", error)
 
     def finish(self, step: int, state: TrainState) -> RunResult:
         """Chooses the final weights after the last step, evaluates what is left, and writes them.
@@ -98,7 +130,8 @@ class Run:
           Interrupted: the run was asked to end in the last evaluations.
         """
         self.reporter.settle()
-        self.checkpoints.wait()
+        with self._on_failure():
+            self.checkpoints.wait()
         early_stop, best = self.setup.config.early_stop, self.notes.best
         chosen, params, scores = step, final_params(state), self.notes.scores
         if early_stop is not None and best is not None:
@@ -113,7 +146,8 @@ class Run:
             scores |= self._evaluate_final_weights(step, params)
             value = best.value if chosen == best.step else None
             self.reporter.log_final_weights(step, chosen, early_stop.name, value)
-        self.reporter.flush()
+        with self._on_failure():
+            self.reporter.flush()
         result = RunResult(self.directory.weights, chosen, dict(scores))
         write_final_weights(self.setup, result, params)
         self.reporter.message(f"weights are in {result.weights}")
