@@ -136,3 +136,7 @@ def test_damaged_final_weights_are_written_anew(
         (workdir / "weights.npz").write_bytes(damaged)
         train(pictures, workdir)
         assert (workdir / "weights.npz").read_bytes() == whole
+    stated = (workdir / "weights.json").read_bytes()
+    (workdir / "weights.json").write_bytes(stated.replace(b'"step": 2', b'"step": 1'))
+    assert train(pictures, workdir).step == 2
+    assert (workdir / "weights.json").read_bytes() == stated

@@ -25,10 +25,12 @@ from vit_jax.runs.saved import upgrade_config
 from vit_jax.version import __version__
 
 # Keys in `config.json` besides the config's own: what identifies fixed arrays, and the run; the
-# steps that it was extended to; and the differences of its data that were accepted.
+# steps that it was extended to; the differences of its data that were accepted; and the digest of
+# its final weights.
 _DIGEST, _RUN_ID = "fixed_digest", "run_id"
 _EXTENDED_TO, _CHANGED_DATA = "extended_to", "changed_data"
-_EXTRAS = (_DIGEST, _RUN_ID, _EXTENDED_TO, _CHANGED_DATA)
+_WEIGHTS = "weights_digest"
+_EXTRAS = (_DIGEST, _RUN_ID, _EXTENDED_TO, _CHANGED_DATA, _WEIGHTS)
 
 _log = logging.getLogger(__name__)
 
@@ -130,6 +132,28 @@ class RunDirectory:
         """Notes that the data is another one after a step, and that this was accepted."""
         noted = self._stored.extras.get(_CHANGED_DATA, [])
         self._add(_CHANGED_DATA, [*noted, {"after_step": step, "files": found, "first": first}])
+
+    def note_weights(self) -> None:
+        """Notes the digest of the final weights, on the writer."""
+        if self.identity is not None:
+            self._add(_WEIGHTS, self._digest_of_weights())
+
+    def weights_are_whole(self) -> bool:
+        """Whether the final weights are those that were noted, if any were, on the writer.
+
+        Raises:
+          OSError: they cannot be read.
+        """
+        noted = None if self.identity is None else self._stored.extras.get(_WEIGHTS)
+        return noted is None or noted == self._digest_of_weights()
+
+    def _digest_of_weights(self) -> str:
+        digest = hashlib.sha256()
+        for file in (self.weights, self.weights.with_suffix(".json")):
+            with open(file, "rb") as opened:
+                while chunk := opened.read(2**20):
+                    digest.update(chunk)
+        return digest.hexdigest()
 
     def _add(self, key: str, value: Any) -> None:
         self._stored.extras[key] = value

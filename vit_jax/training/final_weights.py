@@ -1,6 +1,5 @@
 """The weights that a run ends with: which step's they are, and the file they are written to."""
 
-import hashlib
 import json
 import logging
 from dataclasses import dataclass
@@ -13,15 +12,11 @@ from jax.experimental import multihost_utils
 from vit_jax.errors import UserError
 from vit_jax.models.functional import Params
 from vit_jax.runs.checkpoints import Checkpoints
-from vit_jax.runs.directory import RunDirectory, write_json
+from vit_jax.runs.directory import RunDirectory
 from vit_jax.training.early_stop import BestStep
 from vit_jax.training.setup import Setup
 from vit_jax.training.step import TrainState, final_params
-from vit_jax.weights.description import sealed
 from vit_jax.weights.files import write_weights
-
-# The key in `weights.json` of the digest of `weights.npz`.
-_DIGEST = "sha256"
 
 _log = logging.getLogger(__name__)
 
@@ -49,9 +44,7 @@ def read_result(directory: RunDirectory) -> RunResult | None:
         if facts_file.is_file() and directory.weights.is_file():
             facts = json.loads(facts_file.read_bytes())
             result = RunResult(directory.weights, int(facts["step"]), dict(facts["scores"]))
-            # Version 0.1.0 and the weights of a killed start have no digest.
-            has_digest = jax.process_index() == 0 and _DIGEST in facts
-            if has_digest and facts[_DIGEST] != _digest_of(directory.weights):
+            if not directory.weights_are_whole():
                 _log.warning("%s is damaged: it is written anew", directory.weights)
                 result = None
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
@@ -104,15 +97,7 @@ def write_final_weights(setup: Setup, result: RunResult, params: Params) -> None
                 "loss": setup.config.loss,
             },
         )
-        facts = result.weights.with_suffix(".json")
-        stated = json.loads(facts.read_bytes()) | {_DIGEST: _digest_of(result.weights)}
-        write_json(facts, sealed(stated))
     except OSError as error:
         raise UserError(
             f"cannot write {result.weights} ({error.strerror}); free space, then start again"
         ) from error
-
-
-def _digest_of(path: Path) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -150,6 +150,7 @@ class Run:
             self.reporter.flush()
         result = RunResult(self.directory.weights, chosen, dict(scores))
         write_final_weights(self.setup, result, params)
+        self.directory.note_weights()
         self.reporter.message(f"weights are in {result.weights}")
         return result
 
