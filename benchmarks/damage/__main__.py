@@ -4,7 +4,8 @@
     python -m benchmarks.damage --only=checkpoints --workers=2
     python -m benchmarks.damage --draw=100
 
-Results lie in --directory, so that the next call resumes; those of another commit are run anew.
+Results lie in --directory, so that the next call resumes; those of
+another commit of the program are run anew.
 Prints each case that ended as none may, and the table; exits with 1 if there is such a case.
 """
 

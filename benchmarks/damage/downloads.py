@@ -126,11 +126,9 @@ def run(case: Case, root: Path, scratch: Path) -> Ending:
             apply(case, Path(f"{file}{case.file}"), _donors(root, case))
         elif case.damage != "none":
             if case.variant == "to a resumed part":
-                storage.plan = [_Answer(stop=len(content) // 3), *[_Answer(503, b"no")] * 9]
-                call(_start)
-                storage.asked = 0
+                _receive_part(storage)
             bad = _answers(content, other)[case.damage]
-            storage.plan = [bad] * (1 if case.variant == "once" else 9)
+            storage.plan = [bad] * (1 if case.variant == "once" else 4)
         first = call(_start)
         if fault := fault_of(first):
             return fault
@@ -180,7 +178,15 @@ def _arrays(archive: Mapping[str, object]) -> dict[str, bytes]:
 def _fill_cache(case: Case, file: Path, storage: "_Storage") -> None:
     """A cache with the whole file or, if that is damaged, with a part of it."""
     if case.file == ".part":
-        storage.plan = [_Answer(stop=len(storage.content) // 2), *[_Answer(503, b"no")] * 9]
+        _receive_part(storage)
+    else:
+        call(_start)
+    storage.asked = 0
+
+
+def _receive_part(storage: "_Storage") -> None:
+    """A start that ends with a part of the file in the cache."""
+    storage.plan = [_Answer(stop=len(storage.content) // 3), *[_Answer(500, b"no")] * 9]
     call(_start)
     storage.plan, storage.asked = [], 0
 
@@ -203,8 +209,8 @@ def _settings(scratch: Path, port: int) -> Iterator[None]:
         }
         stack.enter_context(mock.patch.dict(os.environ, values))
         stack.enter_context(mock.patch.object(download, "RETRY_DELAYS", (0.001, 0.001)))
-        stack.enter_context(mock.patch.object(receiving, "TIMEOUTS", (1.0, 1.0)))
-        stack.enter_context(mock.patch.object(receiving, "WINDOW", 1.0))
+        stack.enter_context(mock.patch.object(receiving, "TIMEOUTS", (3.0, 3.0)))
+        stack.enter_context(mock.patch.object(receiving, "WINDOW", 2.0))
         yield
 
 
@@ -231,8 +237,10 @@ class _Handler(BaseHTTPRequestHandler):
         asked = self.headers.get("Range")
         headers: dict[str, str | None] = {"ETag": etag}
         if asked and self.headers.get("If-Range") == etag and answer.body is None:
-            start, status = int(asked.removeprefix("bytes=").removesuffix("-")), 206
-            headers["Content-Range"] = f"bytes {start}-{len(content) - 1}/{len(content)}"
+            start = int(asked.removeprefix("bytes=").removesuffix("-"))
+            is_within = start < len(content)
+            status, span = (206, f"{start}-{len(content) - 1}") if is_within else (416, "*")
+            headers["Content-Range"] = f"bytes {span}/{len(content)}"
         body = (content if answer.body is None else answer.body)[start:]
         headers["Content-Length"] = str(len(body))
         headers["x-goog-hash"] = f"md5={base64.b64encode(md5).decode()}"

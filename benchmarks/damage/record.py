@@ -37,7 +37,12 @@ class Record:
 
 
 def commit() -> str:
-    """Names the state of the program; ends in `-dirty` where files differ from the commit."""
-    command = ["git", "describe", "--always", "--dirty", "--exclude=*"]
+    """The last commit of the program; ends in `-dirty` where its files differ from that."""
+    last = _git("log", "-1", "--format=%h", "--", "vit_jax") or __version__
+    return f"{last}-dirty" if _git("status", "--porcelain", "--", "vit_jax") else last
+
+
+def _git(*arguments: str) -> str:
+    command = ["git", *arguments]
     done = subprocess.run(command, cwd=_ROOT, capture_output=True, text=True, check=False)
-    return done.stdout.strip() or __version__
+    return done.stdout.strip()

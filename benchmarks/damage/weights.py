@@ -149,7 +149,7 @@ def _judge(case: Case, loaded: _Loaded, root: Path, damaged: Path) -> Ending:
         return Ending(End.WRONG, f"another model or other classes: {loaded.class_names}")
     if case.damage == "deleted":
         return Ending(End.ASSUMED if loaded.assumed else End.WRONG, ", ".join(loaded.assumed))
-    if _keys(damaged) == _keys(root / "run" / case.file):
+    if other is not None or _keys(damaged) == _keys(root / "run" / case.file):
         return Ending(End.STATED)
     return Ending(End.WRONG, f"read as {loaded.model}, {loaded.class_names}")
 
