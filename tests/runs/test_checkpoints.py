@@ -418,6 +418,31 @@ def test_an_empty_directory_of_a_step_is_found(
     assert _check(copy, states, caplog) == 1
 
 
+@pytest.mark.parametrize("make", [os.mkfifo, lambda path: path.symlink_to("nowhere"), Path.touch])
+def test_what_is_no_directory_under_a_steps_name_is_moved_aside(
+    copy: Any, states: Any, caplog: pytest.LogCaptureFixture, make: Any
+) -> None:
+    shutil.rmtree(copy / "checkpoints/2")
+    make(copy / "checkpoints/2")
+    with _open(copy) as checkpoints:
+        step, state, _ = checkpoints.restore(_shapes())
+        assert step == 1
+        _assert_same(state, states[1])
+        checkpoints.save(2, states[2])
+    assert "checkpoint of step 2 is broken: it is no directory" in caplog.text
+    assert _restore(copy, _shapes())[0] == 2
+    assert os.path.lexists(copy / "unreadable/2")
+
+
+def test_what_is_no_directory_is_not_moved_when_it_is_all(copy: Any) -> None:
+    for step in ("1", "2"):
+        shutil.rmtree(copy / "checkpoints" / step)
+        os.mkfifo(copy / "checkpoints" / step)
+    for _ in range(2):
+        with pytest.raises(UserError, match="is no directory, and there is no other checkpoint"):
+            _open(copy)
+
+
 def test_a_step_that_was_moved_aside_is_saved_anew(copy: Any, states: Any) -> None:
     for _ in range(2):
         shutil.rmtree(copy / "checkpoints" / "2" / "state")

@@ -2,6 +2,7 @@
 
 import contextlib
 import logging
+import os
 import shutil
 from collections.abc import Container, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -80,6 +81,7 @@ class Checkpoints:
         self._directory, self._identity = directory, identity
         self._retention = _Retention(config.keep)
         self._saving: int | None = None
+        self._move_no_directories_aside()
         self._manager = self._open()
 
     def __enter__(self) -> Self:
@@ -255,15 +257,34 @@ class Checkpoints:
 
     def _move_aside(self, step: int) -> None:
         if jax.process_index() == 0:
-            aside = self._directory.parent / "unreadable"
-            aside.mkdir(exist_ok=True)
-            target = aside / str(step)
-            while target.exists():
-                target = target.with_name(target.name + "+")
-            (self._directory / str(step)).rename(target)
+            _rename_aside(self._directory / str(step))
         multihost_utils.sync_global_devices("checkpoint moved aside")
         self._manager.close()
         self._manager = self._open()
+
+    def _move_no_directories_aside(self) -> None:
+        """Moves a pipe or a dangling link under a step's name aside: Orbax opens what is there."""
+        if jax.process_index() == 0 and self._directory.is_dir():
+            steps = [path for path in self._directory.iterdir() if path.name.isdecimal()]
+            strange = [path for path in steps if not path.is_dir()]
+            if strange and len(strange) == len(steps):
+                raise UserError(
+                    f"{strange[0]} is no directory, and there is no other checkpoint; remove "
+                    f"{self._directory} to start anew"
+                )
+            for path in strange:
+                _log.warning("the checkpoint of step %s is broken: it is no directory", path.name)
+                _rename_aside(path)
+
+
+def _rename_aside(path: Path) -> None:
+    """Moves a checkpoint to `unreadable/` in the run's directory."""
+    aside = path.parents[1] / "unreadable"
+    aside.mkdir(exist_ok=True)
+    target = aside / path.name
+    while os.path.lexists(target):
+        target = target.with_name(target.name + "+")
+    path.rename(target)
 
 
 @dataclass
