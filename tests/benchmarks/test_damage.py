@@ -173,7 +173,7 @@ def test_the_worker_makes_its_files_once(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_a_hundred_damages_that_are_drawn_end_as_they_may(tmp_path: Path) -> None:
-    with Pool(tmp_path, Limits(), workers=2) as pool:
+    with Pool(tmp_path, Limits()) as pool:
         results = run(pool, tmp_path, list(KINDS), draw=100, seed=0)
     assert len(results) == 100
     assert [f"{r.case.key}: {r.end}: {r.detail}" for r in results if is_fault(r)] == []

@@ -292,6 +292,21 @@ def test_a_missing_shard_is_named(prepared: Path) -> None:
         open_source("digits", "test", data_dir=str(prepared.parents[1]))
 
 
+def test_a_shard_of_other_records_is_refused(prepared: Path) -> None:
+    (shard,) = prepared.glob("*-test.array_record*")
+    (other,) = prepared.glob("*-train.array_record*")
+    shard.write_bytes(other.read_bytes())
+    with pytest.raises(UserError, match="1437 records, but dataset_info.json states 360"):
+        open_source("digits", "test", data_dir=str(prepared.parents[1]))
+
+
+def test_a_shard_without_its_end_is_refused(prepared: Path) -> None:
+    (shard,) = prepared.glob("*-test.array_record*")
+    os.truncate(shard, shard.stat().st_size // 2)
+    with pytest.raises(UserError, match="test.array_record.*: not a whole shard"):
+        open_source("digits", "test", data_dir=str(prepared.parents[1]))
+
+
 @pytest.mark.parametrize("file", ["dataset_info.json", "features.json"])
 def test_a_pipe_among_the_files_is_refused(prepared: Path, file: str) -> None:
     (prepared / file).unlink()

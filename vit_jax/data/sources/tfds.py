@@ -7,6 +7,7 @@ import functools
 from typing import Any
 
 import tensorflow_datasets as tfds
+from array_record.python.array_record_module import ArrayRecordReader
 
 from vit_jax.data.sources.built_in import BuiltIn, prepare_built_in
 from vit_jax.data.sources.records import MAX_LABELS, Record
@@ -157,12 +158,9 @@ class TfdsSource:
         """The open files, and the features that are read, so that no other is parsed."""
         builder = open_directory(self._directory)
         for split in dict.fromkeys(split for split, _, _ in self._ranges):
-            for path in builder.info.splits[split].filepaths:
-                if not path.is_file():
-                    raise UserError(
-                        f"{path}: this shard of {self.name} is missing or no file; restore it, or "
-                        "prepare the data set again"
-                    )
+            info = builder.info.splits[split]
+            for path, length in zip(info.filepaths, info.shard_lengths, strict=True):
+                self._check_shard(path, length)
         with quiet():
             records = builder.as_data_source(
                 self._split,
@@ -170,6 +168,24 @@ class TfdsSource:
                 file_format=FORMAT,
             )
         return records, self._keys.partial(builder.info.features)
+
+    def _check_shard(self, path: Any, length: int) -> None:
+        remedy = "restore it, or prepare the data set again"
+        if not path.is_file():
+            raise UserError(f"{path}: this shard of {self.name} is missing or no file; {remedy}")
+        if "://" in str(path):
+            return  # Opening each shard of a bucket would take long.
+        try:
+            reader = ArrayRecordReader(str(path))
+            found = reader.num_records()
+            reader.close()
+        except Exception as error:  # A damaged end of a file makes it raise nearly anything.
+            raise UserError(f"{path}: not a whole shard ({one_line(error)}); {remedy}") from error
+        if found != length:
+            raise UserError(
+                f"{path}: {found} records, but dataset_info.json states {length} for this shard; "
+                f"{remedy}"
+            )
 
     def __getstate__(self) -> dict[str, Any]:
         # Open files are not pickled: a worker opens its own at the first record.
