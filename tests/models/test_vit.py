@@ -195,8 +195,8 @@ def test_create_model() -> None:
         ({"num_classes": -1}, "num_classes must not be negative"),
         ({"depth": 0}, "depth must be from 1 to 1,024"),
         ({"depth": 10**9}, "depth must be from 1 to 1,024"),
-        ({"registers": -1}, "registers must not be negative"),
-        ({"representation_size": 0}, "representation_size must be positive"),
+        ({"registers": -1}, "registers must be from 0 "),
+        ({"representation_size": 0}, "representation_size must be from 1 "),
         ({"attention": "cudnn"}, "attention='cudnn' needs dtype='bfloat16'"),
     ],
 )

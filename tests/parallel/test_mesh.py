@@ -94,7 +94,7 @@ def test_slices_that_are_not_there(sizes: Any, slices: Any, platform: Any, told:
 
 
 def test_sequences_are_split_over_tensor_only() -> None:
-    with pytest.raises(UserError, match="sequence would be ignored"):
+    with pytest.raises(UserError, match="sequence=true would be ignored with tensor=1"):
         MeshConfig(sequence=True)
 
 
@@ -102,7 +102,7 @@ def test_sequences_are_split_over_tensor_only() -> None:
     "sizes", [{"data": 0}, {"fsdp": -2}, {"tensor": 0}, {"data": -1, "tensor": -1}, {"fsdp": -1}]
 )
 def test_sizes_that_mean_nothing(sizes: dict[str, Any]) -> None:
-    with pytest.raises(UserError, match="at least 1, or -1 for one of them"):
+    with pytest.raises(UserError, match="each must be at least 1; one of them may be -1"):
         MeshConfig(**sizes)
 
 

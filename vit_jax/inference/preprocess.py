@@ -47,7 +47,9 @@ def _open(image: AnyImage) -> Image.Image:
         except ImageError as error:
             raise UserError(str(error)) from error
         except OSError as error:  # Pillow reads pixels late.
-            raise UserError(f"cannot read the image ({error}); download or copy it again") from error
+            raise UserError(
+                f"cannot read the image ({error}); download or copy it again"
+            ) from error
     if isinstance(image, np.ndarray):
         if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or not image.size:
             raise UserError(

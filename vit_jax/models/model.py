@@ -147,8 +147,8 @@ class Model(nnx.Module):
         # Ten times what normalised pixels reach: nobody's noise, and no picture's brightest pixel.
         bound = 10 * largest_value(preprocessing)
         if not isinstance(images, jax.core.Tracer) and images.size:
-            array = np if isinstance(images, np.ndarray) else jnp
-            largest = float(array.abs(images).max())
+            # NumPy also computes while something else is traced, where JAX gives a tracer.
+            largest = float(np.abs(np.asarray(images)).max())
             if largest > bound:
                 raise UserError(
                     f"images hold values up to {largest:g}, like pixels from 0 to 255, and this "
