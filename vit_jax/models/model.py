@@ -146,7 +146,8 @@ class Model(nnx.Module):
             )
         # Ten times what normalised pixels reach: nobody's noise, and no picture's brightest pixel.
         bound = 10 * largest_value(preprocessing)
-        if not isinstance(images, jax.core.Tracer) and images.size:
+        is_traced = isinstance(images, jax.core.Tracer)
+        if not is_traced and images.size and getattr(images, "is_fully_addressable", True):
             # NumPy also computes while something else is traced, where JAX gives a tracer.
             largest = float(np.abs(np.asarray(images)).max())
             if largest > bound:
