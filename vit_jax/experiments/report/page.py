@@ -11,18 +11,15 @@ import numpy as np
 from sklearn.metrics import confusion_matrix
 
 from vit_jax import atomic
-from vit_jax.data.sources.records import Source
 from vit_jax.errors import UserError
-from vit_jax.evaluation.context import EvalContext, Opener
 from vit_jax.evaluation.scores import calibration, per_class
 from vit_jax.experiments.report import figures
 from vit_jax.experiments.report.data import SplitSummary, class_rows, summarize
 from vit_jax.experiments.report.judged import Judged, judge, scored_by_class, see
 from vit_jax.experiments.report.record import Curve, RunRecord, read_run
-from vit_jax.models.config import ModelConfig
 from vit_jax.schema import build
 from vit_jax.training.config import TrainConfig
-from vit_jax.training.setup import open_training
+from vit_jax.training.setup import open_evaluation, open_training
 from vit_jax.version import __version__
 
 _WRONG, _RIGHT = 12, 6
@@ -140,10 +137,8 @@ def _splits(config: TrainConfig, missing: list[str]) -> dict[str, SplitSummary]:
     found: dict[str, SplitSummary] = {}
     try:
         found["train"] = summarize(open_training(config.data))
-        context = EvalContext.of_run(config.data, class_names=None, loss="softmax", batch_size=None)
         for name, each in config.evals.items():
-            source: Source = Opener(name, ModelConfig(), context).source(each.split, each.dataset)
-            found[name] = summarize(source)
+            found[name] = summarize(open_evaluation(config.data, each))
     except UserError as error:
         missing.append(f"The data is not counted: {error}.")
     return found
