@@ -6,20 +6,17 @@
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
 from vit_jax.data.sources.records import Source
 from vit_jax.errors import UserError
+from vit_jax.inference.local import on_local_devices
 from vit_jax.inference.passes import Pass
 from vit_jax.inference.requests import Arrays, Request
 from vit_jax.models.config import ModelConfig
-from vit_jax.models.functional import model_params
 from vit_jax.models.model import Model
-from vit_jax.parallel.mesh import MeshConfig, make_mesh
-from vit_jax.parallel.sharding import replicated
 
 
 @dataclass(frozen=True)
@@ -153,8 +150,7 @@ def features_of_source(
     def rows(batch: Arrays) -> Arrays:
         return {"features": config.select(batch, model.config), "labels": batch["labels"]}
 
-    mesh = make_mesh(MeshConfig(), jax.local_devices())
-    params = jax.device_put(model_params(model), replicated(mesh))
+    mesh, params = on_local_devices(model)
     requests = {"features": Request(source, outputs=config.outputs, rows=rows)}
     with Pass(
         model.config, mesh, requests, batch_size=batch_size, workers=workers, on_error=on_error

@@ -11,12 +11,10 @@ from vit_jax.data.images.transforms import EvalTransform
 from vit_jax.data.sources.files import FileSource
 from vit_jax.data.sources.reading import read_image_file
 from vit_jax.errors import UserError
+from vit_jax.inference.local import on_local_devices
 from vit_jax.inference.passes import Pass
 from vit_jax.inference.requests import Arrays, Request
-from vit_jax.models.functional import model_params
 from vit_jax.models.model import Model
-from vit_jax.parallel.mesh import MeshConfig, make_mesh
-from vit_jax.parallel.sharding import replicated
 
 
 class Prediction(NamedTuple):
@@ -83,8 +81,7 @@ def _predictions(
         logarithms, classes = jax.lax.top_k(shares(batch["logits"]), top_k)
         return {"classes": classes, "probabilities": jnp.exp(logarithms)}
 
-    mesh = make_mesh(MeshConfig(), jax.local_devices())
-    params = jax.device_put(model_params(model), replicated(mesh))
+    mesh, params = on_local_devices(model)
     requests = {"best": Request(FileSource(files), rows=best)}
     with Pass(
         model.config, mesh, requests, batch_size=batch_size, workers=workers, on_error="ignore"

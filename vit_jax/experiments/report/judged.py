@@ -18,12 +18,11 @@ from vit_jax.evaluation.classification import ClassificationConfig
 from vit_jax.evaluation.context import EvalContext, Opener
 from vit_jax.evaluation.evaluator import Scores
 from vit_jax.evaluation.per_class import PerClassConfig, PerClassEvaluator
+from vit_jax.inference.local import on_local_devices
 from vit_jax.inference.passes import Pass
 from vit_jax.inference.requests import Answer
 from vit_jax.models.functional import apply_model, model_params
 from vit_jax.models.model import Model
-from vit_jax.parallel.mesh import MeshConfig, make_mesh
-from vit_jax.parallel.sharding import replicated
 from vit_jax.preprocessing import normalize
 from vit_jax.training.config import TrainConfig
 from vit_jax.weights.load import load_model
@@ -114,8 +113,7 @@ def judge(config: TrainConfig, workdir: Path, evaluation: str) -> Judged:
         class_map=section.class_map,
     ).make(Opener(evaluation, model.config, context))
     assert isinstance(evaluator, PerClassEvaluator)
-    mesh = make_mesh(MeshConfig(), jax.local_devices())
-    params = jax.device_put(model_params(model), replicated(mesh))
+    mesh, params = on_local_devices(model)
     requests = dict(evaluator.requests)
     source = requests["test"].source
     positions: list[np.ndarray] = []

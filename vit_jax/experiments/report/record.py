@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from vit_jax.errors import UserError
+from vit_jax.reading import read_text
 from vit_jax.runs.directory import is_run, read_config
 from vit_jax.runs.metrics import read_metrics
 
@@ -89,8 +90,8 @@ def read_run(path: str | os.PathLike[str]) -> RunRecord:
 def _read_json(file: Path) -> dict[str, Any]:
     """An object of a file that may be missing; a run that has not ended has no `weights.json`."""
     try:
-        value = json.loads(file.read_bytes())
-    except (OSError, ValueError):
+        value = json.loads(read_text(file))
+    except (OSError, ValueError, RecursionError):
         return {}
     return value if isinstance(value, dict) else {}
 
