@@ -63,7 +63,8 @@ def _run(case: Case, root: Path, scratch: Path) -> dict[str, Any]:
     peak = max(_kilobytes("VmHWM") - before, 0) // 1024
     shutil.rmtree(scratch, ignore_errors=True)
     gc.collect()
-    return {"end": ending.end, "detail": ending.detail, "megabytes": peak}
+    detail = ending.detail.replace(f"{scratch}/", "")  # The same on every machine.
+    return {"end": ending.end, "detail": detail, "megabytes": peak}
 
 
 def _reset_peak() -> None:
