@@ -14,7 +14,8 @@ import pytest
 import vit_jax
 from vit_jax import atomic
 from vit_jax.errors import UserError
-from vit_jax.runs.directory import RunDirectory, read_config
+from vit_jax.runs.config_file import read_config
+from vit_jax.runs.directory import RunDirectory
 
 CONFIG: dict[str, Any] = {
     "model": {"name": "ViT-B/16", "image_size": (224, 224), "num_classes": None},

@@ -12,7 +12,7 @@ from PIL import Image
 
 import vit_jax
 from tests.small_models import refusal
-from vit_jax.runs.directory import read_extension
+from vit_jax.runs.config_file import read_extension
 from vit_jax.training.final_weights import RunResult
 
 

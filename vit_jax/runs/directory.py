@@ -2,42 +2,32 @@
 
 import contextlib
 import hashlib
-import importlib.metadata
 import json
-import logging
 import os
-import platform
 import re
-import sys
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, Self
+from typing import Any, Self
 
-import jax
-
-from vit_jax import atomic
 from vit_jax.errors import UserError
 from vit_jax.locks import try_lock
 from vit_jax.parallel.processes import launched_apart
 from vit_jax.runs.changes import changes
-from vit_jax.runs.saved import upgrade_config
-from vit_jax.version import __version__
-
-# Keys in `config.json` besides the config's own: what identifies fixed arrays, and the run; the
-# steps that it was extended to; the differences of its data that were accepted; and the digest of
-# its final weights.
-_DIGEST, _RUN_ID = "fixed_digest", "run_id"
-_EXTENDED_TO, _CHANGED_DATA = "extended_to", "changed_data"
-_WEIGHTS = "weights_digest"
-_EXTRAS = (_DIGEST, _RUN_ID, _EXTENDED_TO, _CHANGED_DATA, _WEIGHTS)
-
-_log = logging.getLogger(__name__)
-
-_PACKAGES = (
-    *("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "tensorflow-datasets"),
-    *("array-record", "ml-collections", "numpy", "pillow"),
+from vit_jax.runs.config_file import (
+    CHANGED_DATA,
+    EXTENDED_TO,
+    FIXED_DIGEST,
+    RUN_ID,
+    WEIGHTS_DIGEST,
+    StoredConfig,
+    digest_of,
+    is_run,
+    read_stored,
+    write_stored,
 )
+from vit_jax.runs.saved import upgrade_config
+from vit_jax.runs.versions import warn_of_other_version, write_versions
 
 
 class RunDirectory:
@@ -126,17 +116,17 @@ class RunDirectory:
         for file in (self.weights, self.weights.with_suffix(".json")):
             with contextlib.suppress(FileNotFoundError):
                 file.rename(file.with_name(f"{file.stem}-{before}{file.suffix}"))
-        self._add(_EXTENDED_TO, to)
+        self._add(EXTENDED_TO, to)
 
     def note_changed_data(self, step: int, found: int, first: Sequence[str]) -> None:
         """Notes that the data is another one after a step, and that this was accepted."""
-        noted = self._stored.extras.get(_CHANGED_DATA, [])
-        self._add(_CHANGED_DATA, [*noted, {"after_step": step, "files": found, "first": first}])
+        noted = self._stored.extras.get(CHANGED_DATA, [])
+        self._add(CHANGED_DATA, [*noted, {"after_step": step, "files": found, "first": first}])
 
     def note_weights(self) -> None:
         """Notes the digest of the final weights, on the writer."""
         if self.identity is not None:
-            self._add(_WEIGHTS, self._digest_of_weights())
+            self._add(WEIGHTS_DIGEST, self._digest_of_weights())
 
     def weights_are_whole(self) -> bool:
         """Whether the final weights are those that were noted, if any were, on the writer.
@@ -144,7 +134,7 @@ class RunDirectory:
         Raises:
           OSError: they cannot be read.
         """
-        noted = None if self.identity is None else self._stored.extras.get(_WEIGHTS)
+        noted = None if self.identity is None else self._stored.extras.get(WEIGHTS_DIGEST)
         return noted is None or noted == self._digest_of_weights()
 
     def _digest_of_weights(self) -> str:
@@ -157,7 +147,7 @@ class RunDirectory:
 
     def _add(self, key: str, value: Any) -> None:
         self._stored.extras[key] = value
-        write_json(self.path / "config.json", self._stored.config | self._stored.extras)
+        write_stored(self.path, self._stored)
 
     def close(self) -> None:
         """Releases the directory; the end of the process releases it too, however it ends."""
@@ -201,7 +191,7 @@ class RunDirectory:
                 left.unlink()
         file = self.path / "config.json"
         if file.exists():
-            stored = _read(self.path)
+            stored = read_stored(self.path)
             saved = upgrade_config(stored.config)
             with contextlib.suppress(UserError):  # The difference below names the keys.
                 saved = upgrade(saved)
@@ -212,7 +202,7 @@ class RunDirectory:
                     f"({'; '.join(refused)}); use that config, or another --workdir"
                     + _extension_advice(saved, config)
                 )
-            saved_digest = stored.extras.get(_DIGEST)
+            saved_digest = stored.extras.get(FIXED_DIGEST)
             if saved_digest != digest:
                 raise UserError(
                     f"the work directory {self.path} holds a run with other fixed arrays "
@@ -221,19 +211,14 @@ class RunDirectory:
                 )
             warn_of_other_version(self.path)
         else:
-            stored = _Stored(json.loads(json.dumps(config)), {_DIGEST: digest} if digest else {})
+            stored = StoredConfig(
+                json.loads(json.dumps(config)), {FIXED_DIGEST: digest} if digest else {}
+            )
         self._stored = stored
-        if _RUN_ID not in stored.extras:  # A new run, or one of version 0.1.0.
-            self._add(_RUN_ID, uuid.uuid4().hex)
-        self.identity = {"run": stored.extras[_RUN_ID], "config": _digest_of(stored.config)}
-        write_json(self.path / "versions.json", _versions())
-
-
-class _Stored(NamedTuple):
-    """What `config.json` holds: the config as the first start wrote it, and the other keys."""
-
-    config: dict[str, Any]
-    extras: dict[str, Any]
+        if RUN_ID not in stored.extras:  # A new run, or one of version 0.1.0.
+            self._add(RUN_ID, uuid.uuid4().hex)
+        self.identity = {"run": stored.extras[RUN_ID], "config": digest_of(stored.config)}
+        write_versions(self.path)
 
 
 def _extension_advice(saved: Mapping[str, Any], config: Mapping[str, Any]) -> str:
@@ -241,12 +226,6 @@ def _extension_advice(saved: Mapping[str, Any], config: Mapping[str, Any]) -> st
     if before is None or after is None or after <= before:
         return ""
     return f"; to take more steps, leave total_steps as it is and add --extend_to={after}"
-
-
-def is_run(path: str | os.PathLike[str]) -> bool:
-    """Whether the directory is that of a run; a hub's directory has a `config.json` too."""
-    path = Path(path).expanduser()
-    return all((path / name).exists() for name in ("config.json", "lock"))
 
 
 def has_checkpoint(path: str | os.PathLike[str]) -> bool:
@@ -258,76 +237,3 @@ def newest_checkpoint(path: str | os.PathLike[str]) -> int | None:
     """The step of a run's newest checkpoint, whole or not; None if there is none."""
     names = (each.name for each in (Path(path).expanduser() / "checkpoints").glob("[0-9]*"))
     return max((int(name) for name in names if name.isdecimal()), default=None)
-
-
-def read_config(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """The config of the run in directory `path`, as a nested dict with today's keys.
-
-    Raises:
-      UserError: there is none, or it cannot be read.
-    """
-    return upgrade_config(_read(path).config)
-
-
-def read_extension(path: str | os.PathLike[str]) -> int | None:
-    """The steps that the run in directory `path` was extended to; None if it was not.
-
-    Raises:
-      UserError: there is no run, or its config cannot be read.
-    """
-    steps: int | None = _read(path).extras.get(_EXTENDED_TO)
-    return steps
-
-
-def warn_of_other_version(path: str | os.PathLike[str]) -> None:
-    """Logs a line if another version of this package last wrote the run."""
-    try:
-        file = Path(path).expanduser() / "versions.json"
-        version = json.loads(file.read_bytes())["vit_jax"] if file.is_file() else __version__
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
-        return  # Killed before the file was written, or damaged: nothing depends on it.
-    if version != __version__:
-        _log.warning(
-            "%s was written by vit_jax %s, and this is %s: losses agree to about 1e-5, not bit for "
-            "bit",
-            path,
-            version,
-            __version__,
-        )
-
-
-def _read(path: str | os.PathLike[str]) -> _Stored:
-    file = Path(path).expanduser() / "config.json"
-    try:
-        if file.exists() and not file.is_file():  # A FIFO would keep the reader waiting.
-            raise OSError("it is not a plain file")
-        config = json.loads(file.read_bytes())
-    except (FileNotFoundError, NotADirectoryError):
-        raise UserError(f"{path} is not the directory of a run: it has no config.json") from None
-    except (OSError, ValueError, RecursionError) as error:
-        raise UserError(f"{file} cannot be read ({error}); restore it or remove it") from error
-    if not isinstance(config, dict):
-        raise UserError(f"{file} is not a JSON object; restore it or remove it")
-    return _Stored(config, {key: config.pop(key) for key in _EXTRAS if key in config})
-
-
-def _digest_of(config: Mapping[str, Any]) -> str:
-    text = json.dumps(config, sort_keys=True)
-    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
-
-
-def write_json(path: Path, value: Mapping[str, Any]) -> None:
-    """Writes a file of indented JSON, whole or not at all."""
-    atomic.write_bytes(path, (json.dumps(value, indent=2) + "\n").encode())
-
-
-def _versions() -> dict[str, Any]:
-    return {
-        "vit_jax": __version__,
-        "python": platform.python_version(),
-        "packages": {name: importlib.metadata.version(name) for name in _PACKAGES},
-        "platform": platform.platform(),
-        "devices": [device.device_kind for device in jax.devices()],
-        "processes": jax.process_count(),
-        "command": sys.argv,
-    }

@@ -18,7 +18,8 @@ from vit_jax.data.sources.records import Source
 from vit_jax.errors import UserError
 from vit_jax.parallel.agreement import check_same, on_all_processes
 from vit_jax.reading import read_text
-from vit_jax.runs.directory import has_checkpoint, read_config
+from vit_jax.runs.config_file import read_config
+from vit_jax.runs.directory import has_checkpoint
 from vit_jax.schema import to_dict
 from vit_jax.training.config import TrainConfig
 

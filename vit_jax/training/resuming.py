@@ -9,7 +9,8 @@ import jax
 from vit_jax.data.sources.records import Source, listing
 from vit_jax.errors import UserError
 from vit_jax.runs import data_list
-from vit_jax.runs.directory import RunDirectory, is_run, read_extension
+from vit_jax.runs.config_file import is_run, read_extension
+from vit_jax.runs.directory import RunDirectory
 from vit_jax.training.optimizer import make_schedule
 from vit_jax.training.setup import Setup
 

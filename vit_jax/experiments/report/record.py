@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from vit_jax.errors import UserError
 from vit_jax.reading import read_text
-from vit_jax.runs.directory import is_run, read_config
+from vit_jax.runs.config_file import is_run, read_config
 from vit_jax.runs.metrics import read_metrics
 
 

@@ -1,0 +1,53 @@
+"""`versions.json` of a run: what its latest start ran on."""
+
+import importlib.metadata
+import json
+import logging
+import os
+import platform
+import sys
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from vit_jax.runs.config_file import write_json
+from vit_jax.version import __version__
+
+_log = logging.getLogger(__name__)
+
+_PACKAGES = (
+    *("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "tensorflow-datasets"),
+    *("array-record", "ml-collections", "numpy", "pillow"),
+)
+
+
+def warn_of_other_version(path: str | os.PathLike[str]) -> None:
+    """Logs a line if another version of this package last wrote the run."""
+    try:
+        file = Path(path).expanduser() / "versions.json"
+        version = json.loads(file.read_bytes())["vit_jax"] if file.is_file() else __version__
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return  # Killed before the file was written, or damaged: nothing depends on it.
+    if version != __version__:
+        _log.warning(
+            "%s was written by vit_jax %s, and this is %s: losses agree to about 1e-5, not bit for "
+            "bit",
+            path,
+            version,
+            __version__,
+        )
+
+
+def write_versions(path: Path) -> None:
+    """Writes what this process runs on: versions, devices, processes, and the command line."""
+    versions: dict[str, Any] = {
+        "vit_jax": __version__,
+        "python": platform.python_version(),
+        "packages": {name: importlib.metadata.version(name) for name in _PACKAGES},
+        "platform": platform.platform(),
+        "devices": [device.device_kind for device in jax.devices()],
+        "processes": jax.process_count(),
+        "command": sys.argv,
+    }
+    write_json(path / "versions.json", versions)
