@@ -57,6 +57,7 @@ setup(
         "optax>=0.2.8",
         "orbax-checkpoint>=0.12",
         "pillow>=11",
+        "psutil>=6",
         "requests>=2.32",
         "safetensors>=0.4",
         "scikit-learn>=1.5",

@@ -146,7 +146,7 @@ def _compare_metrics(case: Case, workdir: Path, whole: Path, resumed: int) -> st
 def _metrics(workdir: Path) -> dict[int, Any]:
     lines = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
     return {
-        line["step"]: {k: v for k, v in line.items() if not k.startswith("time/")} for line in lines
+        line["step"]: {k: v for k, v in line.items() if not k.startswith(("time/", "memory/"))} for line in lines
     }
 
 

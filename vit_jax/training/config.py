@@ -94,7 +94,7 @@ class TrainConfig:
                 f"data.crop_side {crop_side} is below the {side} pixels of model.image_size, so "
                 "no crop fits; raise it"
             )
-        for name in ("train", "time", "best"):
+        for name in ("train", "time", "memory", "best"):
             if name in self.evals:
                 raise UserError(f"evals.{name}: the name is taken by training's own metrics")
         check_callbacks(self.callbacks)

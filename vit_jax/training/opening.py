@@ -1,5 +1,6 @@
 """Opens a run: checks first, then the directory, then what its loop works with."""
 
+import logging
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -36,6 +37,8 @@ from vit_jax.training.step import TrainState, final_params
 from vit_jax.training.trace import Trace
 from vit_jax.weights.placing import place
 
+_log = logging.getLogger(__name__)
+
 
 @contextmanager
 def open_run(
@@ -52,6 +55,8 @@ def open_run(
     Raises:
       UserError: as `train`.
     """
+    if jax.process_index() == 0:
+        _log.info("opening the data and the model")
     started = read_started(workdir)
     with on_all_processes():
         steps = extended_steps(workdir, extend_to)
@@ -76,6 +81,8 @@ def open_run(
                 print(f"the run has ended: weights are in {result.weights}", flush=True)
             yield result
             return
+        if jax.process_index() == 0 and setup.config.evals:
+            _log.info("compiling the largest of the evaluations")
         # The largest program, so that a lack of memory shows now and not hours later.
         evaluations.compile(final_params(setup.program.state))
         checkpoints = stack.enter_context(

@@ -14,8 +14,12 @@ from vit_jax.errors import UserError
 from vit_jax.evaluation.evaluator import Scores
 from vit_jax.runs.metrics import MetricsWriter
 from vit_jax.training.callbacks import Callbacks
+from vit_jax.training.memory import memory_in_use
 from vit_jax.training.progress import Progress
 from vit_jax.training.setup import Setup
+
+# Seconds of steps after which their speed is shown for the first time.
+_FIRST_SPEED_AFTER = 10.0
 
 
 def is_due(step: int, every_steps: int | None, total_steps: int) -> bool:
@@ -52,6 +56,8 @@ class Reporter:
         self._writer, self._callbacks = writer, callbacks
         self._progress = Progress(start, setup.total_steps, shown=writer is not None)
         self._clock = Clock(setup.config.data.batch_size, _images_at_peak(setup))
+        self._devices = setup.mesh.local_devices
+        self._shows_early = True
         self._pending: tuple[int, Mapping[str, Array], float] | None = None
         if start:
             self.message(f"resuming after step {start} of {self._total}")
@@ -92,13 +98,27 @@ class Reporter:
                     "optimizer.lr, a longer optimizer.warmup_steps or an optimizer.clip_norm"
                 )
         self._clock.tick(waited)
-        if not is_due(step, self._log_every, self._total):
-            return
         scalars = {f"train/{name}": value for name, value in values.items()}
         scalars["train/lr"] = float(self._schedule(step - 1))
-        scalars |= self._clock.report(waited, self._total - step)
-        self._progress.step(step, scalars)
-        self._write(step, scalars)
+        if is_due(step, self._log_every, self._total):
+            scalars |= self._clock.report(waited, self._total - step)
+            self._progress.step(step, scalars)
+            self._write(step, scalars | memory_in_use(self._devices))
+            self._shows_early = False
+        elif self._shows_early:
+            self._show_early(step, scalars, waited)
+
+    def _show_early(self, step: int, scalars: dict[str, float], waited: float) -> None:
+        """Shows the first step, and one more as soon as its speed means something.
+
+        Until the first report is due, which may take long, nothing else tells that all is well.
+        """
+        speed = self._clock.measure(waited, self._total - step)
+        if not speed:
+            self._progress.step(step, scalars)
+        elif self._clock.seconds() > _FIRST_SPEED_AFTER:
+            self._progress.step(step, scalars | speed)
+            self._shows_early = False
 
     def log_evaluation(self, step: int, name: str, scores: Scores) -> None:
         """Writes and shows what an evaluation gave."""
@@ -183,7 +203,18 @@ class Clock:
         self._paused += seconds
 
     def report(self, waited: float, steps_left: int) -> dict[str, float]:
-        """Scalars under `time/` since the last report, and a new start.
+        """What `measure` gives, and a new start."""
+        scalars = self.measure(waited, steps_left)
+        if scalars:
+            self._restart(waited)
+        return scalars
+
+    def seconds(self) -> float:
+        """The time since the last report, without pauses."""
+        return max(time.perf_counter() - self._began - self._paused, 1e-9)
+
+    def measure(self, waited: float, steps_left: int) -> dict[str, float]:
+        """Scalars under `time/` since the last report.
 
         Args:
           waited: as for `tick`.
@@ -195,7 +226,7 @@ class Clock:
         """
         if not self._steps:
             return {}
-        seconds = max(time.perf_counter() - self._began - self._paused, 1e-9)
+        seconds = self.seconds()
         speed = self._steps * self._batch_size / seconds
         scalars = {
             "time/images_per_second": speed,
@@ -204,7 +235,6 @@ class Clock:
         }
         if self._images_at_peak is not None:
             scalars["time/mfu"] = speed / self._images_at_peak
-        self._restart(waited)
         return scalars
 
 

@@ -6,6 +6,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+import jax
+
 from vit_jax.data.loader import Loader
 from vit_jax.errors import NotSavedError, UserError
 from vit_jax.evaluation.opening import Evaluations
@@ -52,6 +54,8 @@ class Run:
 
     def begin(self) -> tuple[int, TrainState]:
         """The step and state to continue from; call it once, since it keeps no reference."""
+        if jax.process_index() == 0:
+            _log.info("compiling the training step; its first loss follows")
         return self.start, self._state.pop()
 
     def take(self, step: int, state: TrainState) -> TrainState:

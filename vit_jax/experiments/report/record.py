@@ -75,7 +75,7 @@ def read_run(path: str | os.PathLike[str]) -> RunRecord:
     step = facts.get("step") if (directory / "weights.npz").exists() else None
     scores = facts.get("scores") if step is not None else None
     if scores is None:
-        training = ("train/", "time/", "best/")
+        training = ("train/", "time/", "memory/", "best/")
         scores = {k: c.values[-1] for k, c in curves.items() if not k.startswith(training)}
     return RunRecord(
         path=directory,
