@@ -19,7 +19,12 @@ def main(models: list[str]) -> None:
         with tempfile.TemporaryDirectory() as directory:
             workdir = Path(directory) / model
             began = time.perf_counter()
-            command = ["train", f"--config=configs/digits.py:{model}", f"--workdir={workdir}"]
+            command = [
+                "train",
+                "--report=off",
+                f"--config=configs/digits.py:{model}",
+                f"--workdir={workdir}",
+            ]
             subprocess.run(
                 [sys.executable, "-m", "vit_jax", *command], check=True, stderr=subprocess.DEVNULL
             )

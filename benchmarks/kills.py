@@ -19,6 +19,7 @@ from pathlib import Path
 
 COMMAND = [
     *(sys.executable, "-m", "vit_jax", "train", "--config=configs/quickstart.py"),
+    "--report=off",
     *("--config.model.depth=1", "--config.model.width=16", "--config.model.mlp_dim=16"),
     *("--config.model.num_heads=2", "--config.model.dropout=0.1", "--config.data.batch_size=32"),
     *("--config.optimizer.micro_batches=2", "--config.optimizer.warmup_steps=2"),
@@ -44,7 +45,9 @@ def start(workdir: Path, data_dir: Path, *more: str) -> subprocess.Popen[str]:
 def results(workdir: Path) -> tuple[list[dict[str, float]], bytes]:
     """What must not depend on kills: the metrics without times, and the final weights."""
     lines = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
-    metrics = [{k: v for k, v in line.items() if not k.startswith(("time/", "memory/"))} for line in lines]
+    metrics = [
+        {k: v for k, v in line.items() if not k.startswith(("time/", "memory/"))} for line in lines
+    ]
     return metrics, (workdir / "weights.npz").read_bytes()
 
 

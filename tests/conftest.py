@@ -13,6 +13,7 @@ from tests.eight_devices import eight_devices as start_eight_devices
 from tests.real_processes import COMPILE_FAST
 
 os.environ["JAX_PLATFORMS"] = "cpu"
+os.environ["VIT_JAX_REPORT"] = "off"  # A page takes seconds, and few tests look at one.
 os.environ.setdefault("XLA_FLAGS", COMPILE_FAST)
 
 # A shell starts background jobs with Ctrl-C ignored, and children inherit that.

@@ -28,5 +28,7 @@ def start(workdir: Path, data_dir: Path, *more: str) -> subprocess.Popen[str]:
 def results(workdir: Path) -> tuple[list[dict[str, float]], bytes]:
     """What must not depend on kills: the metrics without times, and the final weights."""
     lines = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
-    metrics = [{k: v for k, v in line.items() if not k.startswith(("time/", "memory/"))} for line in lines]
+    metrics = [
+        {k: v for k, v in line.items() if not k.startswith(("time/", "memory/"))} for line in lines
+    ]
     return metrics, (workdir / "weights.npz").read_bytes()

@@ -146,13 +146,14 @@ def _compare_metrics(case: Case, workdir: Path, whole: Path, resumed: int) -> st
 def _metrics(workdir: Path) -> dict[int, Any]:
     lines = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
     return {
-        line["step"]: {k: v for k, v in line.items() if not k.startswith(("time/", "memory/"))} for line in lines
+        line["step"]: {k: v for k, v in line.items() if not k.startswith(("time/", "memory/"))}
+        for line in lines
     }
 
 
 def _train(root: Path, workdir: Path, *more: str) -> Output:
     config = f"--config={root / 'config.py'}"
-    return run_command(["train", config, f"--workdir={workdir}", *more])
+    return run_command(["train", "--report=off", config, f"--workdir={workdir}", *more])
 
 
 def _donors(root: Path, source: str, path: Path) -> Donors:

@@ -45,7 +45,9 @@ def quickstart(data_dir: Path, *, steps: int, argument: str = "") -> list[str]:
 
 def metrics(workdir: Path) -> list[dict[str, float]]:
     lines = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
-    return [{k: v for k, v in line.items() if not k.startswith(("time/", "memory/"))} for line in lines]
+    return [
+        {k: v for k, v in line.items() if not k.startswith(("time/", "memory/"))} for line in lines
+    ]
 
 
 @pytest.fixture(scope="module")

@@ -1,5 +1,6 @@
 """The report of a run: its numbers are those of the run's files, and names are only text."""
 
+import importlib.util
 import json
 import re
 import shutil
@@ -13,6 +14,7 @@ from PIL import Image
 
 from tests.small_models import refusal
 from vit_jax.__main__ import main
+from vit_jax.experiments.report.during import RunReport
 from vit_jax.experiments.report.page import write_report
 from vit_jax.experiments.report.record import read_run
 
@@ -77,15 +79,52 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "log_every": 1,
         "evals.test.every_steps": 2,
     }
-    command = ["train", "--config=configs/quickstart.py", f"--workdir={root / 'run'}"]
+    command = ["train", "--report=on", "--config=configs/quickstart.py"]
+    command.append(f"--workdir={root / 'run'}")
     assert main([*command, *(f"--config.{key}={value}" for key, value in flags.items())]) == 0
     return root / "run"
 
 
 @pytest.fixture(scope="module")
 def page(run: Path) -> Page:
-    assert main(["report", str(run)]) == 0
+    """What `train` itself has written."""
     return Page(run / "report.html")
+
+
+def test_the_command_writes_what_train_wrote(run: Path, page: Page, tmp_path: Path) -> None:
+    output = tmp_path / "again.html"
+    assert main(["report", str(run), f"--output={output}"]) == 0
+    assert Page(output).tables == page.tables
+
+
+def test_during_training_a_page_is_written_after_evaluations(run: Path, tmp_path: Path) -> None:
+    training = tmp_path / "run"
+    shutil.copytree(run, training, ignore=shutil.ignore_patterns("weights.*", "report.html"))
+    report = RunReport(training)
+    report.scalars(1, {"train/loss": 2.0})
+    assert not (training / "report.html").exists()
+    report.scalars(2, {"test/top1": 0.5})
+    first = (training / "report.html").stat().st_mtime_ns
+    assert any("has not ended" in text for text in Page(training / "report.html").texts)
+    report.scalars(4, {"test/top1": 0.5})  # Too soon: drawing would take much of the time.
+    assert (training / "report.html").stat().st_mtime_ns == first
+
+
+def test_images_that_take_too_long_to_score_are_left_out(run: Path, tmp_path: Path) -> None:
+    write_report([run], tmp_path / "page.html", seconds=0)
+    page = Page(tmp_path / "page.html")
+    assert "classes" not in page.tables
+    assert any(f"vit_jax report {run}" in text for text in page.texts)
+
+
+def test_training_without_the_extra_says_how_to_make_the_report_later(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    flags = ["--report=on", "--config=configs/quickstart.py", "--config.data.dataset=missing/"]
+    assert main(["train", *flags, f"--workdir={tmp_path / 'run'}"]) == 2
+    assert "pip install 'vit_jax[plots]'" in caplog.text
+    assert f"vit_jax report {tmp_path / 'run'}" in caplog.text
 
 
 def test_scores_are_those_of_the_metrics(run: Path, page: Page) -> None:

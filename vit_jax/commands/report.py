@@ -27,11 +27,10 @@ def run(arguments: argparse.Namespace, overrides: list[str]) -> None:
         if len(arguments.runs) > 1:
             raise UserError("several runs need --output=FILE.html")
         output = Path(arguments.runs[0]).expanduser() / "report.html"
-    try:
-        from vit_jax.experiments.report.page import write_report
-    except ModuleNotFoundError as error:
-        if error.name not in ("jinja2", "matplotlib"):
-            raise
-        raise UserError("report needs the extra `plots`: pip install 'vit_jax[plots]'") from error
+    from vit_jax.experiments.report import check_plots
+
+    check_plots()
+    from vit_jax.experiments.report.page import write_report
+
     write_report([Path(each) for each in arguments.runs], output)
     print(f"the report is in {plain(str(output))}")

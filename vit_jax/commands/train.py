@@ -1,11 +1,21 @@
 """`train`: starts a run, or resumes one."""
 
 import argparse
+import logging
+import os
+from typing import TYPE_CHECKING
 
 from vit_jax.commands.arguments import file_path, steps
 from vit_jax.commands.processes import add_process_flags, fail_together, join
 from vit_jax.config import load_config
+from vit_jax.errors import UserError
+from vit_jax.plain import plain
 from vit_jax.schema import build
+
+if TYPE_CHECKING:
+    from vit_jax.experiments.report.during import RunReport
+
+_log = logging.getLogger(__name__)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -46,6 +56,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="trace these steps into WORKDIR/profile, for TensorBoard; leave out the first ones, "
         "which wait for the compiler",
     )
+    parser.add_argument(
+        "--report",
+        choices=("on", "off"),
+        default=os.environ.get("VIT_JAX_REPORT", "on"),
+        help="whether WORKDIR/report.html shows the run, while it trains and when it has ended "
+        "(the value of VIT_JAX_REPORT, otherwise on)",
+    )
     add_process_flags(parser)
 
 
@@ -61,11 +78,46 @@ def run(arguments: argparse.Namespace, overrides: list[str]) -> None:
         if arguments.compile_cache is not None:
             use_compile_cache(arguments.compile_cache)
         with on_all_processes():
+            report = _report(arguments)
             config = build(TrainConfig, load_config(arguments.config, overrides))
         train(
             config,
             arguments.workdir,
+            callbacks=() if report is None else (report,),
             profile=arguments.profile,
             extend_to=arguments.extend_to,
             accept_changed_data=arguments.accept_changed_data,
         )
+        if report is not None:
+            _finish(report)
+
+
+def _report(arguments: argparse.Namespace) -> "RunReport | None":
+    if arguments.report not in ("on", "off"):
+        raise UserError(f"VIT_JAX_REPORT={arguments.report}: say on or off")
+    if arguments.report == "off":
+        return None
+    from vit_jax.experiments.report import check_plots
+
+    try:
+        check_plots()
+    except UserError as error:
+        _log.info("%s; then `python -m vit_jax report %s` makes it", error, arguments.workdir)
+        return None
+    from vit_jax.experiments.report.during import RunReport
+
+    return RunReport(arguments.workdir)
+
+
+def _finish(report: "RunReport") -> None:
+    """Writes the report of a run that has ended; what fails there does not make the run fail."""
+    import jax
+
+    if jax.process_index() != 0:
+        return
+    try:
+        file = report.finish()
+    except Exception:
+        _log.exception("the report could not be written")
+    else:
+        print(f"the report is in {plain(str(file))}", flush=True)

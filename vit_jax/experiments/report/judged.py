@@ -2,6 +2,8 @@
 
 import contextlib
 import functools
+import shlex
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -91,14 +93,16 @@ def scored_by_class(config: TrainConfig) -> str | None:
     return None
 
 
-def judge(config: TrainConfig, workdir: Path, evaluation: str) -> Judged:
+def judge(config: TrainConfig, workdir: Path, evaluation: str, *, seconds: float) -> Judged:
     """Runs the final weights over an evaluation's images, on the devices of this process.
 
     Args:
       config: the run's.
+      seconds: the longest that it may take, but for opening the model.
 
     Raises:
-      UserError: the weights or the data are missing or damaged, or images have several labels.
+      UserError: the weights or the data are missing or damaged, images have several labels, or the
+        time is up.
     """
     model = load_model(weights=workdir)
     section = config.evals[evaluation]
@@ -116,6 +120,7 @@ def judge(config: TrainConfig, workdir: Path, evaluation: str) -> Judged:
     mesh, params = on_local_devices(model)
     requests = dict(evaluator.requests)
     source = requests["test"].source
+    ends = time.monotonic() + seconds
     positions: list[np.ndarray] = []
     rows: list[dict[str, np.ndarray]] = []
     unreadable: list[int] = []
@@ -128,6 +133,11 @@ def judge(config: TrainConfig, workdir: Path, evaluation: str) -> Judged:
         on_error="ignore",
     ) as each:
         for batch in each.stream(params):
+            if time.monotonic() > ends:
+                raise UserError(
+                    f"that takes more than {seconds:g} s; "
+                    f"`python -m vit_jax report {shlex.quote(str(workdir))}` does it"
+                )
             unreadable += (batch.start + np.flatnonzero(~batch.readable)).tolist()
             kept = batch.readable & (batch.rows["test"]["label"] >= 0)
             positions.append(batch.start + np.flatnonzero(kept))

@@ -1,5 +1,6 @@
 """Puts a report together and writes it: one file that opens without a network."""
 
+import math
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -64,16 +65,20 @@ class RunSection:
     missing: list[str]
 
 
-def write_report(runs: Sequence[Path], output: Path) -> None:
+def write_report(runs: Sequence[Path], output: Path, *, seconds: float = math.inf) -> None:
     """Writes the page of one run, or of several side by side, in one step.
 
     A run that has ended is scored on its first evaluation by class once more, image by image, on
     the devices of this process.
 
+    Args:
+      seconds: the longest that the images of one run may take to be scored; a page of a run that
+        takes longer is written without them.
+
     Raises:
       UserError: a directory is not that of a run, or the file cannot be written.
     """
-    sections = [_section(read_run(run)) for run in runs]
+    sections = [_section(read_run(run), seconds) for run in runs]
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("vit_jax.experiments.report", "."),
         autoescape=True,  # Names of files and classes are text, whatever they hold.
@@ -94,10 +99,10 @@ def write_report(runs: Sequence[Path], output: Path) -> None:
         raise UserError(f"{output}: {error.strerror}; choose another file") from error
 
 
-def _section(record: RunRecord) -> RunSection:
+def _section(record: RunRecord, seconds: float) -> RunSection:
     config = build(TrainConfig, record.config)
     missing: list[str] = []
-    judged = _judged(record, config, missing)
+    judged = _judged(record, config, seconds, missing)
     drawn: list[str] = []
     if judged is not None:
         drawn.append(figures.calibration(calibration(judged.confidence, judged.right)))
@@ -118,7 +123,9 @@ def _section(record: RunRecord) -> RunSection:
     )
 
 
-def _judged(record: RunRecord, config: TrainConfig, missing: list[str]) -> Judged | None:
+def _judged(
+    record: RunRecord, config: TrainConfig, seconds: float, missing: list[str]
+) -> Judged | None:
     if not record.has_ended:
         missing.append("The run has not ended, so its images are not scored one by one.")
         return None
@@ -127,7 +134,7 @@ def _judged(record: RunRecord, config: TrainConfig, missing: list[str]) -> Judge
         missing.append("No evaluation of the config scores classes.")
         return None
     try:
-        return judge(config, record.path, name)
+        return judge(config, record.path, name, seconds=seconds)
     except UserError as error:
         missing.append(f"Images are not scored one by one: {error}.")
         return None
