@@ -1,7 +1,8 @@
+import jax
 import numpy as np
 import pytest
 
-from vit_jax.analysis.attention_maps import attention_maps, rollout
+from vit_jax.analysis.attention_maps import attention_maps, overlay, rollout
 
 # Two blocks of one head over two tokens, (A + 1) / 2 and their product by hand.
 FIRST = np.array([[0.5, 0.5], [1.0, 0.0]])
@@ -39,3 +40,21 @@ def test_without_class_token_the_patches_are_averaged() -> None:
     (found,) = attention_maps(attention, (1, 2), has_class_token=False)
     shares = BY_HAND.mean(axis=0)
     np.testing.assert_allclose(found, [shares / shares.max()], rtol=1e-6)
+
+
+def test_a_program_computes_what_the_host_does() -> None:
+    attention = np.random.default_rng(0).dirichlet(np.ones(7), (3, 2, 4, 7)).astype(np.float32)
+    program = jax.jit(lambda x: attention_maps(x, (2, 3), has_class_token=True))
+    found = program(attention)
+    assert isinstance(found, jax.Array)
+    on_host = attention_maps(attention, (2, 3), has_class_token=True)
+    assert isinstance(on_host, np.ndarray)
+    np.testing.assert_allclose(found, on_host, rtol=1e-5)
+
+
+def test_an_overlay_is_darkest_where_attention_is_none() -> None:
+    """The corners lie outside the centres of the patches, so bicubic resizing keeps 0 and 1."""
+    pixels = np.full((8, 16, 3), 200, np.uint8)
+    shown = np.asarray(overlay(pixels, np.array([[0.0, 1.0]])))
+    assert shown.shape == pixels.shape
+    assert shown[0, 0].tolist() == [30] * 3 and shown[0, -1].tolist() == [200] * 3

@@ -7,7 +7,6 @@ import io
 import json
 import os
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +20,8 @@ import vit_jax
 from tests.real_processes import finish, start_on
 from tests.small_models import SMALL, random_params
 from vit_jax.__main__ import main
+from vit_jax.analysis.attention_maps import attention_maps, overlay
 from vit_jax.commands.predict import list_files
-from vit_jax.inference import prediction
 from vit_jax.models.config import ModelConfig
 from vit_jax.preprocessing import PreprocessingConfig
 from vit_jax.weights.files import write_weights
@@ -153,7 +152,7 @@ def answers(weights: Path, photos: Path, tmp_path_factory: pytest.TempPathFactor
         f"--images={photos}: left out 1 file without an image (1 .txt)\n"
         "4 of 7 images could not be read\n"
     )
-    assert os.listdir(output.parent) == ["photos.csv"]
+    assert sorted(os.listdir(output.parent)) == ["photos.csv", "photos.csv.json"]
     return read_csv(output)
 
 
@@ -369,6 +368,34 @@ def test_what_is_no_file_gets_a_line_of_its_own(
     assert_close(read_csv(tmp_path / "a.csv"), wanted)
 
 
+def test_attention_maps_show_what_the_model_sees(
+    answers: Answers, weights: Path, photos: Path, tmp_path: Path
+) -> None:
+    """Each image that can be read has a picture, dark where rollout on the host is low."""
+    maps = tmp_path / "maps"
+    predict(weights, [str(photos)], tmp_path / "a.csv", f"--attention_maps={maps}")
+    assert_close(read_csv(tmp_path / "a.csv"), answers)
+    found = sorted(str(path.relative_to(maps)) for path in maps.rglob("*.*"))
+    assert found == [f"{name}.png" for name in READABLE]
+    model = vit_jax.load_model(weights=weights)
+    for name in READABLE:
+        images = vit_jax.preprocess([photos / name], model)
+        _, captured = model(images, capture=("attention",))
+        (attention,) = attention_maps(
+            np.asarray(captured["attention"]), model.config.grid, has_class_token=True
+        )
+        preprocessing = model.config.preprocessing
+        pixels = (np.asarray(images[0]) * preprocessing.std + preprocessing.mean) * 255
+        wanted = overlay(pixels.round().astype(np.uint8), attention)
+        with Image.open(maps / f"{name}.png") as image:
+            np.testing.assert_allclose(
+                np.asarray(image, int), np.asarray(wanted, int), rtol=0, atol=1
+            )
+    # The same command has nothing left to do, another one is told.
+    said = predict(weights, [str(photos)], tmp_path / "a.csv", f"--attention_maps={maps}")
+    assert "a.csv has 7 of 7 images" in said and "4 of 7 images could not be read" in said
+
+
 # What is no prediction.
 
 
@@ -376,6 +403,13 @@ def test_what_is_no_file_gets_a_line_of_its_own(
 def headless(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("weights") / "headless.npz"
     return write(path, dataclasses.replace(MODEL, num_classes=0))
+
+
+@pytest.fixture(scope="module")
+def mixer(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    size = {"depth": 2, "width": 16, "mlp_dim": 24, "token_mlp_dim": 10}
+    model = ModelConfig("Mixer-S/8", image_size=16, num_classes=5, **size).completed()
+    return write(tmp_path_factory.mktemp("weights") / "mixer.npz", model)
 
 
 @pytest.mark.parametrize(
@@ -397,7 +431,11 @@ def headless(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (["--weights={photos}/no.npz"], "{photos}/no.npz: no such file"),
         (["--weights={headless}"], "the model has no head"),
         (["--top_k=2000"], "top_k=2000: the model has"),
-        (["--top_k=0"], "top_k=0, batch_size=32: both must be at least 1"),
+        (["--attention_maps={photos}/maps"], "lies among the images"),
+        (["--images", "{photos}/*.png", "--attention_maps={photos}"], "lies among the images"),
+        (["--weights={mixer}", "--attention_maps={empty}/maps"], "Mixer-S/8 has no attention"),
+        (["--attention_maps={photos}/b.png", "--images", "{photos}/c.JPG"], "choose another dir"),
+        (["--top_k=0"], "top_k=0 must be at least 1"),
         (["--batch_size=-1"], "batch_size=-1"),
         (["--image_size=7"], "image_size 7x7 is below one patch of ViT-mu/8"),
         (["--image_size=16x16x3"], "argument --image_size: '16x16x3' is not a size"),
@@ -409,11 +447,12 @@ def test_mistakes_end_in_one_line(
     message: str,
     weights: Path,
     headless: Path,
+    mixer: Path,
     photos: Path,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    places = {"photos": photos, "empty": tmp_path, "headless": headless}
+    places = {"photos": photos, "empty": tmp_path, "headless": headless, "mixer": mixer}
     command = ["predict", f"--weights={weights}"]
     if "--images" not in flags:
         command += ["--images", str(photos)]
@@ -422,22 +461,6 @@ def test_mistakes_end_in_one_line(
     assert error.startswith("error: ") and error.count("\n") == 1
     assert message.format(**places) in error
     assert output == "" and os.listdir(tmp_path) == []
-
-
-def test_what_fails_in_the_middle_leaves_the_old_file(
-    weights: Path, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def interrupted(*_: Any, **__: Any) -> Iterator[prediction.Prediction]:
-        yield prediction.Prediction("b.png", (1,), (1.0,))
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(prediction, "predict", interrupted)
-    (tmp_path / "a.csv").write_text("of yesterday")
-    command = ["predict", f"--weights={weights}", "--images", str(photos)]
-    for name in ("a.csv", "b.jsonl"):
-        assert main([*command, f"--output={tmp_path / name}"]) == 130
-    assert os.listdir(tmp_path) == ["a.csv"]
-    assert (tmp_path / "a.csv").read_text() == "of yesterday"
 
 
 def test_a_full_disk_leaves_nothing(

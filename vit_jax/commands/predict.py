@@ -1,27 +1,27 @@
 """`predict`: prints the classes of images as a weight file, a run or a released model sees them."""
 
 import argparse
-import contextlib
-import csv
+import functools
 import glob
+import hashlib
 import io
-import json
 import os
 import re
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
-from typing import IO, TYPE_CHECKING
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
 
-from vit_jax.commands.arguments import add_image_size, check_output, file_path
+from vit_jax.commands.arguments import add_image_size, file_path
+from vit_jax.commands.maps import AttentionMaps
 from vit_jax.commands.output import say
+from vit_jax.commands.results import Names, Results
 from vit_jax.errors import UserError
-from vit_jax.plain import cell, plain
+from vit_jax.plain import plain
+from vit_jax.version import __version__
 
 if TYPE_CHECKING:
     from vit_jax.inference.prediction import Prediction
-
-    Writer = Callable[[Prediction], None]
+    from vit_jax.models.model import Model
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -39,7 +39,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="files, folders (at any depth) or patterns",
     )
     parser.add_argument("--top_k", type=int, help="classes an image (5, or all of fewer)")
-    parser.add_argument("--batch_size", type=int, default=32, help="images at a time (32)")
+    parser.add_argument(
+        "--batch_size", type=int, help="images at a time (32 a device, or fewer if they do not fit)"
+    )
     parser.add_argument("--workers", type=int, default=0, help="processes that decode (0: threads)")
     add_image_size(parser, "that of the weights")
     parser.add_argument(
@@ -48,42 +50,99 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--output",
         type=file_path,
-        help="FILE.csv or FILE.jsonl; without it, readable lines are printed",
+        help="FILE.csv or FILE.jsonl, written image by image: the same command resumes what was "
+        "stopped; without it, readable lines are printed",
+    )
+    parser.add_argument(
+        "--attention_maps",
+        type=file_path,
+        metavar="DIR",
+        help="write each image as the model sees it, dark where it does not look",
     )
 
 
 def run(arguments: argparse.Namespace, overrides: list[str]) -> None:
     """Runs the command; prints at the end what was left out or could not be read."""
-    from vit_jax.inference.prediction import predict
+    from vit_jax.inference.prediction import predict, require_classes
     from vit_jax.weights.classes import read_class_names
     from vit_jax.weights.load import load_model
 
     del overrides  # It has no --config, so there are none.
     if arguments.output is not None and arguments.output.suffix not in (".csv", ".jsonl"):
         raise UserError(f"--output={arguments.output}: name a .csv or a .jsonl file")
+    if isinstance(sys.stdout, io.TextIOWrapper):  # Names of files need not be text.
+        sys.stdout.reconfigure(errors="backslashreplace")
     notes: list[str] = []
     files = list_files(arguments.images, notes)
+    maps = None
+    if arguments.attention_maps is not None:
+        maps = AttentionMaps(arguments.attention_maps, arguments.images, files)
     model = load_model(weights=arguments.weights, image_size=arguments.image_size)
     names = model.class_names
     if arguments.class_names is not None:
         names = read_class_names(arguments.class_names, model.config.num_classes or 0)
-    predictions = predict(
+    top_k = require_classes(model, arguments.top_k)
+    ask = functools.partial(
+        predict,
         model,
-        files,
-        top_k=arguments.top_k,
+        top_k=top_k,
         batch_size=arguments.batch_size,
         workers=arguments.workers,
+        attention=maps is not None,
     )
-    unreadable = 0
-    with _writer(arguments.output) as file:
-        write = _FORMATS[arguments.output.suffix if arguments.output else None](file, names)
-        for prediction in _with_progress(predictions, len(files), arguments.output is not None):
-            write(prediction)
+    ask([])  # What cannot be answered is refused before a file is written.
+    if arguments.output is None:
+        unreadable = 0
+        for prediction in ask(files):
+            _write_map(maps, prediction)
+            _print(prediction, names)
             unreadable += prediction.error is not None
+    else:
+        with Results.open(arguments.output, _made_by(arguments, model, names, top_k), names) as to:
+            missing = to.missing(files)
+            done = len(files) - len(missing)
+            if done:
+                say(f"{arguments.output} has {done} of {len(files)} images already")
+            try:
+                for prediction in _with_progress(ask(missing), len(files), done, True):
+                    _write_map(maps, prediction)  # First, so that each row's image has its map.
+                    to.write(prediction)
+            except KeyboardInterrupt:
+                raise KeyboardInterrupt(f"the same command resumes {arguments.output}") from None
+            unreadable = to.unreadable
     for note in notes:
         say(note)
     if unreadable:
         say(f"{unreadable} of {len(files)} images could not be read")
+
+
+def _made_by(
+    arguments: argparse.Namespace, model: "Model", names: Names, top_k: int
+) -> dict[str, Any]:
+    from vit_jax.inference.prediction import digest
+
+    maps = arguments.attention_maps
+    height, width = model.config.input_size
+    return {
+        "weights": arguments.weights,
+        "version": __version__,
+        "image_size": f"{height}x{width}",
+        "top_k": top_k,
+        "class_names": None if names is None else _digest_of(names),
+        "attention_maps": None if maps is None else os.path.abspath(maps),
+        "model": digest(model),
+    }
+
+
+def _digest_of(names: Sequence[str]) -> str:
+    return hashlib.blake2b(
+        "\0".join(names).encode(errors="backslashreplace"), digest_size=16
+    ).hexdigest()
+
+
+def _write_map(maps: AttentionMaps | None, prediction: "Prediction") -> None:
+    if maps is not None and prediction.seen is not None:
+        maps.write(prediction.image, prediction.seen)
 
 
 def list_files(arguments: Sequence[str], notes: list[str] | None = None) -> list[str]:
@@ -119,84 +178,20 @@ def list_files(arguments: Sequence[str], notes: list[str] | None = None) -> list
     return files
 
 
-def _name(names: tuple[str, ...] | None, label: int) -> str:
-    return str(label) if names is None else names[label]
-
-
-def _csv(file: IO[str], names: tuple[str, ...] | None) -> "Writer":
-    """Writes a row for each class of an image, or one row with the error of an unreadable one."""
-    writer = csv.writer(file, lineterminator="\n")
-    writer.writerow(["image", "rank", "class", "name", "probability", "error"])
-
-    def write(prediction: "Prediction") -> None:
-        if prediction.error is not None:
-            writer.writerow([cell(prediction.image), "", "", "", "", cell(prediction.error)])
-        pairs = zip(prediction.classes, prediction.probabilities, strict=True)
-        for rank, (label, share) in enumerate(pairs, 1):
-            row = [cell(prediction.image), rank, label, cell(_name(names, label))]
-            writer.writerow([*row, f"{share:.6f}", ""])
-
-    return write
-
-
-def _json_lines(file: IO[str], names: tuple[str, ...] | None) -> "Writer":
-    def write(prediction: "Prediction") -> None:
-        line: dict[str, object] = {"image": prediction.image}
-        if prediction.error is not None:
-            line["error"] = prediction.error
-        else:
-            pairs = zip(prediction.classes, prediction.probabilities, strict=True)
-            line["predictions"] = [
-                {"class": label, "name": _name(names, label), "probability": round(share, 6)}
-                for label, share in pairs
-            ]
-        file.write(json.dumps(line, ensure_ascii=False) + "\n")
-
-    return write
-
-
-def _readable(file: IO[str], names: tuple[str, ...] | None) -> "Writer":
-    def write(prediction: "Prediction") -> None:
-        file.write(f"{plain(prediction.image)}\n")
-        if prediction.error is not None:
-            file.write(f"  {plain(prediction.error)}\n")
-        pairs = zip(prediction.classes, prediction.probabilities, strict=True)
-        for label, share in pairs:
-            shown = f"  {plain(names[label])}" if names else ""
-            file.write(f"  {share:7.2%}  {label:>5}{shown}\n")
-
-    return write
-
-
-_FORMATS = {".csv": _csv, ".jsonl": _json_lines, None: _readable}
-
-
-@contextlib.contextmanager
-def _writer(output: Path | None) -> Iterator[IO[str]]:
-    """Opens standard output, or a file that appears when it is complete."""
-    # Names of files need not be text; in JSON these escapes are the standard ones.
-    errors = "backslashreplace"
-    if output is None:
-        if isinstance(sys.stdout, io.TextIOWrapper):
-            sys.stdout.reconfigure(errors=errors)
-        yield sys.stdout
-        return
-    check_output(output)
-    partial = output.with_name(f".{output.name}.{os.getpid()}.tmp")
-    try:
-        with open(partial, "w", encoding="utf-8", errors=errors, newline="") as file:
-            yield file
-        os.replace(partial, output)
-    except OSError as error:
-        raise UserError(f"--output={output}: {error.strerror}; choose another file") from error
-    finally:
-        with contextlib.suppress(OSError):  # It may not even have been possible.
-            partial.unlink()
+def _print(prediction: "Prediction", names: Names) -> None:
+    print(plain(prediction.image))
+    if prediction.error is not None:
+        print(f"  {plain(prediction.error)}")
+    pairs = zip(prediction.classes, prediction.probabilities, strict=True)
+    for label, share in pairs:
+        shown = f"  {plain(names[label])}" if names else ""
+        print(f"  {share:7.2%}  {label:>5}{shown}")
+    sys.stdout.flush()  # Images come slowly on a CPU, and a kill loses what is kept back.
 
 
 def _with_progress(
-    predictions: "Iterator[Prediction]", total: int, shown: bool
+    predictions: "Iterator[Prediction]", total: int, done: int, shown: bool
 ) -> "Iterator[Prediction]":
     from tqdm import tqdm
 
-    return iter(tqdm(predictions, total=total, unit="img", disable=not shown or None))
+    return iter(tqdm(predictions, total=total, initial=done, unit="img", disable=not shown or None))

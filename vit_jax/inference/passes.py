@@ -261,7 +261,7 @@ class Pass(Generic[K]):
             images = normalize(batch["images"], self._preprocessing)
             outputs: Any = apply(params, images, placement=placement, capture=capture)
             logits, captured = outputs if capture else (outputs, {})
-            given = {"logits": logits, "labels": batch["labels"], "weights": batch["weights"]}
+            given = {"logits": logits, **batch}
             sums, rows = {}, {}
             for name, request in requests.items():
                 wanted = given | {output: captured[output] for output in request.outputs}

@@ -26,7 +26,7 @@ class Request:
     """What an evaluator wants of one source.
 
     Both functions run on the devices, inside the pass's program. They get the arrays of one
-    batch: `logits` [batch, classes], each of `outputs`, and `labels` and `weights` as
+    batch: `logits` [batch, classes], each of `outputs`, and `images`, `labels` and `weights` as
     `data.batches.batch_spec` describes them. Rows that fill up a batch and images that cannot be
     read have weight 0.
 

@@ -11,6 +11,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from PIL import Image
 
+from vit_jax.analysis.attention_maps import overlay
 from vit_jax.evaluation.scores import Calibration
 from vit_jax.experiments.report.record import Curve
 
@@ -83,15 +84,8 @@ def picture(pixels: np.ndarray, attention: np.ndarray | None = None) -> str:
       pixels: uint8 [height, width, 3].
       attention: float [rows, columns], in [0, 1].
     """
-    if attention is not None:
-        height, width = pixels.shape[:2]
-        mask = Image.fromarray(attention.astype(np.float32)).resize(
-            (width, height), Image.Resampling.BICUBIC
-        )
-        share = 0.15 + 0.85 * np.clip(np.asarray(mask), 0, 1)
-        pixels = (pixels * share[..., None]).round().astype(np.uint8)
+    image = Image.fromarray(pixels) if attention is None else overlay(pixels, attention)
     file = io.BytesIO()
-    image = Image.fromarray(pixels)
     image.thumbnail((256, 256))
     image.save(file, "WEBP", quality=80)
     return "data:image/webp;base64," + base64.b64encode(file.getvalue()).decode()
