@@ -4,11 +4,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-import grain
 import numpy as np
 from numpy.random import Generator
 
 from vit_jax.data.images.errors import ImageError
+from vit_jax.data.order import Balanced, Order, shuffled
 from vit_jax.data.sources.records import Record, Source
 from vit_jax.errors import UserError
 
@@ -64,6 +64,8 @@ class Chunks:
       rows: the global row numbers that this process's devices hold, ascending.
       shuffle: True is an endless order, shuffled anew each epoch. False is the source's own order;
         each epoch is filled up to whole batches with rows of weight 0.
+      classes: the records of each class, to shuffle so that each class comes equally often. None
+        takes every record once in an epoch.
     """
 
     source: Source
@@ -73,6 +75,7 @@ class Chunks:
     batch_size: int
     seed: int
     shuffle: bool
+    classes: tuple[np.ndarray, ...] | None = None
 
     @property
     def spec(self) -> dict[str, ArraySpec]:
@@ -133,10 +136,12 @@ class Chunks:
                 errors.append(f"{record.name}: {error}")
         return arrays | {"errors": tuple(errors)}
 
-    def _order(self) -> grain.MapDataset[int]:
-        positions = grain.MapDataset.range(len(self.source))
-        # An index permutation shuffles: nothing is stored, and any position is found at once.
-        return positions.seed(self.seed).shuffle().repeat() if self.shuffle else positions
+    def _order(self) -> Order:
+        if not self.shuffle:
+            return range(len(self.source))
+        if self.classes is None:
+            return shuffled(len(self.source), self.seed)
+        return Balanced(self.classes, self.seed)
 
 
 def _put_label(row: np.ndarray, record: Record, source: Source) -> None:

@@ -49,6 +49,31 @@ class RandAugmentConfig:
 
 
 @dataclass(frozen=True)
+class ColorJitterConfig:
+    """Random changes of colour, as torchvision's `ColorJitter`; see `data.images.color_jitter`."""
+
+    brightness: float = 0.0
+    """v: factors of brightness are drawn from [max(0, 1 - v), 1 + v]. 0: off."""
+    contrast: float = 0.0
+    """The same for contrast."""
+    saturation: float = 0.0
+    """The same for saturation."""
+    hue: float = 0.0
+    """h, at most 0.5: hue turns by a share of its circle drawn from [-h, h]. 0: off."""
+
+    def __post_init__(self) -> None:
+        values = (self.brightness, self.contrast, self.saturation, self.hue)
+        if min(values) < 0 or self.hue > 0.5:
+            raise UserError(
+                f"brightness={self.brightness}, contrast={self.contrast}, "
+                f"saturation={self.saturation}, hue={self.hue}: none may be negative, and hue must "
+                "be at most 0.5"
+            )
+        if not any(values):
+            raise UserError("color_jitter changes nothing: all its values are 0; leave it out")
+
+
+@dataclass(frozen=True)
 class DataConfig:
     """The training data, and how its images are cropped and augmented."""
 
@@ -73,6 +98,9 @@ class DataConfig:
     """Seed that draws the subset."""
     batch_size: int = 512
     """Images in one step, over all devices."""
+    sampling: Literal["shuffled", "balanced"] = "shuffled"
+    """`shuffled`: each epoch holds every example once. `balanced`: every class is drawn equally
+    often, so examples of small classes come again sooner."""
     workers: int = 2
     """Processes on each host that decode and crop. 0: threads of the main process."""
     crop: Literal["inception", "resize", "short_side", "none"] = "inception"
@@ -90,6 +118,8 @@ class DataConfig:
     """Random rotation, shift and scale before the crop. None: off."""
     randaugment: RandAugmentConfig | None = None
     """RandAugment after the crop. None: off."""
+    color_jitter: ColorJitterConfig | None = None
+    """Random brightness, contrast, saturation and hue after the crop. None: off."""
     erase: float = 0.0
     """Probability that a random box of an image becomes noise. 0: off."""
     mixup: float = 0.0

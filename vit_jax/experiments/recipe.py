@@ -88,6 +88,16 @@ def _affine(setup: Setup) -> str | None:
     return f"{affine.rotate:g} degrees, shift {affine.shift:g}, scale {affine.scale:g}"
 
 
+def _color_jitter(setup: Setup) -> str | None:
+    config = setup.config.data.color_jitter
+    if config is None:
+        return None
+    return (
+        f"brightness {config.brightness:g}, contrast {config.contrast:g}, saturation "
+        f"{config.saturation:g}, hue {config.hue:g}"
+    )
+
+
 def _rand_augment(setup: Setup) -> str:
     config = setup.config.data.randaugment
     if config is None:
@@ -147,10 +157,13 @@ _ROWS: list[tuple[str, Callable[[Setup], str | None]]] = [
     ("stochastic depth", lambda s: _or_off(s.model.stochastic_depth, "{:g} at the last block")),
     ("objective", lambda s: s.config.objective.kind),
     ("loss", lambda s: s.config.loss),
+    ("loss weights", lambda s: s.config.loss_weights),
+    ("sampling", lambda s: None if s.config.data.sampling == "shuffled" else "every class alike"),
     ("label smoothing", lambda s: _or_off(s.config.label_smoothing)),
     ("crop", _crop),
     ("flip", lambda s: "left to right" if s.config.data.flip else _OFF),
     ("affine", _affine),
+    ("colour jitter", _color_jitter),
     ("RandAugment", _rand_augment),
     ("Mixup", lambda s: _or_off(s.config.data.mixup)),
     ("CutMix", lambda s: _or_off(s.config.data.cutmix)),

@@ -3,7 +3,7 @@
 import copy
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from vit_jax.config import apply_overrides, load_config
 from vit_jax.data.config import DataConfig
@@ -51,6 +51,9 @@ class TrainConfig:
     class. sigmoid: each class on its own."""
     label_smoothing: float = 0.0
     """Share of the target that is taken from the right class, in [0, 1)."""
+    loss_weights: Literal["balanced"] | None = None
+    """How much an example's loss counts by its class. `balanced`: n / (k n_c), with n examples of k
+    classes and n_c of this one, so that all classes count alike. None: all examples count alike."""
     total_steps: int | None = None
     """Steps of the run. Give either this or `epochs`."""
     epochs: float | None = None
@@ -81,7 +84,7 @@ class TrainConfig:
             raise UserError(f"total_steps must be at least 1, not {self.total_steps}")
         if self.epochs is not None and self.epochs <= 0:
             raise UserError(f"epochs must be positive, not {self.epochs}")
-        _check_label_smoothing(self.label_smoothing, self.loss)
+        _check_loss(self.loss, self.label_smoothing, self.loss_weights)
         if not self.objective.learns_labels:
             self._check_nothing_of_labels()
         if not 0 <= self.seed < 2**32:
@@ -111,6 +114,7 @@ class TrainConfig:
     def _check_nothing_of_labels(self) -> None:
         given = {
             "label_smoothing": self.label_smoothing,
+            "loss_weights": self.loss_weights,
             "data.mixup": self.data.mixup,
             "data.cutmix": self.data.cutmix,
         }
@@ -129,7 +133,11 @@ class TrainConfig:
         return max(1, round(self.epochs * examples / self.data.batch_size))
 
 
-def _check_label_smoothing(share: float, loss: Loss) -> None:
+def _check_loss(loss: Loss, share: float, loss_weights: str | None) -> None:
+    if loss_weights is not None and loss != "softmax":
+        raise UserError(
+            f"loss_weights={loss_weights!r} needs loss='softmax', where an example has one class"
+        )
     if not 0 <= share < 1:
         raise UserError(f"label_smoothing must be in [0, 1), not {share}")
     if loss == "sigmoid" and share >= 0.5:

@@ -101,6 +101,8 @@ class ObjectiveContext:
       placement: keeps activations where they belong on the run's mesh.
       loss: how a model's scores are compared with labels.
       label_smoothing: of the labels, in [0, 1).
+      class_weights: how much the loss of an example of each class counts, over all classes of the
+        model; None if all count alike.
       data: `flip`, `mixup` and `cutmix` are the objective's affair, since they happen on devices.
     """
 
@@ -109,6 +111,7 @@ class ObjectiveContext:
     loss: Loss
     label_smoothing: float
     data: DataConfig
+    class_weights: tuple[float, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -116,8 +119,8 @@ class ObjectiveConfig:
     """The `objective` section of a config; its key `kind` chooses a registered subclass.
 
     Attributes:
-      learns_labels: whether this kind reads `label_smoothing`, `data.mixup` and `data.cutmix`. If
-        it does not, a config that sets them is an error.
+      learns_labels: whether this kind reads `label_smoothing`, `loss_weights`, `data.mixup` and
+        `data.cutmix`. If it does not, a config that sets them is an error.
     """
 
     kinds: ClassVar[Kinds["ObjectiveConfig"]] = Kinds("objective", default="supervised")

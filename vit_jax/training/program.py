@@ -126,19 +126,24 @@ class Program:
 
 
 def make_program(
-    config: TrainConfig, total_steps: int, mesh: Mesh, max_labels: int | None = None
+    config: TrainConfig,
+    total_steps: int,
+    mesh: Mesh,
+    max_labels: int | None = None,
+    class_weights: tuple[float, ...] | None = None,
 ) -> Program:
     """The step of a config.
 
     Args:
       config: with nothing of the model left open.
       max_labels: the training data's; None for one label a record.
+      class_weights: as in `ObjectiveContext`.
 
     Raises:
       UserError: the objective, the schedule or the optimizer does not fit the model or the steps.
     """
     schedule = make_schedule(config.optimizer, total_steps)
-    objective = make_objective(config, mesh)
+    objective = make_objective(config, mesh, class_weights)
     own = jax.eval_shape(lambda: _own_params(objective, config.seed))
     params = abstract_params(config.model) | own
     table = _table(config, objective)
@@ -146,8 +151,13 @@ def make_program(
     return Program(config, mesh, objective, schedule, optimizer, max_labels)
 
 
-def make_objective(config: TrainConfig, mesh: Mesh) -> Objective:
+def make_objective(
+    config: TrainConfig, mesh: Mesh, class_weights: tuple[float, ...] | None = None
+) -> Objective:
     """The objective of a config, for its model on this mesh.
+
+    Args:
+      class_weights: as in `ObjectiveContext`.
 
     Raises:
       UserError: as `ObjectiveConfig.make`.
@@ -158,6 +168,7 @@ def make_objective(config: TrainConfig, mesh: Mesh) -> Objective:
         loss=config.loss,
         label_smoothing=config.label_smoothing,
         data=config.data,
+        class_weights=class_weights,
     )
     return config.objective.make(context)
 

@@ -5,12 +5,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 from jax.sharding import Mesh
 
 from vit_jax.data.batches import Chunks
 from vit_jax.data.config import DataConfig
 from vit_jax.data.images.transforms import make_transform
 from vit_jax.data.loader import Loader, local_rows
+from vit_jax.data.order import records_by_class
+from vit_jax.data.sources.labels import balanced_weights, class_counts
 from vit_jax.data.sources.open import open_source
 from vit_jax.data.sources.records import Source
 from vit_jax.data.sources.subset import Subset
@@ -133,8 +136,26 @@ def assemble(
         assert started is not None
         model = model.completed(build(ModelConfig, started["model"], "model"))
     config = dataclasses.replace(config, model=model.completed())
-    program = make_program(config, total_steps, mesh, source.max_labels)
+    weights = _class_weights(config, source)
+    program = make_program(config, total_steps, mesh, source.max_labels, weights)
     return Setup(config, mesh, source, total_steps, program, initial)
+
+
+def _class_weights(config: TrainConfig, source: Source) -> tuple[float, ...] | None:
+    """The factors of `loss_weights`, over all classes of the model.
+
+    Raises:
+      UserError: records have several labels.
+    """
+    if config.loss_weights is None:
+        return None
+    if source.max_labels is not None:
+        raise UserError(
+            f"config.loss_weights: records of {source.name} have several labels; leave it out"
+        )
+    weights = balanced_weights(class_counts(source)).tolist()
+    more = (config.model.num_classes or len(weights)) - len(weights)
+    return (*weights, *[1.0] * more)
 
 
 def initial_params(setup: Setup) -> Params | None:
@@ -162,7 +183,17 @@ def make_chunks(setup: Setup) -> Chunks:
         batch_size=config.batch_size,
         seed=setup.config.seed,
         shuffle=True,
+        classes=None if config.sampling == "shuffled" else _records_by_class(setup.source),
     )
+
+
+def _records_by_class(source: Source) -> tuple[np.ndarray, ...]:
+    if source.max_labels is not None:
+        raise UserError(
+            f"config.data.sampling='balanced': records of {source.name} have several labels; leave "
+            "it out"
+        )
+    return records_by_class(source)
 
 
 def make_loader(setup: Setup, start: int) -> Loader:

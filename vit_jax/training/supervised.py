@@ -31,6 +31,9 @@ class Supervised:
       model: with its preprocessing known.
       flip: mirrors each image left to right with probability 1/2.
       mixup: see `mix.draw_mix`; so is `cutmix`.
+      class_weights: factor of the loss of an example of each class; mixed examples have the mean of
+        both losses, each with its own factor. The mean over a batch divides by the number of
+        examples, so that a rare class weighs more in the batches that it is in.
     """
 
     def __init__(
@@ -43,6 +46,7 @@ class Supervised:
         flip: bool = False,
         mixup: float = 0.0,
         cutmix: float = 0.0,
+        class_weights: tuple[float, ...] | None = None,
     ):
         if model.preprocessing is None:
             raise ValueError("the model's preprocessing must be known")
@@ -53,6 +57,7 @@ class Supervised:
         self._apply = apply_model(model)
         self._loss, self._label_smoothing = loss, label_smoothing
         self._flip, self._mixup, self._cutmix = flip, mixup, cutmix
+        self._class_weights = class_weights
 
     @property
     def _mixes(self) -> bool:
@@ -86,11 +91,18 @@ class Supervised:
 
     def label_losses(self, logits: Array, batch: Batch) -> Array:
         """The loss of each example against its label or, mixed, against both of its labels."""
-        losses = cross_entropy(logits, batch["labels"], self._loss, self._label_smoothing)
+        losses = self._weighted(logits, batch["labels"])
         if not self._mixes:
             return losses
-        partners = cross_entropy(logits, batch["partner_labels"], self._loss, self._label_smoothing)
+        partners = self._weighted(logits, batch["partner_labels"])
         return batch["share"] * losses + (1 - batch["share"]) * partners
+
+    def _weighted(self, logits: Array, labels: Array) -> Array:
+        losses = cross_entropy(logits, labels, self._loss, self._label_smoothing)
+        if self._class_weights is None:
+            return losses
+        # A label of -1 takes any: such an example does not count.
+        return losses * jnp.asarray(self._class_weights, jnp.float32)[labels]
 
     def _counts(self, batch: Batch) -> Array:
         """1 for each example that has an image and a target, otherwise 0."""
@@ -116,4 +128,5 @@ class SupervisedConfig(ObjectiveConfig):
             flip=context.data.flip,
             mixup=context.data.mixup,
             cutmix=context.data.cutmix,
+            class_weights=context.class_weights,
         )

@@ -12,6 +12,7 @@ from numpy.random import Generator
 from PIL import Image
 
 from vit_jax.data.config import DataConfig
+from vit_jax.data.images.color_jitter import color_jitter
 from vit_jax.data.images.decoding import decode
 from vit_jax.data.images.erase import erase
 from vit_jax.data.images.geometry import (
@@ -56,6 +57,8 @@ def make_transform(
     if config.affine is not None:
         operations.append(partial(random_affine, config=config.affine))
     operations += _crop(size, preprocessing, config)
+    if config.color_jitter is not None:
+        operations.append(partial(color_jitter, config=config.color_jitter))
     if config.randaugment is not None:
         operations.append(partial(rand_augment, config=config.randaugment))
     if config.erase > 0:

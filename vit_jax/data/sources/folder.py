@@ -75,6 +75,10 @@ class FolderSource:
         except ImageError as error:
             return Record(b"", label, path, problem=str(error))
 
+    def labels(self) -> np.ndarray:
+        """The label of each record, int32 [records]."""
+        return self._labels
+
     def fingerprint(self) -> str:
         """A hash of the labels and of the paths below the root."""
         parts = (self._labels.tobytes(), self._ends.tobytes(), self._paths)

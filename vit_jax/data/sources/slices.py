@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+import numpy as np
+
+from vit_jax.data.sources.labels import labels_of_source
 from vit_jax.data.sources.records import Record, Source, listing
 from vit_jax.data.sources.splits import SplitRange, locate
 
@@ -32,6 +35,12 @@ class Slices:
     def __getitem__(self, index: int) -> Record:
         split, position = locate(self._ranges, index)
         return self._splits[split][position]
+
+    def labels(self) -> np.ndarray:
+        """The label of each record, int32 [records]."""
+        return np.concatenate(
+            [labels_of_source(self._splits[s])[start:stop] for s, start, stop in self._ranges]
+        )
 
     def fingerprint(self) -> str:
         """The ranges, and the fingerprints of what they are taken from."""

@@ -6,7 +6,9 @@ import functools
 from typing import Any
 
 import grain
+import numpy as np
 
+from vit_jax.data.sources.labels import labels_of_source
 from vit_jax.data.sources.records import Record, Source, listing
 from vit_jax.errors import UserError
 
@@ -39,6 +41,10 @@ class Subset:
         if not 0 <= index < self._size:
             raise IndexError(f"record {index} of {self._size}")
         return self._source[self._order[index]]
+
+    def labels(self) -> np.ndarray:
+        """The label of each record, int32 [records]."""
+        return labels_of_source(self._source)[[self._order[i] for i in range(self._size)]]
 
     def fingerprint(self) -> str:
         """Size and seed, and the fingerprint of the source."""
