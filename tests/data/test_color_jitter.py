@@ -25,7 +25,7 @@ class Drawn(np.random.Generator):
         super().__init__(np.random.PCG64(0))
         self.order, self.draw = order, draw
 
-    def permutation(self, *_: object, **__: object) -> np.ndarray:  # type: ignore[override]
+    def permutation(self, *_: object, **__: object) -> np.ndarray:
         return np.array(self.order)
 
     def uniform(self, *_: object, **__: object) -> np.ndarray:  # type: ignore[override]
