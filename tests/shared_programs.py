@@ -1,5 +1,6 @@
 """One training step for all runs of equal configs in a process."""
 
+import dataclasses
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -21,7 +22,8 @@ def sharing() -> Iterator[None]:
     jitted = Program.step
 
     def shared(config: Any, total_steps: int, mesh: Any, max_labels: int | None = None) -> Program:
-        key = f"{config} {total_steps} {mesh} {max_labels}"
+        same = dataclasses.replace(config, on_non_finite="stop", max_rewinds=None)
+        key = f"{same} {total_steps} {mesh} {max_labels}"
         if key not in programs:
             programs[key] = make_program(config, total_steps, mesh, max_labels)
         return programs[key]

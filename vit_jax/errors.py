@@ -32,6 +32,18 @@ class NotSavedError(UserError):
     """State or metrics of a run could not be written; what was saved before is whole."""
 
 
+class NotFiniteError(UserError):
+    """The loss, the gradient or the state of a run is NaN or infinite.
+
+    Attributes:
+      step: the first step that it was seen after.
+    """
+
+    def __init__(self, step: int, message: str):
+        super().__init__(message)
+        self.step = step
+
+
 class Stopped(Exception):
     """A run was asked to end, and its state is saved; the message names the step.
 

@@ -65,12 +65,21 @@ class Loader:
         self._sharding = sharding
         self._chunks = chunks
         self._on_error, self._on_error_flag = on_error, on_error_flag
+        self._stop, self._workers = stop, workers
+        self._start(start)
+
+    def _start(self, start: int) -> None:
         self._queue: queue.Queue[Batch | BaseException | None] = queue.Queue(_DEVICE_PREFETCH)
         self._closed = threading.Event()
         self._thread = threading.Thread(
-            target=self._fill, args=(start, stop, workers), name="loader", daemon=True
+            target=self._fill, args=(start,), name="loader", daemon=True
         )
         self._thread.start()
+
+    def restart(self, start: int) -> None:
+        """Continues with the batches of steps [start, stop), with new workers."""
+        self.close()
+        self._start(start)
 
     def __iter__(self) -> Iterator[Batch]:
         return self
@@ -102,11 +111,11 @@ class Loader:
         self._closed.set()
         self._thread.join()
 
-    def _fill(self, start: int, stop: int, workers: int) -> None:
+    def _fill(self, start: int) -> None:
         chunks: Any = None
         try:
-            chunks = _read(self._chunks, start, stop, workers)
-            for _ in range(start, stop):
+            chunks = _read(self._chunks, start, self._stop, self._workers)
+            for _ in range(start, self._stop):
                 self._put(self._assemble(chunks))
             self._put(None)
         except _Closed:

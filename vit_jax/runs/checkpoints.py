@@ -21,7 +21,7 @@ from orbax.checkpoint.checkpoint_managers import (
     PreservationPolicy,
 )
 
-from vit_jax.errors import NotSavedError, UserError
+from vit_jax.errors import NotFiniteError, NotSavedError, UserError
 from vit_jax.runs import file_list
 from vit_jax.runs.checksums import names, summarize
 from vit_jax.runs.reading import BrokenError, Restored, one_line, read, seal
@@ -106,15 +106,14 @@ class Checkpoints:
 
         Raises:
           NotSavedError: this save or the last one failed.
-          UserError: an array holds NaN or infinity.
+          NotFiniteError: an array holds NaN or infinity.
         """
         self.wait()
         sums, finite = summarize(state)
         if not finite.all():
             bad = [name for name, good in zip(names(state), finite, strict=True) if not good]
-            raise UserError(
-                f"step {step}: {', '.join(bad)} are not finite and were not saved "
-                f"({self._last_good()}); train again in a new --workdir with a lower optimizer.lr"
+            raise NotFiniteError(
+                step, f"step {step}: {', '.join(bad)} are not finite and were not saved"
             )
         self._saving = step
         self._retention.best = best
@@ -132,6 +131,11 @@ class Checkpoints:
     def has(self, step: int) -> bool:
         """Whether there is a checkpoint of this step, or one is being written."""
         return step in self._manager.all_steps()
+
+    def newest(self) -> int | None:
+        """The step of the newest checkpoint that was saved; None if there is none."""
+        step: int | None = self._manager.latest_step()
+        return step
 
     def wait(self) -> None:
         """Returns when no save is under way.
@@ -246,7 +250,7 @@ class Checkpoints:
             ) from error
 
     def _last_good(self) -> str:
-        step = self._manager.latest_step()
+        step = self.newest()
         return "no earlier checkpoint" if step is None else f"last good checkpoint: step {step}"
 
     def _newest_but(self, broken: Container[int]) -> int | None:

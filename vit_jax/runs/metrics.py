@@ -26,16 +26,29 @@ class MetricsWriter:
     """
 
     def __init__(self, directory: Path, step: int):
+        self._path = directory / "metrics.jsonl"
+        self._cut(step)
+
+    def cut(self, step: int) -> None:
+        """Cuts off what was written after a step, as another start from its checkpoint would.
+
+        Raises:
+          UserError: the directory cannot be written.
+        """
+        self._file.close()
+        self._cut(step)
+
+    def _cut(self, step: int) -> None:
         try:
-            self._open(directory / "metrics.jsonl", step)
+            self._open(step)
         except OSError as error:
             raise UserError(
-                f"cannot write metrics to {directory} ({error.strerror}); free space, change its "
-                "permissions, or choose another with --workdir"
+                f"cannot write metrics to {self._path.parent} ({error.strerror}); free space, "
+                "change its permissions, or choose another with --workdir"
             ) from error
 
-    def _open(self, path: Path, step: int) -> None:
-        self._step, self._written = step, set[str]()
+    def _open(self, step: int) -> None:
+        path, self._step, self._written = self._path, step, set[str]()
         if path.exists():
             if not path.is_file():  # A FIFO would keep the reader waiting.
                 raise UserError(f"{path} is not a plain file; remove it, or restore it")

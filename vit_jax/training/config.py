@@ -72,6 +72,12 @@ class TrainConfig:
     """Makes the weights of the best step the final ones. Evaluations without `every_steps` score
     those weights."""
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
+    on_non_finite: Literal["stop", "rewind"] = "stop"
+    """What a loss or gradient of NaN or infinity does. stop: ends the run. rewind: goes back to the
+    newest checkpoint; the steps from there to this one pass without an update, and the schedule
+    goes on."""
+    max_rewinds: int | None = None
+    """Rewinds after which the run ends all the same. None: 3."""
     callbacks: tuple[str, ...] = ("tensorboard",)
     """Who gets the scalars besides metrics.jsonl: tensorboard, wandb, mlflow, or a name that a
     config file registered."""
@@ -89,6 +95,7 @@ class TrainConfig:
             self._check_nothing_of_labels()
         if not 0 <= self.seed < 2**32:
             raise UserError(f"seed must be between 0 and 2**32 - 1, not {self.seed}")
+        _check_max_rewinds(self.max_rewinds, self.on_non_finite)
         if self.log_every < 1:
             raise UserError(f"log_every must be at least 1, not {self.log_every}")
         side, crop_side = min(self.model.input_size), self.data.crop_side
@@ -97,7 +104,7 @@ class TrainConfig:
                 f"data.crop_side {crop_side} is below the {side} pixels of model.image_size, so "
                 "no crop fits; raise it"
             )
-        for name in ("train", "time", "memory", "best"):
+        for name in ("train", "time", "memory", "best", "rewind"):
             if name in self.evals:
                 raise UserError(f"evals.{name}: the name is taken by training's own metrics")
         check_callbacks(self.callbacks)
@@ -144,6 +151,15 @@ def _check_loss(loss: Loss, share: float, loss_weights: str | None) -> None:
         raise UserError(
             f"label_smoothing {share} gives the right classes of loss='sigmoid' no higher "
             "target than the wrong ones (1 - s and s); take less than 0.5"
+        )
+
+
+def _check_max_rewinds(most: int | None, on_non_finite: str) -> None:
+    if most is not None and on_non_finite != "rewind":
+        raise UserError("max_rewinds would be ignored: it needs on_non_finite='rewind'")
+    if most is not None and most < 1:
+        raise UserError(
+            f"max_rewinds must be at least 1, not {most}; on_non_finite='stop' never rewinds"
         )
 
 

@@ -11,13 +11,14 @@ from typing import Any
 
 import jax
 
-from vit_jax.errors import Stopped, UserError
+from vit_jax.errors import NotFiniteError, Stopped, UserError
 from vit_jax.inference.requests import Interrupted
 from vit_jax.runs.directory import newest_checkpoint
 from vit_jax.training.callbacks import Callback
 from vit_jax.training.config import TrainConfig, as_train_config
 from vit_jax.training.final_weights import RunResult
 from vit_jax.training.opening import open_run
+from vit_jax.training.run import Run
 
 
 def train(
@@ -66,23 +67,33 @@ def train(
     ):
         if isinstance(run, RunResult):
             return run  # The run had ended before.
-        step, state = run.begin()
-        try:
-            run.evaluate(step, state)  # Those that an interrupted start still owes.
-            while not run.is_over(step):
-                step += 1
-                state = run.take(step, state)
-                if run.preemption.reached():
-                    raise Interrupted
-                run.evaluate(step, state)
-                if run.saves(step):
-                    run.save(step, state)
-            return run.finish(step, state)
-        except Interrupted:
-            run.save_at_end(step, state)
-            raise Stopped(
-                f"asked to end: the state after step {step} is saved", run.preemption.code
-            ) from None
+        while True:
+            try:
+                return _take_steps(run)
+            except NotFiniteError as error:
+                problem = error.with_traceback(None)  # That would keep the state in memory.
+            run.rewind(problem)
+
+
+def _take_steps(run: Run) -> RunResult:
+    """Takes a run from where it is to its end."""
+    step, state = run.begin()
+    try:
+        run.evaluate(step, state)  # Those that an interrupted start still owes.
+        while not run.is_over(step):
+            step += 1
+            state = run.take(step, state)
+            if run.preemption.reached():
+                raise Interrupted
+            run.evaluate(step, state)
+            if run.saves(step):
+                run.save(step, state)
+        return run.finish(step, state)
+    except Interrupted:
+        run.save_at_end(step, state)
+        raise Stopped(
+            f"asked to end: the state after step {step} is saved", run.preemption.code
+        ) from None
 
 
 @contextmanager

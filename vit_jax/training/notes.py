@@ -13,7 +13,7 @@ from vit_jax.training.early_stop import BestStep
 
 @dataclass
 class Notes:
-    """The evaluations of a run so far.
+    """The evaluations and rewinds of a run so far.
 
     Attributes:
       step: the step after which the latest evaluations ran.
@@ -21,6 +21,7 @@ class Notes:
       scores: the latest value of each score, such as `val/top1`.
       best: None without early stopping.
       best_scores: the scores of the best step.
+      passed: first and last step of each range that passed without an update, a rewind each.
     """
 
     best: BestStep | None
@@ -28,6 +29,7 @@ class Notes:
     evaluated: list[str] = field(default_factory=list)
     scores: dict[str, float] = field(default_factory=dict)
     best_scores: dict[str, float] = field(default_factory=dict)
+    passed: list[list[int]] = field(default_factory=list)
 
     def add(self, step: int, name: str, scores: Mapping[str, float], judged_by: str | None) -> None:
         """Notes an evaluation.
@@ -59,6 +61,7 @@ class Notes:
             "scores": self.scores,
             "best": None if self.best is None else self.best.notes(),
             "best_scores": self.best_scores,
+            "passed": self.passed,
         }
 
     def noted(self, json: Mapping[str, Any]) -> Self:

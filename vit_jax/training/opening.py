@@ -25,7 +25,7 @@ from vit_jax.training.notes import Notes, notes_of_0_1_0
 from vit_jax.training.process_checks import check_same_config, check_same_data, read_started
 from vit_jax.training.reporter import Reporter
 from vit_jax.training.resuming import check_data, describe_extension, extend, extended_steps
-from vit_jax.training.run import Run
+from vit_jax.training.run import Run, Start
 from vit_jax.training.setup import (
     Setup,
     initial_params,
@@ -33,7 +33,7 @@ from vit_jax.training.setup import (
     make_loader,
     prepare,
 )
-from vit_jax.training.step import TrainState, final_params
+from vit_jax.training.step import final_params
 from vit_jax.training.trace import Trace
 from vit_jax.weights.placing import place
 
@@ -90,6 +90,11 @@ def open_run(
         )
         start, state, notes = _restore_or_start(setup, directory, checkpoints, initial, best)
         del initial  # Its arrays have become the state's.
+
+        def restore() -> Start:
+            best = make_best(setup, evaluations)
+            return _restore_or_start(setup, directory, checkpoints, None, best)
+
         with on_all_processes():
             sources = {"train": setup.source, **evaluations.sources()}
             check_data(directory, sources, start, accept=accept_changed_data)
@@ -105,7 +110,6 @@ def open_run(
         yield Run(
             setup=setup,
             directory=directory,
-            start=start,
             saved=start,
             fixed=fixed,
             notes=notes,
@@ -115,7 +119,9 @@ def open_run(
             loader=loader,
             trace=stack.enter_context(Trace(traced, directory.profile)),
             preemption=stack.enter_context(Preemption()),
+            _start=start,
             _state=state,
+            _restore=restore,
         )
 
 
@@ -132,8 +138,7 @@ def _restore_or_start(
     checkpoints: Checkpoints,
     initial: Params | None,
     best: BestStep | None,
-) -> tuple[int, list[TrainState], Notes]:
-    """The step, the state and the notes to continue from; the state in a list, to be popped."""
+) -> Start:
     config, notes = setup.config, Notes(best)
     restored = checkpoints.restore(setup.program.state)
     if restored is None:

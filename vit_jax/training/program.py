@@ -9,6 +9,7 @@ from functools import cached_property
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh
 
@@ -20,7 +21,7 @@ from vit_jax.parameters import Table, nested
 from vit_jax.training.config import TrainConfig
 from vit_jax.training.objectives import OWN, Objective, ObjectiveContext, split_params
 from vit_jax.training.optimizer import make_optimizer, make_schedule
-from vit_jax.training.step import TrainState, init_state, make_train_step
+from vit_jax.training.step import TrainState, init_state, make_train_step, pass_steps
 
 
 @dataclass(frozen=True)
@@ -103,6 +104,12 @@ class Program:
             out_shardings=(state, replicated(self.mesh)),
             donate_argnums=0,
         )
+
+    def pass_steps(self, state: TrainState, count: int) -> TrainState:
+        """As `step.pass_steps`; the state returned takes the memory of the one given."""
+        shardings = jax.tree.map(lambda x: x.sharding, self.state)
+        later = jax.jit(pass_steps, out_shardings=shardings, donate_argnums=0)
+        return later(state, jnp.int32(count))
 
     def compile(self) -> jax.stages.Compiled:
         """Traces and compiles the step; allocates nothing on the devices."""

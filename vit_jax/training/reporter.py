@@ -10,8 +10,9 @@ import jax
 from jax import Array
 
 from vit_jax.analysis.peaks import images_at_peak, unknown_chip
-from vit_jax.errors import UserError
+from vit_jax.errors import NotFiniteError
 from vit_jax.evaluation.evaluator import Scores
+from vit_jax.parallel.agreement import on_all_processes
 from vit_jax.runs.metrics import MetricsWriter
 from vit_jax.training.callbacks import Callbacks
 from vit_jax.training.memory import memory_in_use
@@ -37,9 +38,6 @@ class Reporter:
     Args:
       start: the step after which this start takes steps.
       writer, callbacks: None on the other processes.
-
-    Attributes:
-      last_saved: the step of the newest checkpoint; 0 if there is none.
     """
 
     def __init__(
@@ -52,7 +50,6 @@ class Reporter:
         self._schedule, self._total = setup.program.schedule, setup.total_steps
         self._schedule(start)  # Compiles its operations now, not in the time of a step.
         self._log_every = setup.config.log_every
-        self.last_saved = start
         self._writer, self._callbacks = writer, callbacks
         self._progress = Progress(start, setup.total_steps, shown=writer is not None)
         self._clock = Clock(setup.config.data.batch_size, _images_at_peak(setup))
@@ -74,7 +71,7 @@ class Reporter:
           waited: seconds that the loader has kept the loop waiting since the run's start.
 
         Raises:
-          UserError: the loss or the gradient is not finite.
+          NotFiniteError: the loss or the gradient is not finite.
         """
         self.settle()
         self._pending = step, metrics, waited
@@ -83,7 +80,7 @@ class Reporter:
         """Waits for the step that was dispatched last, and logs its scalars.
 
         Raises:
-          UserError: as `log_step`.
+          NotFiniteError: as `log_step`.
         """
         if self._pending is None:
             return
@@ -91,12 +88,7 @@ class Reporter:
         values = {name: float(value) for name, value in jax.device_get(metrics).items()}
         for name in ("loss", "grad_norm"):
             if not math.isfinite(values[name]):
-                last = f"of step {self.last_saved}" if self.last_saved else "none"
-                raise UserError(
-                    f"step {step}: {name} is {values[name]} (last checkpoint: {last}, from which "
-                    "the same command resumes); train again in a new --workdir with a lower "
-                    "optimizer.lr, a longer optimizer.warmup_steps or an optimizer.clip_norm"
-                )
+                raise NotFiniteError(step, f"step {step}: {name} is {values[name]}")
         self._clock.tick(waited)
         scalars = {f"train/{name}": value for name, value in values.items()}
         scalars["train/lr"] = float(self._schedule(step - 1))
@@ -124,6 +116,24 @@ class Reporter:
         """Writes and shows what an evaluation gave."""
         self._write(step, {f"{name}/{key}": value for key, value in scores.values.items()})
         self.message(f"step {step}: {name} {scores.line}")
+
+    def log_rewind(self, first: int, last: int, count: int) -> None:
+        """Writes and shows that steps pass without an update; drops what was written of them.
+
+        Args:
+          first, last: these steps.
+          count: the rewinds of the run so far.
+        """
+        self._pending = None
+        with on_all_processes():
+            if self._writer is not None:
+                self._writer.cut(first - 1)
+        scalars = {"first": float(first), "last": float(last), "count": float(count)}
+        self._write(last, {f"rewind/{name}": value for name, value in scalars.items()})
+        self.message(
+            f"rewind {count}: back to the state after step {first - 1}; steps {first} to {last} "
+            "pass without an update"
+        )
 
     def log_final_weights(self, last: int, chosen: int, name: str, value: float | None) -> None:
         """Writes and shows which step's weights are the final ones.

@@ -1,7 +1,7 @@
 """A run while it is open: what its loop does at each step."""
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -9,7 +9,7 @@ from typing import Any
 import jax
 
 from vit_jax.data.loader import Loader
-from vit_jax.errors import NotSavedError, UserError
+from vit_jax.errors import NotFiniteError, NotSavedError, UserError
 from vit_jax.evaluation.opening import Evaluations
 from vit_jax.parallel.processes import Preemption
 from vit_jax.runs.checkpoints import Checkpoints
@@ -23,13 +23,19 @@ from vit_jax.training.trace import Trace
 
 _log = logging.getLogger(__name__)
 
+# A step, its state and its notes, to continue from; the state in a list, to be popped, so that no
+# reference to it stays.
+Start = tuple[int, list[TrainState], Notes]
+
+# Rewinds of a run whose config leaves their number open.
+MAX_REWINDS = 3
+
 
 @dataclass
 class Run:
     """What the loop works with; all of it is open.
 
     Attributes:
-      start: the step of the checkpoint that it resumes from, otherwise 0.
       saved: the step of the newest checkpoint; None after a save that failed.
       fixed: the objective's fixed arrays, on the mesh.
       notes: what a resumed run must know besides its arrays.
@@ -37,7 +43,6 @@ class Run:
 
     setup: Setup
     directory: RunDirectory
-    start: int
     saved: int | None
     fixed: Any
     notes: Notes
@@ -47,16 +52,18 @@ class Run:
     loader: Loader
     trace: Trace
     preemption: Preemption
+    _start: int
     _state: list[TrainState]
+    _restore: Callable[[], Start]
 
     def __post_init__(self) -> None:
+        if jax.process_index() == 0:
+            _log.info("compiling the training step; its first loss follows")
         self._step = self.setup.program.step()
 
     def begin(self) -> tuple[int, TrainState]:
-        """The step and state to continue from; call it once, since it keeps no reference."""
-        if jax.process_index() == 0:
-            _log.info("compiling the training step; its first loss follows")
-        return self.start, self._state.pop()
+        """The step and state to continue from, at the start and after each `rewind`."""
+        return self._start, self._state.pop()
 
     def take(self, step: int, state: TrainState) -> TrainState:
         """Dispatches a step on its batch; uses up the state."""
@@ -114,7 +121,53 @@ class Run:
         self.reporter.flush()  # A checkpoint promises that all metrics before it are on disk.
         best = None if self.notes.best is None else self.notes.best.step
         self.checkpoints.save(step, state, self.notes.to_json(), best=best)
-        self.saved = self.reporter.last_saved = step
+        self.saved = step
+
+    def rewind(self, error: NotFiniteError) -> None:
+        """Goes back to the newest checkpoint, and on to the step of the error without an update.
+
+        What the passed steps would have scored is left out. What `begin` then gives is saved, so
+        that another start continues from there too.
+
+        Raises:
+          UserError: the config does not ask for it, or not as often.
+        """
+        with self.reporter.paused():
+            with self._on_failure():
+                self.checkpoints.wait()
+            self._check_rewind(error)
+            step, passed = error.step, self.notes.passed
+            start, (state,), self.notes = self._restore()
+            self.notes.passed = [*passed, [start + 1, step]]
+            self._start = step
+            self._state = [self.setup.program.pass_steps(state, step - start)]
+            self.loader.restart(step)
+            self.reporter.message(str(error))
+            self.reporter.log_rewind(start + 1, step, len(self.notes.passed))
+            with self._on_failure():
+                self._save(step, *self._state)
+
+    def _check_rewind(self, error: NotFiniteError) -> None:
+        """Ends the run unless it may go back once more."""
+        config = self.setup.config
+        most = config.max_rewinds or MAX_REWINDS
+        start = self.checkpoints.newest() or 0
+        if config.on_non_finite == "stop":
+            advice = (
+                f"with --config.on_non_finite=rewind, the same command resumes after step {start} "
+                f"and passes steps {start + 1} to {error.step} without an update"
+            )
+        elif len(self.notes.passed) >= most:
+            advice = (
+                f"config.max_rewinds={most} is used up; with {2 * most}, the same command resumes "
+                f"after step {start}"
+            )
+        else:
+            return
+        raise UserError(
+            f"{error}; {advice}; or train again in a new --workdir with a lower optimizer.lr, a "
+            "longer optimizer.warmup_steps or an optimizer.clip_norm"
+        )
 
     @contextmanager
     def _on_failure(self) -> Iterator[None]:

@@ -1,7 +1,7 @@
 """The training step: a pure function of the state and a batch."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import jax
@@ -24,7 +24,7 @@ class TrainState:
     """Everything that a run needs to resume.
 
     Attributes:
-      step: int32, the updates done.
+      step: int32, the steps done.
       params: float32, nested by name: the model's and, under "objective", the objective's own.
       averaged: exponential moving average of `params`, or None.
       skipped: int32, rows so far that did not count, such as images that cannot be read.
@@ -45,6 +45,24 @@ def init_state(
     # Separate arrays: both buffers are donated.
     step, skipped = jnp.zeros((), jnp.int32), jnp.zeros((), jnp.int32)
     return TrainState(step, params, optimizer.init(params), averaged, skipped)
+
+
+def pass_steps(state: TrainState, count: int | Array) -> TrainState:
+    """The state after further steps that pass without an update.
+
+    They count for what follows the number of the step: the rate, and the keys of random draws.
+    """
+
+    def later(part: Any) -> Any:
+        # The only part of an optimizer that goes by the run's steps, and not by its own updates.
+        if isinstance(part, optax.ScaleByScheduleState):
+            return optax.ScaleByScheduleState(count=part.count + count)
+        return part
+
+    opt_state = jax.tree.map(
+        later, state.opt_state, is_leaf=lambda x: isinstance(x, optax.ScaleByScheduleState)
+    )
+    return replace(state, step=state.step + count, opt_state=opt_state)
 
 
 def final_params(state: TrainState) -> Params:
