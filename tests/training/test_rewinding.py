@@ -1,7 +1,6 @@
 """What a run does when its loss is not finite."""
 
 import dataclasses
-import json
 import math
 import signal
 import sys
@@ -63,8 +62,7 @@ def whole(config: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> P
 
 
 def lines(workdir: Path) -> list[dict[str, float]]:
-    read = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
-    return [{k: v for k, v in line.items() if not k.startswith("time/")} for line in read]
+    return results(workdir)[0]
 
 
 def logged(workdir: Path, name: str) -> dict[int, float]:
