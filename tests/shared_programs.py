@@ -21,11 +21,11 @@ def sharing() -> Iterator[None]:
     steps: dict[int, Any] = {}
     jitted = Program.step
 
-    def shared(config: Any, total_steps: int, mesh: Any, max_labels: int | None = None) -> Program:
+    def shared(config: Any, *of_data: Any) -> Program:
         same = dataclasses.replace(config, on_non_finite="stop", max_rewinds=None)
-        key = f"{same} {total_steps} {mesh} {max_labels}"
+        key = f"{same} {of_data}"
         if key not in programs:
-            programs[key] = make_program(config, total_steps, mesh, max_labels)
+            programs[key] = make_program(config, *of_data)
         return programs[key]
 
     def step(self: Program) -> Any:
