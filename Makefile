@@ -11,8 +11,8 @@ BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
 # Whoever starts Python without compiled files would compile all tests in each process.
 unexport PYTHONDONTWRITEBYTECODE
-# Tests of one xdist_group share a costly fixture, and so one process.
-PYTEST := $(BIN)/python -m pytest -n 2 --dist loadgroup
+# Tests of one file share runs and compiled programs, and so one process.
+PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile
 TPU_PYTEST := .venv-tpu/bin/python -m pytest -n 2 tests/tpu
 OWN := --ignore=tests/peers --ignore=tests/tpu
 

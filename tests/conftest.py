@@ -15,6 +15,10 @@ from tests.real_processes import COMPILE_FAST
 os.environ["JAX_PLATFORMS"] = "cpu"
 os.environ["VIT_JAX_REPORT"] = "off"  # A page takes seconds, and few tests look at one.
 os.environ.setdefault("XLA_FLAGS", COMPILE_FAST)
+# The threads of NumPy's and scikit-learn's products wait for each other in loops that keep the
+# processors busy: on small arrays that takes three times as long as the products.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 # A shell starts background jobs with Ctrl-C ignored, and children inherit that.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:

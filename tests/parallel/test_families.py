@@ -45,13 +45,11 @@ OTHERS = {"data": MeshConfig(), "tensor": MeshConfig(data=1, tensor=8), "fsdp": 
 
 def _cases() -> Iterator[Any]:
     for name in MODELS:
-        # One process takes the steps on one device once for all meshes.
-        group = pytest.mark.xdist_group(name)
-        yield pytest.param(name, EVERY_AXIS, marks=group, id=f"{name}-2x2x2")
+        yield pytest.param(name, EVERY_AXIS, id=f"{name}-2x2x2")
         for axis, mesh in OTHERS.items():
             # The other ResNet has the first two.
             if not name.startswith("BiT") or axis == "fsdp":
-                yield pytest.param(name, mesh, marks=[group, pytest.mark.slow], id=f"{name}-{axis}")
+                yield pytest.param(name, mesh, marks=pytest.mark.slow, id=f"{name}-{axis}")
 
 
 @pytest.mark.parametrize(("name", "mesh"), _cases())

@@ -11,9 +11,6 @@ from tests.programs.run_here import run_here
 from tests.real_processes import TWO_BY_FOUR, VIT_JAX, Topology, finish, start_on
 from tests.tiny_run import FLAGS
 
-# They share one run that nothing disturbed.
-pytestmark = pytest.mark.xdist_group("meshes_of_processes")
-
 FOUR_BY_TWO = (4, 2)
 # Each of these `tensor` axes reaches over two processes; small arrays are split as well.
 MESHES = {

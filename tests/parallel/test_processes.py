@@ -28,9 +28,6 @@ from vit_jax.__main__ import main
 from vit_jax.commands.processes import fail_together
 from vit_jax.parallel import processes as joined
 
-# They share one run that nothing disturbed.
-pytestmark = pytest.mark.xdist_group("processes")
-
 # In float32 at the highest precision, and without the clipping and warm-up that hide differences.
 RUN = ["--config.total_steps=100", "--config.log_every=1", "--config.checkpoint.every_steps=40"]
 

@@ -160,7 +160,6 @@ def steps() -> tuple[Any, Any, Any, Params]:
     return optimizer, alone, jax.jit(make_train_step(taught, optimizer, mesh, **options)), teacher
 
 
-@pytest.mark.xdist_group("distillation")
 @pytest.mark.parametrize(
     "seed", [0, pytest.param(1, marks=pytest.mark.slow), pytest.param(2, marks=pytest.mark.slow)]
 )
@@ -220,7 +219,6 @@ def whole(home: Path) -> Path:
 
 
 @pytest.mark.slow
-@pytest.mark.xdist_group("distillation")
 def test_a_killed_run_resumes_bit_for_bit(home: Path, whole: Path) -> None:
     arguments = run(home, home / "teacher.npz", "killed")
     process = start_process(arguments)
@@ -231,7 +229,6 @@ def test_a_killed_run_resumes_bit_for_bit(home: Path, whole: Path) -> None:
     assert results(home / "killed") == results(whole)
 
 
-@pytest.mark.xdist_group("distillation")
 def test_eight_devices_equal_one(home: Path, whole: Path, eight_devices: EightDevices) -> None:
     assert eight_devices.run(main, run(home, home / "teacher.npz", "eight")) == 0
     one, eight = (
@@ -244,7 +241,6 @@ def test_eight_devices_equal_one(home: Path, whole: Path, eight_devices: EightDe
         np.testing.assert_allclose(*values, rtol=1e-5, err_msg=key)
 
 
-@pytest.mark.xdist_group("distillation")
 def test_another_teacher_is_another_run(whole: Path, capsys: pytest.CaptureFixture[str]) -> None:
     teacher = whole.parent / "teacher.npz"
     saved = json.loads((whole / "config.json").read_text())

@@ -28,8 +28,7 @@ from vit_jax.training.optimizer import OptimizerConfig
 from vit_jax.training.reporter import Reporter
 from vit_jax.training.step import TrainState
 
-# They share one run that nothing disturbed, and its step.
-pytestmark = [pytest.mark.xdist_group("early_stop"), pytest.mark.usefixtures("shared_programs")]
+pytestmark = pytest.mark.usefixtures("shared_programs")
 
 
 def follow(

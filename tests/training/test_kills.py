@@ -14,9 +14,6 @@ from tests.real_processes import descendants, wait_for, wait_for_line
 from tests.tiny_run import COMMAND, FLAGS, results, start
 from vit_jax.__main__ import main
 
-# They share one run that nothing disturbed.
-pytestmark = pytest.mark.xdist_group("kills")
-
 STEPS = "--config.total_steps=60"
 
 

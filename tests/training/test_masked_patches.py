@@ -172,7 +172,6 @@ def whole(home: Path) -> Path:
     return home / "whole"
 
 
-@pytest.mark.xdist_group("masked_patches")
 def test_the_loss_falls_below_that_of_the_mean_colour(home: Path, whole: Path) -> None:
     metrics, _ = results(whole)
     losses = [line["train/loss"] for line in metrics if "train/loss" in line]
@@ -185,7 +184,6 @@ def test_the_loss_falls_below_that_of_the_mean_colour(home: Path, whole: Path) -
 
 
 @pytest.mark.slow
-@pytest.mark.xdist_group("masked_patches")
 def test_a_killed_run_resumes_bit_for_bit(home: Path, whole: Path) -> None:
     process = start_process(run(home, "killed"))
     wait_for_line(process, "step 23/40")
@@ -195,7 +193,6 @@ def test_a_killed_run_resumes_bit_for_bit(home: Path, whole: Path) -> None:
     assert results(home / "killed") == results(whole)
 
 
-@pytest.mark.xdist_group("masked_patches")
 def test_eight_devices_equal_one(home: Path, whole: Path, eight_devices: EightDevices) -> None:
     assert eight_devices.run(main, run(home, "eight")) == 0
     (one, _), (eight, _) = results(whole), results(home / "eight")

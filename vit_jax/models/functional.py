@@ -17,9 +17,27 @@ Params = dict[str, Any]
 
 def make_model(config: ModelConfig, seed: int) -> Model:
     """Makes a model of any family, with fresh parameters."""
-    model = family_of(config).make(config, rngs=nnx.Rngs(seed))
+    model = family_of(config).make(config, rngs=_Rngs(seed))
     assert isinstance(model, Model)
     return model
+
+
+class _Stream(nnx.RngStream):
+    """The keys of flax's own stream.
+
+    But flax's asks a traced count for its sharding, which walks through all that was traced before:
+    the time to trace a ResNet grows with the square of its units.
+    """
+
+    def __call__(self) -> Array:
+        key = jax.random.fold_in(self.key[...], self.count[...])
+        self.count.set_value(self.count[...] + 1)
+        return key
+
+
+class _Rngs(nnx.Rngs):
+    def __init__(self, seed: int) -> None:
+        self.default = _Stream(seed, tag="default")
 
 
 def abstract_model(config: ModelConfig) -> Model:
