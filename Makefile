@@ -4,6 +4,8 @@
 # make parity: tests against torch, timm and transformers.
 # make tpu: programs for absent TPUs. make lint: style and types.
 # make pods: the largest programs for absent TPUs, which take minutes each; not in test-all.
+# make browser: the report of a run in Chromium (apt install chromium), at two widths; screenshots lie
+# in screenshots/. RUN=DIR looks at the report of that run. Not in test-all.
 # All make and reuse .venv. `tpu` has its own environment: where libtpu is installed, JAX looks for
 # TPUs at every start and complains.
 PYTHON ?= python3
@@ -14,9 +16,9 @@ unexport PYTHONDONTWRITEBYTECODE
 # Tests of one file share runs and compiled programs, and so one process.
 PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile
 TPU_PYTEST := .venv-tpu/bin/python -m pytest -n 2 tests/tpu
-OWN := --ignore=tests/peers --ignore=tests/tpu
+OWN := $(addprefix --ignore=tests/,browser peers tpu)
 
-.PHONY: demo test test-slow test-all parity tpu pods lint
+.PHONY: demo test test-slow test-all parity tpu pods browser lint
 
 demo: .venv/installed
 	$(BIN)/python -m vit_jax train --config=configs/quickstart.py --workdir=runs/demo/digits
@@ -49,6 +51,9 @@ tpu: .venv-tpu/installed
 pods: .venv-tpu/installed
 	$(TPU_PYTEST) -m pods
 
+browser: .venv/installed-for-browser
+	RUN=$(RUN) $(BIN)/python -m pytest tests/browser
+
 lint: .venv/installed-for-test
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
@@ -65,6 +70,10 @@ lint: .venv/installed-for-test
 
 .venv/installed-for-parity: .venv/installed-for-test
 	$(PIP) --editable '.[test,parity]'
+	touch $@
+
+.venv/installed-for-browser: .venv/installed-for-test
+	$(PIP) --editable '.[test,browser]'
 	touch $@
 
 .venv-tpu/installed: setup.py constraints.txt

@@ -75,6 +75,7 @@ setup(
         "mlflow": ["mlflow-skinny"],
         # The pages: mkdocs serve.
         "docs": ["mkdocs-material>=9.6", "mkdocstrings[python]>=1", "ruff"],
+        "browser": ["playwright"],  # For `make browser`; Chromium itself comes from elsewhere.
         # For the tests against these libraries; large.
         "parity": ["timm", "torch", "torchvision", "transformers"],
         "test": [

@@ -30,6 +30,8 @@ _STYLE: Any = {
 _SIZE = (6.0, 3.4)
 # More classes than one can tell apart in a picture.
 NAMED_AT_MOST = 30
+# Letters of a name for which there is room beside an axis.
+_NAME_AT_MOST = 24
 
 
 def curves(title: str, named: Mapping[str, Curve]) -> str:
@@ -68,8 +70,9 @@ def confusion(counts: np.ndarray, names: Sequence[str]) -> str:
     axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
     axes.set(xlabel="predicted", ylabel="right class", title="Confusion")
     if len(names) <= NAMED_AT_MOST:
-        axes.set_xticks(range(len(names)), names, rotation=90)
-        axes.set_yticks(range(len(names)), names)
+        shown = [_short(name) for name in names]
+        axes.set_xticks(range(len(names)), shown, rotation=90)
+        axes.set_yticks(range(len(names)), shown)
         for (row, column), count in np.ndenumerate(counts):
             if count:
                 color = "white" if shares[row, column] > 0.5 else "black"
@@ -89,6 +92,11 @@ def picture(pixels: np.ndarray, attention: np.ndarray | None = None) -> str:
     image.thumbnail((256, 256))
     image.save(file, "WEBP", quality=80)
     return "data:image/webp;base64," + base64.b64encode(file.getvalue()).decode()
+
+
+def _short(name: str) -> str:
+    """A class's name as far as there is room beside an axis; tables show it whole."""
+    return name if len(name) <= _NAME_AT_MOST else name[: _NAME_AT_MOST - 1] + "\u2026"
 
 
 def _axes(size: tuple[float, float] = _SIZE) -> tuple[Figure, "mpl.axes.Axes"]:

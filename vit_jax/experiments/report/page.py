@@ -31,7 +31,7 @@ _TRAINING = {
     "Rate": ("train/lr",),
     "Images a second": ("time/images_per_second",),
     "Share of the time that waits for data": ("time/data_wait",),
-    "Memory": ("memory/",),
+    "Memory in GiB": ("memory/",),
 }
 
 
