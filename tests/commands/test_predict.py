@@ -358,12 +358,12 @@ def test_what_is_no_file_gets_a_line_of_its_own(
     (folder / "e").symlink_to(photos / "b.png")
     predict(weights, [str(folder), "/dev/zero"], tmp_path / "a.csv")
     wanted = {
-        str(folder / "a.jpg"): "cannot read the file (a device, not a file)",
-        str(folder / "b.png"): "cannot read the file (a pipe, not a file)",
+        str(folder / "a.jpg"): "cannot read the file (a device and not a file)",
+        str(folder / "b.png"): "cannot read the file (a pipe and not a file)",
         str(folder / "c.png"): "cannot read the file (Too many levels of symbolic links)",
         str(folder / "d.jfif"): answers[str(photos / "c.JPG")],
         str(folder / "e"): answers[str(photos / "b.png")],
-        "/dev/zero": "cannot read the file (a device, not a file)",
+        "/dev/zero": "cannot read the file (a device and not a file)",
     }
     assert_close(read_csv(tmp_path / "a.csv"), wanted)
 

@@ -212,8 +212,8 @@ def test_pipes_devices_and_loops_end_as_their_own_line(tmp_path: Path) -> None:
         if record.problem is not None
     }
     wanted = {
-        "pipe.jpg": "a pipe, not a file",
-        "zero.png": "a device, not a file",
+        "pipe.jpg": "a pipe and not a file",
+        "zero.png": "a device and not a file",
         "loop.png": "Too many levels of symbolic links",
         "gone.jpg": "No such file or directory",
         "huge.tif": "1,024.0 GiB, more than an image may take",

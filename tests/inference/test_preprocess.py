@@ -152,7 +152,7 @@ def test_files_that_cannot_be_read_are_named(tmp_path: Path) -> None:
         "text.png": "not in a known format",
         "empty.png": "not in a known format",
         "absent.png": "No such file",
-        ".": "Is a directory",
+        ".": "a directory and not a file",
     }.items():
         message = refusal(preprocess, [tmp_path / name], model())
         assert message.startswith(f"{tmp_path / name}: ") and reason in message

@@ -254,7 +254,7 @@ def _read(file: Path) -> dict[str, str | int | None]:
     except KeyError:
         raise UserError(f"{file}: unknown type; name a .txt, .csv or .json file") from None
     except (OSError, ValueError, RecursionError, csv.Error) as error:
-        reason = error.strerror if isinstance(error, OSError) else str(error)
+        reason = getattr(error, "strerror", None) or error
         raise UserError(f"{file}: cannot be read as a class map ({reason})") from error
     found: dict[str, str | int | None] = {}
     for name, target in pairs:

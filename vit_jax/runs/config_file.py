@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 from vit_jax import atomic
 from vit_jax.errors import UserError
+from vit_jax.reading import read_bytes
 from vit_jax.runs.saved import upgrade_config
 
 # Keys in `config.json` besides the config's own: what identifies fixed arrays, and the run; the
@@ -65,9 +66,7 @@ def read_stored(path: str | os.PathLike[str]) -> StoredConfig:
     """
     file = Path(path).expanduser() / "config.json"
     try:
-        if file.exists() and not file.is_file():  # A FIFO would keep the reader waiting.
-            raise OSError("it is not a plain file")
-        config = json.loads(file.read_bytes())
+        config = json.loads(read_bytes(file))
     except (FileNotFoundError, NotADirectoryError):
         raise UserError(f"{path} is not the directory of a run: it has no config.json") from None
     except (OSError, ValueError, RecursionError) as error:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from vit_jax import atomic
 from vit_jax.errors import UserError
+from vit_jax.reading import open_file
 
 # One line of a list: the key of a file or shard, and what must not change of it.
 Lists = Mapping[str, Mapping[str, str]]
@@ -42,9 +43,8 @@ def read(path: Path) -> dict[str, dict[str, str]] | None:
         return None
     lists: dict[str, dict[str, str]] = {}
     try:
-        if not path.is_file():
-            raise OSError("it is not a plain file")
-        content = path.read_bytes()
+        with open_file(path) as file:
+            content = file.read()
         if not content:
             raise EOFError("it is empty")
         for line in gzip.decompress(content).decode().split("\n"):

@@ -13,6 +13,8 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from vit_jax.reading import open_file, other_kind
+
 NAME = "files.json"
 
 # Orbax completes these after the list is written, and nothing here reads them.
@@ -21,14 +23,6 @@ _NOT_LISTED = frozenset(("_CHECKPOINT_METADATA", "commit_success.txt", NAME))
 _MAX_LIST = 2**26  # Bytes of a list; a checkpoint has some hundred files for each process.
 _CHUNK = 2**20
 _THREADS = 4
-
-_KINDS = {
-    stat.S_IFLNK: "a link",
-    stat.S_IFIFO: "a FIFO",
-    stat.S_IFSOCK: "a socket",
-    stat.S_IFCHR: "a device",
-    stat.S_IFBLK: "a device",
-}
 
 
 class DamagedError(Exception):
@@ -54,11 +48,11 @@ def write(directory: Path) -> None:
 def check(directory: Path) -> bool:
     """Compares the files of a directory with their list; returns whether there is a list.
 
-    Nothing but plain files may be in the directory, listed or not. Files that are not listed are
+    Nothing but ordinary files may be in the directory, listed or not. Files that are not listed are
     not looked at otherwise.
 
     Raises:
-      DamagedError: a file is missing, damaged or not a plain one, or the list is damaged.
+      DamagedError: a file is missing, damaged or not an ordinary one, or the list is damaged.
     """
     try:
         found = frozenset(_names(directory))
@@ -93,11 +87,10 @@ def _names(directory: Path) -> Iterator[str]:
                 mode = entry.stat(follow_symlinks=False).st_mode
                 if stat.S_ISDIR(mode):
                     waiting.append(name)
-                elif stat.S_ISREG(mode):
-                    yield name
+                elif (kind := other_kind(mode)) is not None:
+                    raise DamagedError(f"{name} is {kind}")
                 else:
-                    kind = _KINDS.get(stat.S_IFMT(mode), "not a file")
-                    raise DamagedError(f"{name} is {kind}, not a plain file")
+                    yield name
 
 
 def _read(path: Path) -> dict[str, list[int | str]]:
@@ -116,7 +109,7 @@ def _read(path: Path) -> dict[str, list[int | str]]:
 def _entry(path: Path) -> list[int | str]:
     """Size and digest of a file."""
     digest, size = hashlib.blake2b(digest_size=16), 0
-    with open(path, "rb") as file:
+    with open_file(path) as file:
         while chunk := file.read(_CHUNK):
             digest.update(chunk)
             size += len(chunk)

@@ -12,6 +12,7 @@ from typing import Any
 
 from vit_jax import atomic
 from vit_jax.errors import NotSavedError, UserError
+from vit_jax.reading import other_kind
 
 
 class MetricsWriter:
@@ -50,8 +51,8 @@ class MetricsWriter:
     def _open(self, step: int) -> None:
         path, self._step, self._written = self._path, step, set[str]()
         if path.exists():
-            if not path.is_file():  # A FIFO would keep the reader waiting.
-                raise UserError(f"{path} is not a plain file; remove it, or restore it")
+            if (kind := other_kind(path.stat().st_mode)) is not None:
+                raise UserError(f"{path} is {kind}; remove it, or restore it")
             lines = _lines_until(path, step)
             atomic.write_bytes(path, b"".join(lines))
             for scalars in map(json.loads, lines):

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 import os
-import stat
 import zipfile
 from pathlib import Path
 from typing import Any
 
 from vit_jax.errors import UserError
+from vit_jax.reading import other_kind
 
 _LONGEST_JSON = 64 * 2**20
 _PICKLES = (
@@ -57,14 +57,8 @@ def require_regular(path: Path) -> os.stat_result:
         found = os.stat(path)
     except (OSError, ValueError) as error:  # ValueError: a path with a null byte.
         raise UserError(f"{path}: {getattr(error, 'strerror', error)}; check the path") from error
-    if not stat.S_ISREG(found.st_mode):
-        kinds = {
-            stat.S_ISDIR: "a directory",
-            stat.S_ISFIFO: "a named pipe",
-            stat.S_ISSOCK: "a socket",
-        }
-        kind = next((words for test, words in kinds.items() if test(found.st_mode)), "a device")
-        raise UserError(f"{path}: {kind} and not a file; check the path")
+    if (kind := other_kind(found.st_mode)) is not None:
+        raise UserError(f"{path}: {kind}; check the path")
     return found
 
 
