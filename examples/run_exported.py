@@ -48,6 +48,12 @@ def prepare(path: str, model: dict[str, Any], code: str = "served_images") -> np
     return np.asarray(image.crop((left, top, left + width, top + height)))
 
 
+def plain(text: str) -> str:
+    """A name on one line; what has effects on a terminal becomes \\uXXXX."""
+    doubled = text.replace("\\", "\\\\")
+    return "".join(c if c.isprintable() else f"\\u{ord(c):04x}" for c in doubled)
+
+
 def main(program: str, *images: str) -> None:
     sys.path.insert(0, str(Path(program).with_suffix(".images.zip")))
     description = json.loads(Path(program).with_suffix(".json").read_text())
@@ -55,15 +61,16 @@ def main(program: str, *images: str) -> None:
     exported = export.deserialize(bytearray(Path(program).read_bytes()))
     shares = jax.nn.sigmoid if description["loss"] == "sigmoid" else jax.nn.softmax
     for image in images:
-        print(image)
+        print(plain(image))
         try:
             batch = prepare(image, model)[None]
         except Exception as error:  # Decoders raise nearly anything; the next image may be sound.
-            print(f"  {' '.join(str(error).split())}")
+            print(f"  {plain(' '.join(str(error).split()))}")
             continue
         (row,) = np.asarray(shares(exported.call(batch)))
         for label in np.argsort(-row)[:5]:
-            print(f"  {row[label]:7.2%}  {label:>5}  {names[label] if names else ''}")
+            name = plain(names[label]) if names else ""
+            print(f"  {row[label]:7.2%}  {label:>5}  {name}")
 
 
 if __name__ == "__main__":

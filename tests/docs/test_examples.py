@@ -12,6 +12,7 @@ from PIL import Image
 from tests.docs.pages import ROOT
 from tests.small_models import SMALL, random_params
 from vit_jax.__main__ import main
+from vit_jax.plain import plain
 from vit_jax.weights.files import write_weights
 
 TINY = [
@@ -53,6 +54,28 @@ def test_a_score_of_ones_own(tmp_path: Path) -> None:
     found = scores(tmp_path / "run")
     # The digits' classes are about equally common.
     assert found["balanced/balanced_top1"] == pytest.approx(found["test/top1"], abs=0.05)
+
+
+def test_a_loss_of_ones_own(tmp_path: Path) -> None:
+    config, flags = f"{ROOT}/examples/own_objective.py", [*TINY, "--config.log_every=1"]
+    assert not main(["train", f"--config={config}", f"--workdir={tmp_path}/run", *flags])
+    lines = (tmp_path / "run/metrics.jsonl").read_text().splitlines()
+    # The head starts at zero, so each of ten classes has a share of 0.1.
+    expected = (1 - 0.1) ** 2 * -np.log(0.1)
+    assert json.loads(lines[0])["train/loss"] == pytest.approx(expected, rel=1e-5)
+
+
+def test_the_example_of_serving_shows_names_as_the_commands_do() -> None:
+    example = load("run_exported")
+    names = [
+        "Löwe 獅子 🦁",
+        "a\x1b[2J",
+        "\u202ecod",
+        "a\nb\\",
+        "\u2066\u2069\ufeff\u2028",
+        "\udcff",
+    ]
+    assert list(map(example.plain, names)) == list(map(plain, names))
 
 
 def test_a_loop_of_ones_own(tmp_path: Path) -> None:

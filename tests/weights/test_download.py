@@ -464,10 +464,58 @@ def test_what_is_bad_in_the_cache_is_downloaded_again(
 
 
 @pytest.mark.parametrize(
+    "headers", [{}, {"x-goog-hash": None}, {"ETag": None, "x-goog-hash": None}]
+)
+def test_a_changed_byte_in_the_middle_of_a_cached_file_is_fetched_again(
+    headers: dict[str, None], storage: Storage, caplog: pytest.LogCaptureFixture
+) -> None:
+    storage.faults = [{"headers": headers}]
+    file = fetch(URL)
+    file.write_bytes(CONTENT[:500_000] + bytes([CONTENT[500_000] ^ 1]) + CONTENT[500_001:])
+    assert fetch(URL).read_bytes() == CONTENT
+    assert "is damaged (it is not as it was when it was downloaded)" in caplog.text
+    assert len(storage.requests) == 2 and "Range" not in storage.requests[1]
+
+
+def test_a_table_in_the_cache_with_another_letter_is_fetched_again(storage: Storage) -> None:
+    storage.paths += ["vit_models/augreg/index.csv"]
+    storage.content = b"name,ds\na,b\n"
+    file = fetch(storage.paths[-1])
+    file.write_bytes(b"name,ds\nA,b\n")
+    assert fetch(storage.paths[-1]).read_bytes() == storage.content
+
+
+def test_a_cached_file_is_read_only_if_it_was_written_to(
+    storage: Storage, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = fetch(URL)
+    reads: list[Path] = []
+
+    def md5_of(path: Path) -> str:
+        reads.append(path)
+        return receiving.md5_of(path)
+
+    monkeypatch.setattr(download, "md5_of", md5_of)
+    fetch(URL)
+    assert not reads
+    os.utime(file)  # As a copy of the cache has it.
+    fetch(URL)
+    assert reads == [file] and len(storage.requests) == 1
+    # Version 0.1.0 recorded no time.
+    record = file.with_name(f"{file.name}.download.json")
+    version = json.loads(record.read_text())
+    del version["mtime_ns"]
+    record.write_text(json.dumps(version))
+    fetch(URL)
+    assert len(storage.requests) == 1
+
+
+@pytest.mark.parametrize(
     "text",
     [
         *("", "null", "[]", "3", "[" * 100_000, '{"etag": 3}', '{"etag": [], "size": 1000000}'),
         *('{"size": "1000000"}', '{"size": true}', '{"size": -1}', '{"size": 1e999}', '{"a": 1}'),
+        *('{"size": 1000000, "mtime_ns": "1"}', '{"size": 1000000, "mtime_ns": 1e9}'),
         *('{"md5": 5, "size": 1000000}', "\x00", '{"etag": "\\ud800"}'),
     ],
 )

@@ -42,9 +42,10 @@ def fetch(url: str) -> Path:
 
     The cache is `$VIT_JAX_CACHE`, by default `~/.cache/vit_jax`, with the storage's folders:
     `vit_models/imagenet21k/ViT-B_16.npz`. A cached file is used without the network if it is of its
-    format and has the size that it was downloaded in, or was put there by hand. A broken download
-    is resumed where it stopped, also by a later process, unless the remote file has changed.
-    Processes that want the same file wait for the first one.
+    format and as it was downloaded, or was put there by hand. One that was written to since its
+    download must still have its checksum. A broken download is resumed where it stopped, also by a
+    later process, unless the remote file has changed. Processes that want the same file wait for
+    the first one.
 
     Args:
       url: of a file at https://storage.googleapis.com, or the same without that address.
@@ -80,9 +81,14 @@ def _beside(file: Path, suffix: str) -> Path:
 def _is_whole(file: Path) -> bool:
     if not file.is_file() or _flaw(file, file.suffix) is not None:
         return False
-    version = _read_version(file)
+    version, found = _read_version(file), file.stat()
+    if version is None:
+        return True
     # A version without a size is that of a part; the size of a whole file is always recorded.
-    return version is None or version.size == file.stat().st_size
+    if version.size != found.st_size:
+        return False
+    # Only what was written to since then is read again: such files have up to 3 GB.
+    return version.mtime_ns == found.st_mtime_ns or version.md5 in (None, md5_of(file))
 
 
 def _flaw(path: Path, suffix: str, *, throughout: bool = False) -> str | None:
@@ -122,9 +128,9 @@ def _read_version(file: Path) -> Version | None:
         version = Version(**json.loads(path.read_bytes()))
     except (ValueError, TypeError, RecursionError):
         return None
-    is_size = type(version.size) is int and version.size >= 0
-    if version.size is not None and not is_size:
-        return None
+    for number in (version.size, version.mtime_ns):
+        if number is not None and (type(number) is not int or number < 0):
+            return None
     texts = (version.etag, version.md5)
     return version if all(text is None or isinstance(text, str) for text in texts) else None
 
@@ -149,7 +155,7 @@ def _exclusive_lock(file: Path) -> Iterator[None]:
 
 def _download(url: str, file: Path) -> None:
     if file.is_file():
-        flaw = _flaw(file, file.suffix) or "it has another size than when it was downloaded"
+        flaw = _flaw(file, file.suffix) or "it is not as it was when it was downloaded"
         _log.warning("%s is damaged (%s); downloading again", file, flaw)
     part, failures, shown = _beside(file, ".part"), 0, without_secret(url, url)
     while True:
@@ -171,7 +177,14 @@ def _download(url: str, file: Path) -> None:
             _log.warning("%s: %s; trying again in %g s", shown, reason, delay)
             time.sleep(delay)
     # The version first: until the replacement, a reader finds a file of another size, or none.
-    _write_version(file, dataclasses.replace(version, size=_size(part)))
+    found = part.stat()
+    whole = dataclasses.replace(
+        version,
+        size=found.st_size,
+        md5=version.md5 or md5_of(part),
+        mtime_ns=found.st_mtime_ns,
+    )
+    _write_version(file, whole)
     os.replace(part, file)
 
 

@@ -46,11 +46,17 @@ class TooSlow(Interrupted):
 
 @dataclasses.dataclass(frozen=True)
 class Version:
-    """One version of a remote file; None for what the storage does not state. MD5 in base64."""
+    """One version of a remote file; None for what the storage does not state.
+
+    Attributes:
+      md5: in base64.
+      mtime_ns: of the local file, once it is whole.
+    """
 
     etag: str | None = None
     size: int | None = None
     md5: str | None = None
+    mtime_ns: int | None = None
 
 
 def receive(
