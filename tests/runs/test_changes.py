@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 
 from vit_jax.runs.changes import changes
-from vit_jax.schema import to_dict
-from vit_jax.training.config import TrainConfig, as_train_config
+from vit_jax.schema import build, to_dict
+from vit_jax.training.config import TrainConfig, as_values
 
 OPTIONS: dict[str, Any] = {
     "model": {"name": "ViT-mu/8", "image_size": 16},
@@ -25,7 +25,7 @@ def config(**sections: Any) -> dict[str, Any]:
             options.setdefault(name, {}).update(values)
         else:
             options[name] = values
-    made: TrainConfig = as_train_config(options)
+    made: TrainConfig = build(TrainConfig, as_values(options))
     return to_dict(made)
 
 

@@ -1,6 +1,7 @@
 """Values that several commands take."""
 
 import argparse
+import math
 import os
 import re
 from pathlib import Path
@@ -54,6 +55,21 @@ def image_size(text: str) -> int | tuple[int, int]:
         return parse_size(text)
     except ValueError as error:
         raise argparse.ArgumentTypeError(str(error)) from error
+
+
+def minutes(text: str) -> float:
+    """Reads a positive number of minutes.
+
+    Raises:
+      argparse.ArgumentTypeError: the text is none.
+    """
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0 < value < math.inf:
+        raise argparse.ArgumentTypeError(f"{text!r} must be a positive number, such as 10 or 0.5")
+    return value
 
 
 def steps(text: str) -> range:

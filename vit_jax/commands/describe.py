@@ -34,6 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace, overrides: list[str]) -> None:
     """Runs the command."""
     from vit_jax.models.config import ModelConfig
+    from vit_jax.training.choices import complete
     from vit_jax.training.config import TrainConfig
 
     if (arguments.config is None) == (arguments.model is None):
@@ -46,7 +47,8 @@ def run(arguments: argparse.Namespace, overrides: list[str]) -> None:
         return
     if arguments.image_size is not None:
         raise UserError("--image_size would be ignored: use --config.model.image_size")
-    _describe_run(build(TrainConfig, load_config(arguments.config, overrides)))
+    values = complete(load_config(arguments.config, overrides))
+    _describe_run(build(TrainConfig, values))
 
 
 def _describe_run(config: "TrainConfig") -> None:

@@ -5,12 +5,11 @@ import logging
 import os
 from typing import TYPE_CHECKING
 
-from vit_jax.commands.arguments import file_path, steps
+from vit_jax.commands.arguments import file_path, minutes, steps
 from vit_jax.commands.processes import add_process_flags, fail_together, join
 from vit_jax.config import load_config
 from vit_jax.errors import UserError
 from vit_jax.plain import plain
-from vit_jax.schema import build
 
 if TYPE_CHECKING:
     from vit_jax.experiments.report.during import RunReport
@@ -37,6 +36,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="STEPS",
         help="resume a run, ended or not, and take more steps than its config says, this many in "
         "all",
+    )
+    parser.add_argument(
+        "--max_minutes",
+        type=minutes,
+        metavar="MINUTES",
+        help="end after so many minutes, with state saved and weights evaluated and written; the "
+        "same command resumes. Default: the config's max_minutes",
     )
     parser.add_argument(
         "--accept_changed_data",
@@ -70,7 +76,6 @@ def run(arguments: argparse.Namespace, overrides: list[str]) -> None:
     """Runs the command."""
     from vit_jax.parallel.agreement import on_all_processes
     from vit_jax.training.compile_cache import use_compile_cache
-    from vit_jax.training.config import TrainConfig
     from vit_jax.training.loop import train
 
     with fail_together():
@@ -79,7 +84,7 @@ def run(arguments: argparse.Namespace, overrides: list[str]) -> None:
             use_compile_cache(arguments.compile_cache)
         with on_all_processes():
             report = _report(arguments)
-            config = build(TrainConfig, load_config(arguments.config, overrides))
+            config = load_config(arguments.config, overrides)
         train(
             config,
             arguments.workdir,
@@ -87,6 +92,7 @@ def run(arguments: argparse.Namespace, overrides: list[str]) -> None:
             profile=arguments.profile,
             extend_to=arguments.extend_to,
             accept_changed_data=arguments.accept_changed_data,
+            max_minutes=arguments.max_minutes,
         )
         if report is not None:
             _finish(report)

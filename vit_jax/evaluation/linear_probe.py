@@ -44,7 +44,14 @@ class Probe(NamedTuple):
         return features @ self.kernel + self.bias
 
 
-def fit_probe(features: np.ndarray, labels: np.ndarray, num_classes: int, seed: int = 0) -> Probe:
+def fit_probe(
+    features: np.ndarray,
+    labels: np.ndarray,
+    num_classes: int,
+    seed: int = 0,
+    *,
+    balanced: bool = False,
+) -> Probe:
     """Fits multinomial logistic regression on standardised features.
 
     Five-fold cross-validation chooses the strength of the l2 penalty from `INVERSE_PENALTIES`
@@ -54,6 +61,8 @@ def fit_probe(features: np.ndarray, labels: np.ndarray, num_classes: int, seed: 
     Args:
       features: [rows, features].
       labels: int [rows], in [0, num_classes). Classes without rows get a bias of -100.
+      balanced: whether all classes count alike, in the fit (scikit-learn's
+        `class_weight="balanced"`) and in the accuracy that chooses, however many rows they have.
 
     Raises:
       UserError: there are fewer than two classes.
@@ -68,7 +77,8 @@ def fit_probe(features: np.ndarray, labels: np.ndarray, num_classes: int, seed: 
     present, counts = np.unique(labels, return_counts=True)
     if len(present) < 2:
         raise UserError("a probe needs labelled images of at least two classes")
-    model = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000))
+    weights = "balanced" if balanced else None
+    model = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000, class_weight=weights))
     key, chosen = "logisticregression__C", 1e-2
     folds = min(_FOLDS, int(counts.min()))
     with warnings.catch_warnings():
@@ -76,7 +86,9 @@ def fit_probe(features: np.ndarray, labels: np.ndarray, num_classes: int, seed: 
         warnings.simplefilter("ignore", ConvergenceWarning)
         if folds > 1:
             split = StratifiedKFold(folds, shuffle=True, random_state=seed)
-            search = GridSearchCV(model, {key: INVERSE_PENALTIES}, cv=split, refit=False)
+            scoring = "balanced_accuracy" if balanced else "accuracy"
+            grid = {key: INVERSE_PENALTIES}
+            search = GridSearchCV(model, grid, scoring=scoring, cv=split, refit=False)
             chosen = float(search.fit(features, labels).best_params_[key])
         model.set_params(**{key: chosen}).fit(features, labels)
     scaler, regression = model[0], model[1]

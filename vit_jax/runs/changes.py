@@ -19,6 +19,7 @@ _MAY_CHANGE = (
     ("model", "remat"),
     ("model", "scan"),
     ("log_every",),
+    ("max_minutes",),
     ("checkpoint",),
     ("on_non_finite",),
     ("max_rewinds",),

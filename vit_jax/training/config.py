@@ -14,7 +14,6 @@ from vit_jax.losses import Loss
 from vit_jax.models.config import ModelConfig
 from vit_jax.parallel.mesh import MeshConfig
 from vit_jax.runs.checkpoints import CheckpointConfig
-from vit_jax.schema import build
 from vit_jax.spelling import nearest
 from vit_jax.training.callbacks import check_callbacks
 from vit_jax.training.early_stop import EarlyStopConfig
@@ -24,17 +23,18 @@ from vit_jax.training.supervised import SupervisedConfig
 from vit_jax.weights.transfer import PositionResize
 
 
-def as_train_config(config: "TrainConfig | Mapping[str, Any] | str") -> "TrainConfig":
-    """A config in any of the forms that `vit_jax.train` takes; see there.
+def as_values(config: Mapping[str, Any] | str) -> dict[str, Any]:
+    """A config as a plain nested dict.
+
+    Args:
+      config: an `ml_collections.ConfigDict`, a dict, or the text of `--config`.
 
     Raises:
-      UserError: an unknown key, a wrong value, or values that do not go together.
+      UserError: as `load_config`.
     """
-    if isinstance(config, TrainConfig):
-        return config
     if isinstance(config, str):
-        return build(TrainConfig, load_config(config))
-    return build(TrainConfig, apply_overrides(copy.deepcopy(config), ()))
+        return load_config(config)
+    return apply_overrides(copy.deepcopy(config), ())
 
 
 @dataclass(frozen=True)
@@ -62,8 +62,15 @@ class TrainConfig:
     """Seed of the initial parameters, the order of examples, crops, flips, mixing and dropout."""
     init_from: str | None = None
     """Weights to start from: a file, the directory of a run that has ended, or a released name."""
+    init_head: Literal["probe"] | None = None
+    """How the head of a run that starts from `init_from` starts. `probe`: as a logistic regression
+    on the features of the training images, which are computed once. None: at zero, or as the head
+    that `init_from` has for the same classes."""
     position_resize: PositionResize = "aligned"
     """How position embeddings of `init_from` are resized to another image size."""
+    max_minutes: float | None = None
+    """Minutes after which a start ends, with state and weights saved; --max_minutes comes before
+    it. None: no end before the last step."""
     log_every: int = 50
     """Steps between two reports of the loss, the rate and the speed."""
     evals: dict[str, EvalConfig] = field(default_factory=dict)
@@ -110,18 +117,25 @@ class TrainConfig:
         check_callbacks(self.callbacks)
         if self.early_stop is not None:
             _check_early_stop(self.early_stop, self.evals)
-        if self.init_from is None and self.position_resize != "aligned":
-            raise UserError("position_resize would be ignored: it needs init_from")
+        self._check_start()
         if self.data.batch_size % self.optimizer.micro_batches:
             raise UserError(
                 f"data.batch_size {self.data.batch_size} is not a multiple of "
                 f"optimizer.micro_batches {self.optimizer.micro_batches}"
             )
 
+    def _check_start(self) -> None:
+        for key, default in (("position_resize", "aligned"), ("init_head", None)):
+            if self.init_from is None and getattr(self, key) != default:
+                raise UserError(f"{key} would be ignored: it needs init_from")
+        if self.max_minutes is not None and self.max_minutes <= 0:
+            raise UserError(f"max_minutes must be positive, not {self.max_minutes}")
+
     def _check_nothing_of_labels(self) -> None:
         given = {
             "label_smoothing": self.label_smoothing,
             "loss_weights": self.loss_weights,
+            "init_head": self.init_head,
             "data.mixup": self.data.mixup,
             "data.cutmix": self.data.cutmix,
         }

@@ -43,12 +43,14 @@ def read_result(directory: RunDirectory) -> RunResult | None:
     try:
         if facts_file.is_file() and directory.weights.is_file():
             facts = json.loads(facts_file.read_bytes())
+            if not facts.get("has_ended", True):
+                raise ValueError("written when the time of a start was up")
             result = RunResult(directory.weights, int(facts["step"]), dict(facts["scores"]))
             if not directory.weights_are_whole():
                 _log.warning("%s is damaged: it is written anew", directory.weights)
                 result = None
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
-        result = None  # Nothing is written yet, or version 0.1.0 wrote it.
+        result = None  # Nothing final is written yet, or version 0.1.0 wrote it.
     has_ended = np.array(result is not None)
     return result if multihost_utils.broadcast_one_to_all(has_ended) else None
 
@@ -76,8 +78,14 @@ def best_weights(
     return best.step, final_params(restored)
 
 
-def write_final_weights(setup: Setup, result: RunResult, params: Params) -> None:
-    """Writes the weights of all processes into one file, on process 0."""
+def write_final_weights(
+    setup: Setup, result: RunResult, params: Params, *, has_ended: bool
+) -> None:
+    """Writes the weights of all processes into one file, on process 0.
+
+    Args:
+      has_ended: False if the run resumes; `read_result` then finds no result.
+    """
     # Leaf by leaf, so that a device holds one whole array at a time.
     arrays = jax.tree.map(
         lambda x: np.asarray(multihost_utils.process_allgather(x, tiled=True)), params
@@ -95,6 +103,7 @@ def write_final_weights(setup: Setup, result: RunResult, params: Params) -> None
                 "scores": result.scores,
                 "averaged": setup.config.optimizer.average is not None,
                 "loss": setup.config.loss,
+                **({} if has_ended else {"has_ended": False}),
             },
         )
     except OSError as error:

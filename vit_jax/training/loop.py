@@ -5,6 +5,7 @@ mesh) and `step.py` (what a step computes). `opening.py` opens what a run needs,
 """
 
 import os
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -15,7 +16,8 @@ from vit_jax.errors import NotFiniteError, Stopped, UserError
 from vit_jax.inference.requests import Interrupted
 from vit_jax.runs.directory import newest_checkpoint
 from vit_jax.training.callbacks import Callback
-from vit_jax.training.config import TrainConfig, as_train_config
+from vit_jax.training.choices import completed
+from vit_jax.training.config import TrainConfig
 from vit_jax.training.final_weights import RunResult
 from vit_jax.training.opening import open_run
 from vit_jax.training.run import Run
@@ -29,6 +31,7 @@ def train(
     profile: range | None = None,
     extend_to: int | None = None,
     accept_changed_data: bool = False,
+    max_minutes: float | None = None,
 ) -> RunResult:
     """Starts a run, or resumes the one in `workdir`.
 
@@ -42,6 +45,8 @@ def train(
       profile: steps to trace, from 1, into `WORKDIR/profile`.
       extend_to: steps to take in all, more than the run in `workdir` has.
       accept_changed_data: resumes even if the data is not what the run was trained on.
+      max_minutes: when they are over, this start ends with its state saved and its weights
+        evaluated and written; the same call resumes for as long again. None is the config's.
 
     Returns:
       The file of final weights, the step they are of, and their scores.
@@ -53,14 +58,17 @@ def train(
         call resumes.
       KeyboardInterrupt: with a message that says from where the same call resumes.
     """
+    began = time.monotonic()
     with (
         explain_interrupt(workdir),
         explain_out_of_memory(),
         open_run(
-            as_train_config(config),
+            completed(config, workdir, max_minutes),
             workdir,
             callbacks,
             profile,
+            max_minutes=max_minutes,
+            began=began,
             extend_to=extend_to,
             accept_changed_data=accept_changed_data,
         ) as run,
@@ -79,6 +87,7 @@ def _take_steps(run: Run) -> RunResult:
     """Takes a run from where it is to its end."""
     step, state = run.begin()
     try:
+        run.begin_with_probe(state)
         run.evaluate(step, state)  # Those that an interrupted start still owes.
         while not run.is_over(step):
             step += 1
@@ -88,6 +97,8 @@ def _take_steps(run: Run) -> RunResult:
             run.evaluate(step, state)
             if run.saves(step):
                 run.save(step, state)
+            if not run.is_over(step) and run.deadline.is_reached(step):
+                return run.finish_in_time(step, state)
         return run.finish(step, state)
     except Interrupted:
         run.save_at_end(step, state)

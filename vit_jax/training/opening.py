@@ -19,9 +19,11 @@ from vit_jax.schema import build, to_dict
 from vit_jax.spelling import nearest
 from vit_jax.training.callbacks import Callback, CallbackContext, Callbacks
 from vit_jax.training.config import TrainConfig
+from vit_jax.training.deadline import Deadline
 from vit_jax.training.early_stop import BestStep
 from vit_jax.training.final_weights import RunResult, read_result
 from vit_jax.training.notes import Notes, notes_of_0_1_0
+from vit_jax.training.probe_head import with_probe_head
 from vit_jax.training.process_checks import check_same_config, check_same_data, read_started
 from vit_jax.training.reporter import Reporter
 from vit_jax.training.resuming import check_data, describe_extension, extend, extended_steps
@@ -39,6 +41,9 @@ from vit_jax.weights.placing import place
 
 _log = logging.getLogger(__name__)
 
+# Passes over the data from which on a run says how many it takes.
+_MANY_EPOCHS = 500
+
 
 @contextmanager
 def open_run(
@@ -49,8 +54,13 @@ def open_run(
     *,
     extend_to: int | None = None,
     accept_changed_data: bool = False,
+    max_minutes: float | None = None,
+    began: float,
 ) -> Iterator[Run | RunResult]:
     """Opens a run, and closes it in the end; if it has ended already, gives its result.
+
+    Args:
+      began: when this start began, by `time.monotonic`; the others are as for `train`.
 
     Raises:
       UserError: as `train`.
@@ -88,12 +98,14 @@ def open_run(
         checkpoints = stack.enter_context(
             Checkpoints(directory.checkpoints, config.checkpoint, directory.identity)
         )
-        start, state, notes = _restore_or_start(setup, directory, checkpoints, initial, best)
+        (start, state, notes), probe = _restore_or_start(
+            setup, directory, checkpoints, initial, best
+        )
         del initial  # Its arrays have become the state's.
 
         def restore() -> Start:
             best = make_best(setup, evaluations)
-            return _restore_or_start(setup, directory, checkpoints, None, best)
+            return _restore_or_start(setup, directory, checkpoints, None, best)[0]
 
         with on_all_processes():
             sources = {"train": setup.source, **evaluations.sources()}
@@ -101,6 +113,10 @@ def open_run(
         reporter = stack.enter_context(_open_reporter(stack, setup, directory, start, callbacks))
         if before is not None:
             reporter.message(describe_extension(setup, before, start))
+        _say_length(setup, reporter)
+        if probe is not None:
+            reporter.message(probe)
+        examples = sum(len(source) for source in evaluations.sources().values())
         traced = profile if profile is not None and jax.process_index() == 0 else range(0)
         if profile is not None and start >= profile[-1]:
             reporter.message(f"step {profile[-1]} is past: nothing is traced")
@@ -110,7 +126,14 @@ def open_run(
         yield Run(
             setup=setup,
             directory=directory,
-            saved=start,
+            saved=start if probe is None else None,
+            has_probe=probe is not None,
+            deadline=Deadline(
+                max_minutes or config.max_minutes,
+                began=began,
+                agree_every=config.log_every,
+                evaluation_steps=examples / config.data.batch_size / 2,
+            ),
             fixed=fixed,
             notes=notes,
             evaluations=evaluations,
@@ -122,6 +145,17 @@ def open_run(
             _start=start,
             _state=state,
             _restore=restore,
+        )
+
+
+def _say_length(setup: Setup, reporter: Reporter) -> None:
+    """Says how long a run is that passes over its data more often than seems meant."""
+    batch_size, images = setup.config.data.batch_size, len(setup.source)
+    epochs = setup.total_steps * batch_size / images
+    if epochs > _MANY_EPOCHS:
+        reporter.message(
+            f"{setup.total_steps:,} steps of {batch_size} images are {epochs:,.0f} epochs of the "
+            f"{images:,} there are; --config.total_steps sets fewer"
         )
 
 
@@ -138,21 +172,25 @@ def _restore_or_start(
     checkpoints: Checkpoints,
     initial: Params | None,
     best: BestStep | None,
-) -> Start:
+) -> tuple[Start, str | None]:
+    """What to continue from, and a line on the probe of a new head."""
     config, notes = setup.config, Notes(best)
     restored = checkpoints.restore(setup.program.state)
     if restored is None:
         if initial is None:  # A new run of random parameters, or no checkpoint can be read.
             with on_all_processes():
                 initial = initial_params(setup)
-        return 0, [setup.program.start(initial)], notes
+        probe = None
+        if config.init_head is not None and initial is not None:
+            initial, probe = with_probe_head(setup, initial)
+        return (0, [setup.program.start(initial)], notes), probe
     if restored.notes is not None:
         notes = notes.noted(restored.notes)
     else:
         judged_by = None if config.early_stop is None else config.early_stop.name
         names = list(config.evals)
         notes = notes_of_0_1_0(restored.step, directory.path, names, notes, judged_by)
-    return restored.step, [restored.state], notes
+    return (restored.step, [restored.state], notes), None
 
 
 def _claim(workdir: str | os.PathLike[str], setup: Setup) -> RunDirectory:

@@ -21,6 +21,7 @@ from vit_jax.training.setup import Setup
 
 # Seconds of steps after which their speed is shown for the first time.
 _FIRST_SPEED_AFTER = 10.0
+_DAY = 24 * 3600
 
 
 def is_due(step: int, every_steps: int | None, total_steps: int) -> bool:
@@ -50,6 +51,7 @@ class Reporter:
         self._schedule, self._total = setup.program.schedule, setup.total_steps
         self._schedule(start)  # Compiles its operations now, not in the time of a step.
         self._log_every = setup.config.log_every
+        self._warned = False
         self._writer, self._callbacks = writer, callbacks
         self._progress = Progress(start, setup.total_steps, shown=writer is not None)
         self._clock = Clock(setup.config.data.batch_size, _images_at_peak(setup))
@@ -95,6 +97,7 @@ class Reporter:
         if is_due(step, self._log_every, self._total):
             scalars |= self._clock.report(waited, self._total - step)
             self._progress.step(step, scalars)
+            self._warn_of_days(scalars)
             self._write(step, scalars | memory_in_use(self._devices))
             self._shows_early = False
         elif self._shows_early:
@@ -110,7 +113,18 @@ class Reporter:
             self._progress.step(step, scalars)
         elif self._clock.seconds() > _FIRST_SPEED_AFTER:
             self._progress.step(step, scalars | speed)
+            self._warn_of_days(speed)
             self._shows_early = False
+
+    def _warn_of_days(self, speed: Mapping[str, float]) -> None:
+        """Says once that a run will take a day or more."""
+        seconds_left = speed.get("time/seconds_left", 0.0)
+        if seconds_left >= _DAY and not self._warned:
+            self._warned = True
+            self.message(
+                f"at this speed the run takes {seconds_left / _DAY:.1f} days more; a new --workdir "
+                "with a lower --config.total_steps takes less"
+            )
 
     def log_evaluation(self, step: int, name: str, scores: Scores) -> None:
         """Writes and shows what an evaluation gave."""

@@ -14,6 +14,7 @@ from vit_jax.evaluation.opening import Evaluations
 from vit_jax.parallel.processes import Preemption
 from vit_jax.runs.checkpoints import Checkpoints
 from vit_jax.runs.directory import RunDirectory
+from vit_jax.training.deadline import Deadline
 from vit_jax.training.final_weights import RunResult, best_weights, write_final_weights
 from vit_jax.training.notes import Notes
 from vit_jax.training.reporter import Reporter, is_due
@@ -36,7 +37,10 @@ class Run:
     """What the loop works with; all of it is open.
 
     Attributes:
-      saved: the step of the newest checkpoint; None after a save that failed.
+      saved: the step of the newest checkpoint; None after a save that failed, and before the first
+        one of a run whose first state took work.
+      has_probe: whether the head is a probe that was fitted now and is not scored yet.
+      deadline: of this start.
       fixed: the objective's fixed arrays, on the mesh.
       notes: what a resumed run must know besides its arrays.
     """
@@ -44,6 +48,8 @@ class Run:
     setup: Setup
     directory: RunDirectory
     saved: int | None
+    has_probe: bool
+    deadline: Deadline
     fixed: Any
     notes: Notes
     evaluations: Evaluations
@@ -83,9 +89,31 @@ class Run:
         """
         names = [name for name in self.evaluations.names if self._is_due(name, step)]
         if step and names:
-            self.reporter.settle()
-            with self.reporter.paused():
-                self._run_evaluations(step, names, state)
+            self._evaluate_now(step, names, state)
+
+    def begin_with_probe(self, state: TrainState) -> None:
+        """Scores and saves the state before the first step if its head is a new probe.
+
+        A start that resumes finds the head in the checkpoint.
+        """
+        if self.has_probe:
+            self.has_probe = False
+            self._evaluate_now(0, self._names_at_end(0), state)
+            self.save(0, state)
+
+    def _evaluate_now(self, step: int, names: Sequence[str], state: TrainState) -> None:
+        self.reporter.settle()
+        with self.reporter.paused(), self.deadline.timing_evaluation():
+            self._run_evaluations(step, names, state)
+
+    def _names_at_end(self, step: int) -> list[str]:
+        """The evaluations that would be due if this step were the last one."""
+        total = self.setup.total_steps
+        return [
+            name
+            for name in self.evaluations.names
+            if self._is_due(name, total) and not self.notes.is_done(step, name)
+        ]
 
     def is_over(self, step: int) -> bool:
         """Whether the run ends after this step: it is the last one, or patience has run out."""
@@ -116,6 +144,23 @@ class Run:
         if step != self.saved:
             self._save(step, state)
         self.checkpoints.wait()
+
+    def finish_in_time(self, step: int, state: TrainState) -> RunResult:
+        """Ends a start whose time is up: saves the state, evaluates, and writes weights.
+
+        The run has not ended: the next start resumes it.
+
+        Raises:
+          Interrupted: as `finish`.
+        """
+        self.reporter.message(
+            f"max_minutes={self.deadline.minutes:g}: the time is up after step {step} of "
+            f"{self.setup.total_steps}, {self.deadline.seconds_for_the_end:.0f} s being left for "
+            "evaluating and saving; the same command resumes for as long again"
+        )
+        self.save_at_end(step, state)
+        self._evaluate_now(step, self._names_at_end(step), state)
+        return self.finish(step, state, has_ended=False)
 
     def _save(self, step: int, state: TrainState) -> None:
         self.reporter.flush()  # A checkpoint promises that all metrics before it are on disk.
@@ -180,8 +225,11 @@ class Run:
                 raise UserError(f"{error}; free space, then start again") from error
             _log.warning("%s; the run continues, and tries again when the next one is due", error)
 
-    def finish(self, step: int, state: TrainState) -> RunResult:
+    def finish(self, step: int, state: TrainState, *, has_ended: bool = True) -> RunResult:
         """Chooses the final weights after the last step, evaluates what is left, and writes them.
+
+        Args:
+          has_ended: False if the run resumes in its next start.
 
         Raises:
           Interrupted: the run was asked to end in the last evaluations.
@@ -192,7 +240,7 @@ class Run:
         early_stop, best = self.setup.config.early_stop, self.notes.best
         chosen, params, scores = step, final_params(state), self.notes.scores
         if early_stop is not None and best is not None:
-            if step < self.setup.total_steps:
+            if best.is_over and step < self.setup.total_steps:
                 self.reporter.message(
                     f"step {step}: no better {early_stop.name} in {best.evals_since} evaluations, "
                     "so the run ends"
@@ -206,7 +254,7 @@ class Run:
         with self._on_failure():
             self.reporter.flush()
         result = RunResult(self.directory.weights, chosen, dict(scores))
-        write_final_weights(self.setup, result, params)
+        write_final_weights(self.setup, result, params, has_ended=has_ended)
         self.directory.note_weights()
         self.reporter.message(f"weights are in {result.weights}")
         return result
