@@ -12,8 +12,8 @@ import pytest
 from tests.docs.pages import CONFIGS, PAGES, ROOT, Command, commands, name, scripts
 from vit_jax.config import load_config
 from vit_jax.schema import build
-from vit_jax.training.choices import AUTO
 from vit_jax.training.config import TrainConfig
+from vit_jax.training.open_keys import AUTO
 
 ALL = [command for page in [*PAGES, *CONFIGS] for command in commands(page)]
 # What a line of options alone is added to.

@@ -17,7 +17,7 @@ from vit_jax.data.sources.open import open_source
 from vit_jax.evaluation.linear_probe import fit_probe
 from vit_jax.inference.features import features_of_source
 from vit_jax.runs.metrics import read_metrics
-from vit_jax.training import choices
+from vit_jax.training import choices, choosing
 from vit_jax.training.choices import complete
 from vit_jax.training.deadline import Deadline
 from vit_jax.training.measuring import Trial
@@ -56,8 +56,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """A trial that takes no time: 2 s a step, so that 1 minute is 0.9 * (60 - 4) / 2 steps."""
     trial = Trial(compile_seconds=2.0, step_seconds=2.0, image_seconds=0.0, evaluated=12)
-    monkeypatch.setattr(choices, "measure", lambda _: trial)
-    monkeypatch.setattr(choices, "time", SimpleNamespace(monotonic=lambda: 0.0))
+    monkeypatch.setattr(choosing, "measure", lambda _: trial)
+    monkeypatch.setattr(choosing, "time", SimpleNamespace(monotonic=lambda: 0.0))
 
 
 def photos(folder: Path, weights: Path, **more: Any) -> tuple[dict[str, Any], list[str]]:
@@ -110,6 +110,20 @@ def test_splits_and_few_images(tmp_path: Path, weights: Path) -> None:
     assert [int(r.label) for r in map(held_out.__getitem__, range(6))].count(0) == 2
 
 
+def test_a_time_too_short_for_two_epochs_leaves_the_probe(
+    folder: Path, weights: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # 0.9 * 60 / 30 is one step; two epochs of 36 images are two of 32.
+    trial = Trial(compile_seconds=0.0, step_seconds=30.0, image_seconds=0.0, evaluated=12)
+    monkeypatch.setattr(choosing, "measure", lambda _: trial)
+    values, lines = photos(folder, weights)
+    assert values["total_steps"] == 1
+    assert values["optimizer"]["freeze"] == ["(?!head/).*"]
+    assert any("the probe is the result" in line for line in lines)
+    kept, _ = photos(folder, weights, **{"optimizer.freeze": ()})
+    assert kept["optimizer"]["freeze"] == []
+
+
 def test_without_weights_it_says_what_to_give(folder: Path) -> None:
     from vit_jax.config import load_config
 
@@ -136,7 +150,7 @@ def test_a_run_starts_from_the_probe_ends_in_time_and_resumes(
     capfd: pytest.CaptureFixture[str],
 ) -> None:
     flags = ("--config.total_steps=4", "--config.optimizer.lr=0.01")
-    monkeypatch.setattr(choices, "measure", lambda _: pytest.fail("the steps are given"))
+    monkeypatch.setattr(choosing, "measure", lambda _: pytest.fail("the steps are given"))
     assert run(folder, weights, tmp_path / "whole", *flags) == 0
     capfd.readouterr()
 
@@ -150,7 +164,7 @@ def test_a_run_starts_from_the_probe_ends_in_time_and_resumes(
     assert json.loads((parts / "weights.json").read_bytes())["step"] == 2
     # The same command, with the data and no weights at hand: choices and head come from the run.
     moved = weights.rename(weights.with_name("away.npz"))
-    monkeypatch.setattr(choices, "_Choices", lambda *_: pytest.fail("chosen again"))
+    monkeypatch.setattr(choices, "Choices", lambda *_: pytest.fail("chosen again"))
     try:
         assert run(folder, weights, parts, "--max_minutes=3", *flags) == 0
     finally:
