@@ -71,13 +71,14 @@ setup(
         "tpu": ["jax[tpu]"],
         "prepare": ["tensorflow"],
         "plots": ["jinja2", "matplotlib"],  # The report.
+        "onnx": ["jax2onnx>=0.13", "onnxruntime"],
         "wandb": ["wandb"],
         "mlflow": ["mlflow-skinny"],
         # The pages: mkdocs serve.
         "docs": ["mkdocs-material>=9.6", "mkdocstrings[python]>=1", "ruff"],
         "browser": ["playwright"],  # For `make browser`; Chromium itself comes from elsewhere.
         # For the tests against these libraries; large.
-        "parity": ["timm", "torch", "torchvision", "transformers"],
+        "parity": ["jax2onnx", "onnxruntime", "timm", "torch", "torchvision", "transformers"],
         "test": [
             *("hypothesis", "mypy", "pytest", "pytest-xdist", "pyyaml", "ruff"),
             *("jinja2", "matplotlib"),

@@ -1,21 +1,21 @@
-"""Runs a model that was exported for serving; needs jax, numpy and Pillow, but not vit_jax.
+"""Runs a model that was exported for serving; needs numpy and Pillow, but not vit_jax.
 
-python -m vit_jax convert --source=WEIGHTS --target=served.stablehlo --layout=stablehlo
-python examples/run_exported.py served.stablehlo photo.jpg
+python -m vit_jax convert --source=WEIGHTS --target=served.onnx --layout=onnx
+python examples/run_exported.py served.onnx photo.jpg
 
-The conversion also writes served.json and served.images.zip, whose code decodes and resizes images
-to the pixels that `python -m vit_jax predict` sees. An image that cannot be read gets a line.
+A program that ends in .onnx needs onnxruntime, one that ends in .stablehlo (--layout=stablehlo)
+jax. The conversion also writes served.json and served.images.zip, whose code decodes and resizes
+images to the pixels that `python -m vit_jax predict` sees. An unreadable image gets a line.
 """
 
 import json
 import sys
+from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
-from jax import export
 from PIL import Image
 
 
@@ -54,12 +54,32 @@ def plain(text: str) -> str:
     return "".join(c if c.isprintable() else f"\\u{ord(c):04x}" for c in doubled)
 
 
+def load(program: str) -> Callable[[np.ndarray], np.ndarray]:
+    """The program as a function from uint8 [batch, height, width, 3] to logits."""
+    if program.endswith(".onnx"):
+        import onnxruntime
+
+        session = onnxruntime.InferenceSession(program, providers=["CPUExecutionProvider"])
+        return lambda batch: session.run(["logits"], {"images": batch})[0]
+    from jax import export
+
+    exported = export.deserialize(bytearray(Path(program).read_bytes()))
+    return lambda batch: np.asarray(exported.call(batch))
+
+
+def probabilities(logits: np.ndarray, loss: str | None) -> np.ndarray:
+    """[batch, classes] for [batch, classes]."""
+    if loss == "sigmoid":
+        return 1 / (1 + np.exp(-logits))
+    exponents = np.exp(logits - logits.max(axis=-1, keepdims=True))
+    return exponents / exponents.sum(axis=-1, keepdims=True)
+
+
 def main(program: str, *images: str) -> None:
     sys.path.insert(0, str(Path(program).with_suffix(".images.zip")))
     description = json.loads(Path(program).with_suffix(".json").read_text())
     model, names = description["model"], description["class_names"]
-    exported = export.deserialize(bytearray(Path(program).read_bytes()))
-    shares = jax.nn.sigmoid if description["loss"] == "sigmoid" else jax.nn.softmax
+    logits = load(program)
     for image in images:
         print(plain(image))
         try:
@@ -67,7 +87,7 @@ def main(program: str, *images: str) -> None:
         except Exception as error:  # Decoders raise nearly anything; the next image may be sound.
             print(f"  {plain(' '.join(str(error).split()))}")
             continue
-        (row,) = np.asarray(shares(exported.call(batch)))
+        (row,) = probabilities(logits(batch), description["loss"])
         for label in np.argsort(-row)[:5]:
             name = plain(names[label]) if names else ""
             print(f"  {row[label]:7.2%}  {label:>5}  {name}")

@@ -15,6 +15,7 @@ import jax
 import numpy as np
 import pytest
 import scipy.ndimage
+from flax import nnx
 from jax import export
 from PIL import Image
 
@@ -23,7 +24,9 @@ from tests.real_processes import run_program
 from tests.small_models import SMALL, random_params
 from vit_jax.__main__ import main
 from vit_jax.data.images.transforms import EvalTransform
+from vit_jax.errors import UserError
 from vit_jax.inference.image_code import image_code
+from vit_jax.inference.onnx import to_onnx
 from vit_jax.models.config import ModelConfig
 from vit_jax.preprocessing import PreprocessingConfig
 from vit_jax.schema import to_dict
@@ -133,6 +136,14 @@ def test_the_program_has_its_description(program: Path) -> None:
         "class_names": list(NAMES),
         "vit_jax": vit_jax.__version__,
         "loss": None,
+        "input": {
+            "name": "images",
+            "dtype": "uint8",
+            "range": [0, 255],
+            "layout": "NHWC",
+            "channels": "RGB",
+            "shape": ["batch", 16, 16, 3],
+        },
     }
     assert set(os.listdir(program.parent)) == {"w.stablehlo", "w.json", "w.images.zip"}
 
@@ -282,7 +293,8 @@ def changed(**changes: Any) -> ModelConfig:
         (EXACT, "w.npz", "timm", "the layout timm is written as .safetensors"),
         (EXACT, "w", "huggingface", "the layout huggingface is written as .safetensors"),
         (EXACT, "w.npz", "stablehlo", "an exported model is written as .stablehlo"),
-        (EXACT, "w.onnx", "onnx", "argument --layout: invalid choice: 'onnx'"),
+        (EXACT, "w.npz", "onnx", "an exported model is written as .onnx"),
+        (EXACT, "w.tflite", "tflite", "argument --layout: invalid choice: 'tflite'"),
     ],
 )
 def test_what_a_layout_cannot_express_leaves_nothing_behind(
@@ -349,3 +361,23 @@ def test_a_source_that_is_not_there(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert main(["convert", *arguments, "--layout=google"]) == 2
     assert "w.npz: no such file or directory" in capsys.readouterr().err
     assert os.listdir(tmp_path) == []
+
+
+def test_onnx_without_its_extra(
+    source: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setitem(sys.modules, "jax2onnx", None)
+    arguments = [f"--source={source}", f"--target={tmp_path / 'w.onnx'}", "--layout=onnx"]
+    assert main(["convert", *arguments]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "pip install 'vit_jax[onnx]'" in line
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_model_that_no_onnx_file_holds() -> None:
+    model = nnx.eval_shape(lambda: vit_jax.create_model("ViT-H/14", num_classes=1000))
+    with pytest.raises(UserError, match=r"2\.5 GB of parameters.*--layout=stablehlo"):
+        to_onnx(model)

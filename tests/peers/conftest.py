@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 
 PEERS = ("torch", "torchvision", "timm", "transformers")
+if importlib.util.find_spec("jax2onnx") is None:
+    collect_ignore = ["test_onnx.py"]
 if any(importlib.util.find_spec(peer) is None for peer in PEERS):
     collect_ignore_glob = ["test_*.py"]
 else:

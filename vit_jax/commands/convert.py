@@ -39,7 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace, overrides: list[str]) -> None:
     """Runs the command; prints what was written."""
-    from vit_jax.inference.export import export_model, export_names
+    from vit_jax.inference.export import export_model, export_names, taken_images
     from vit_jax.models.functional import model_params
     from vit_jax.weights.files import descriptions_of, write_weights
     from vit_jax.weights.load import load_model
@@ -67,3 +67,11 @@ def run(arguments: argparse.Namespace, overrides: list[str]) -> None:
     height, width = model.config.input_size
     size = f"{height}x{width} pixels"
     print(f"{plain(str(target))}: {model.config.name} at {size}, layout {arguments.layout}")
+    if arguments.layout in export_names():
+        taken = taken_images(model)
+        shape = ", ".join(map(str, taken["shape"]))
+        low, high = taken["range"]
+        print(
+            f"  takes {taken['dtype']} [{shape}] ({taken['layout']}, {taken['channels']}) from "
+            f"{low} to {high}, as vit_jax.preprocess(images, model, normalized=False) gives them"
+        )

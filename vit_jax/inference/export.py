@@ -9,10 +9,12 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from vit_jax.atomic import write_all
 from vit_jax.errors import UserError
 from vit_jax.inference.image_code import image_code
+from vit_jax.inference.onnx import to_onnx
 from vit_jax.inference.stablehlo import to_stablehlo
 from vit_jax.models.model import Model
 from vit_jax.spelling import nearest
@@ -27,9 +29,9 @@ class Export:
     Attributes:
       name: as in `convert --layout=NAME`.
       suffix: ending of its files.
-      serialize: model -> the bytes of the file. What they hold is a function from uint8 images
-        [batch, height, width, 3], resized and cropped but not normalised, to float32 logits
-        [batch, num_classes], for any batch size.
+      serialize: model -> the bytes of the file. What they hold is a function from the images that
+        `taken_images` describes to float32 logits [batch, num_classes], for any batch size. Raises
+        `UserError` if the form cannot hold the model.
     """
 
     name: str
@@ -37,7 +39,8 @@ class Export:
     serialize: Callable[[Model], bytes]
 
 
-_EXPORTS = {each.name: each for each in (Export("stablehlo", ".stablehlo", to_stablehlo),)}
+_KNOWN = (Export("stablehlo", ".stablehlo", to_stablehlo), Export("onnx", ".onnx", to_onnx))
+_EXPORTS = {each.name: each for each in _KNOWN}
 
 
 def register_export(export: Export) -> None:
@@ -61,12 +64,28 @@ def export_named(name: str) -> Export:
     return _EXPORTS[name]
 
 
+def taken_images(model: Model) -> dict[str, Any]:
+    """What an exported model takes, as its description states it.
+
+    It is what `preprocess(images, model, normalized=False)` gives: resized and cropped pixels.
+    """
+    return {
+        "name": "images",
+        "dtype": "uint8",
+        "range": [0, 255],
+        "layout": "NHWC",
+        "channels": "RGB",
+        "shape": ["batch", *model.config.input_size, 3],
+    }
+
+
 def export_model(model: Model, path: str | os.PathLike[str], form: str = "stablehlo") -> None:
     """Writes a model with its parameters as one file.
 
-    `NAME.json` beside it has the model with its preprocessing, the names of the classes, and the
-    loss, which tells how logits become probabilities. `NAME.images.zip` has the code that decodes
-    and resizes images, so that what serves the program sees the pixels that `predict` sees.
+    `NAME.json` beside it has the model with its preprocessing, what images it takes, the names of
+    the classes, and the loss, which tells how logits become probabilities. `NAME.images.zip` has
+    the code that decodes and resizes images, so that what serves the program sees the pixels that
+    `predict` sees.
 
     Args:
       model: any model.
@@ -74,14 +93,15 @@ def export_model(model: Model, path: str | os.PathLike[str], form: str = "stable
       form: the name of a known form.
 
     Raises:
-      UserError: the suffix is wrong, or the form is unknown.
+      UserError: the suffix is wrong, the form is unknown, or it cannot hold the model.
     """
     path, export = Path(path), export_named(form)
     if path.suffix != export.suffix:
         raise UserError(
             f"{path}: an exported model is written as {export.suffix}; choose such a name"
         )
-    description = make_description(form, model.config, model.class_names, {"loss": model.loss})
+    stated = {"loss": model.loss, "input": taken_images(model)}
+    description = make_description(form, model.config, model.class_names, stated)
     program = export.serialize(model)
     path.parent.mkdir(parents=True, exist_ok=True)
     write_all(

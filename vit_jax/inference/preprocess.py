@@ -19,14 +19,16 @@ from vit_jax.preprocessing import normalize
 AnyImage = Image.Image | np.ndarray | str | os.PathLike[str]
 
 
-def preprocess(images: Sequence[AnyImage], model: Model) -> np.ndarray:
+def preprocess(images: Sequence[AnyImage], model: Model, *, normalized: bool = True) -> np.ndarray:
     """Resizes, crops and normalises images as the model was trained to see them in evaluation.
 
     Args:
       images: opened images, uint8 arrays [height, width, 3], or paths. Sizes may differ.
+      normalized: False leaves out the last step, as exported programs want it: they normalise.
 
     Returns:
-      float32 [batch, height, width, 3], ready for `model(images)`.
+      float32 [batch, height, width, 3], ready for `model(images)`; not normalised, uint8 pixels
+      from 0 to 255 of the same shape.
 
     Raises:
       UserError: a file cannot be read, or an array has another type or shape.
@@ -37,7 +39,7 @@ def preprocess(images: Sequence[AnyImage], model: Model) -> np.ndarray:
     assert config.preprocessing is not None
     transform = EvalTransform(config.input_size, config.preprocessing)
     fitted = np.stack([transform.fit(_open(image)) for image in images])
-    return normalize(fitted, config.preprocessing)
+    return normalize(fitted, config.preprocessing) if normalized else fitted
 
 
 def _open(image: AnyImage) -> Image.Image:

@@ -11,6 +11,7 @@ module that is imported before the model is made:
 from collections.abc import Callable, Mapping
 
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 from jax import Array
 
@@ -143,7 +144,7 @@ def sincos2d(grid: tuple[int, int], width: int, temperature: float = 10_000.0) -
       float32 [1, rows * columns, width], values in [-1, 1].
     """
     rows, columns = grid
-    y, x = jnp.mgrid[:rows, :columns]
+    y, x = np.mgrid[:rows, :columns]
     quarter = width // 4
     omega = temperature ** -(jnp.arange(quarter) / max(quarter - 1, 1))
     x_angle = x.reshape(-1, 1) * omega

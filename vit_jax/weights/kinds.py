@@ -33,7 +33,7 @@ _SUFFIXES = {
     ".msgpack": "a msgpack file, as Flax writes",
     ".h5": "an HDF5 file, as Keras and TensorFlow write",
     ".keras": "a file of Keras",
-    ".onnx": "an ONNX program",
+    ".onnx": "an ONNX program, which examples/run_exported.py runs",
     ".pb": "a TensorFlow program",
     ".tflite": "a TensorFlow Lite program",
     ".stablehlo": "an exported program, which examples/run_exported.py runs",
