@@ -54,7 +54,9 @@ def _read_config(configs: Configs) -> Described:
     return Described(values, tuple(config["classes"]) if config else None)
 
 
-def _write_configs(model: ModelConfig, class_names: tuple[str, ...] | None) -> dict[str, Json]:
+def _write_configs(
+    model: ModelConfig, class_names: tuple[str, ...] | None, loss: str | None
+) -> dict[str, Json]:
     return {"dotted.json": {"epsilon": model.norm_epsilon, "classes": list(class_names or ())}}
 
 

@@ -26,7 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         required=True,
         type=file_path,
         help=f"path of the new file ({endings}); if it is named model.safetensors, a config.json "
-        "for the Hugging Face Hub is written beside it",
+        "for the Hugging Face Hub and a model card (README.md) are written beside it",
     )
     parser.add_argument(
         "--layout",
@@ -35,13 +35,27 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="names and format of the new file",
     )
     add_image_size(parser, "that of the source; otherwise positions are resized")
+    parser.add_argument(
+        "--license",
+        metavar="ID",
+        help="licence of the weights for the model card, an identifier of the Hugging Face Hub "
+        "such as apache-2.0 (unknown)",
+    )
 
 
 def run(arguments: argparse.Namespace, overrides: list[str]) -> None:
     """Runs the command; prints what was written."""
     from vit_jax.inference.export import export_model, export_names, taken_images
     from vit_jax.models.functional import model_params
-    from vit_jax.weights.files import descriptions_of, write_weights
+    from vit_jax.weights.card import (
+        LIBRARIES,
+        UNKNOWN_LICENCE,
+        model_card,
+        origin_of,
+        require_licence,
+    )
+    from vit_jax.weights.catalogue.names import resolve
+    from vit_jax.weights.files import HUB_FILE, descriptions_of, open_weights, write_weights
     from vit_jax.weights.load import load_model
 
     del overrides  # The command has no --config, so there are none.
@@ -49,7 +63,27 @@ def run(arguments: argparse.Namespace, overrides: list[str]) -> None:
     for path in (target, *descriptions_of(target)):
         if os.path.exists(path):
             raise UserError(f"--target={target}: {path} exists already; choose another name")
-    model = load_model(weights=arguments.source, image_size=arguments.image_size)
+    has_card = target.name == HUB_FILE and arguments.layout in LIBRARIES
+    if arguments.license is not None:
+        if not has_card:
+            raise UserError(
+                f"--license={arguments.license} would be ignored: only a --target that is named "
+                f"{HUB_FILE}, in the layout {' or '.join(LIBRARIES)}, has a model card"
+            )
+        require_licence(arguments.license)
+    source = resolve(arguments.source)
+    model = load_model(weights=source, image_size=arguments.image_size)
+    card = None
+    if has_card:
+        origin = origin_of(arguments.source, open_weights(source, arguments.image_size))
+        card = model_card(
+            model.config,
+            model.class_names,
+            model.loss,
+            origin,
+            layout=arguments.layout,
+            licence=arguments.license or UNKNOWN_LICENCE,
+        )
     try:
         if arguments.layout in export_names():
             export_model(model, target, arguments.layout)
@@ -61,6 +95,7 @@ def run(arguments: argparse.Namespace, overrides: list[str]) -> None:
                 layout=arguments.layout,
                 class_names=model.class_names,
                 extra={} if model.loss is None else {"loss": model.loss},
+                card=card,
             )
     except OSError as error:
         raise UserError(f"--target={target}: {error.strerror}; choose another place") from error

@@ -36,7 +36,8 @@ from vit_jax.weights.shards import INDEX_SUFFIX, index_of_part, open_shards
 from vit_jax.weights.stored import AnyArray
 
 # Hubs want weights under this name. Only then does a layout's own config lie beside them.
-_HUB_FILE = "model.safetensors"
+HUB_FILE = "model.safetensors"
+CARD_NAME = "README.md"
 _FIELDS = {field.name for field in dataclasses.fields(ModelConfig)}
 # Heads with this many classes are ImageNet's where nothing beside the weights names classes.
 _KNOWN_CLASSES = {
@@ -96,6 +97,7 @@ def write_weights(
     layout: str = "google",
     class_names: tuple[str, ...] | None = None,
     extra: Json | None = None,
+    card: str | None = None,
 ) -> None:
     """Writes a weight file, and the model's description into `NAME.json` beside it.
 
@@ -110,6 +112,7 @@ def write_weights(
       layout: the name of a known layout.
       class_names: left out unless there is one name for each class of the head.
       extra: more to state in the description, such as `{"step": 100}`.
+      card: the text of the README.md beside a `model.safetensors`, see `card.model_card`.
 
     Raises:
       UserError: the suffix is wrong, the layout has no form for the model, or a config of another
@@ -126,19 +129,22 @@ def write_weights(
     texts: dict[Path, Json] = {
         description_path(path): make_description(layout, model, class_names, extra or {})
     }
-    if path.name == _HUB_FILE:
-        for name, config in form.write_configs(model, class_names).items():
+    if path.name == HUB_FILE:
+        loss = (extra or {}).get("loss")
+        for name, config in form.write_configs(model, class_names, loss).items():
             _refuse_foreign_config(path.with_name(name), config)
             texts[path.with_name(name)] = config
     writers = {file: bytes_writer(json_bytes(text)) for file, text in texts.items()}
+    if card is not None and path.name == HUB_FILE:
+        writers[path.with_name(CARD_NAME)] = bytes_writer(card.encode())
     writers[path] = array_writer(path, arrays)
     path.parent.mkdir(parents=True, exist_ok=True)
     write_all(writers)
 
 
 def descriptions_of(path: Path) -> list[Path]:
-    """The files beside a weight file that may describe it."""
-    names = hub_configs() if path.name == _HUB_FILE else ()
+    """The files beside a weight file that may describe it, to programs or to people."""
+    names = (*hub_configs(), CARD_NAME) if path.name == HUB_FILE else ()
     return [description_path(path), *(path.with_name(name) for name in names)]
 
 
@@ -192,7 +198,7 @@ def _open_file(path: Path) -> tuple[Path, Mapping[str, AnyArray]]:
 
 
 def _in_directory(path: Path) -> Path:
-    for name in ("weights.npz", _HUB_FILE, f"{_HUB_FILE}{INDEX_SUFFIX}"):
+    for name in ("weights.npz", HUB_FILE, f"{HUB_FILE}{INDEX_SUFFIX}"):
         if os.path.lexists(path / name):
             return path / name
     try:
@@ -208,7 +214,7 @@ def _in_directory(path: Path) -> Path:
     if files := [name for name in names if name.endswith((".npz", ".safetensors"))]:
         raise UserError(f"{path}: name one of its files, such as {path / files[0]}")
     raise UserError(
-        f"{path}: a directory without weights.npz or {_HUB_FILE}; name a weight file, or, if it is "
+        f"{path}: a directory without weights.npz or {HUB_FILE}; name a weight file, or, if it is "
         "a run that has not ended, finish it with the same train command"
     )
 

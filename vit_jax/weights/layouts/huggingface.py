@@ -210,8 +210,13 @@ def _class_names(id2label: Any) -> tuple[str, ...] | None:
     return tuple(id2label[key] for key in wanted)
 
 
-def _write_configs(model: ModelConfig, class_names: tuple[str, ...] | None) -> dict[str, Json]:
-    return {_CONFIG: write_config(model, class_names), PREPROCESSOR: write_preprocessor(model)}
+def _write_configs(
+    model: ModelConfig, class_names: tuple[str, ...] | None, loss: str | None
+) -> dict[str, Json]:
+    config = dict(write_config(model, class_names))
+    if loss == "sigmoid":  # Its pipeline takes the sigmoid then, and otherwise the softmax.
+        config["problem_type"] = "multi_label_classification"
+    return {_CONFIG: config, PREPROCESSOR: write_preprocessor(model)}
 
 
 def _require_expressible(model: ModelConfig) -> None:

@@ -49,7 +49,9 @@ def _nothing_described(configs: Configs) -> Described:
     return Described()
 
 
-def _no_configs(model: ModelConfig, class_names: tuple[str, ...] | None) -> dict[str, Json]:
+def _no_configs(
+    model: ModelConfig, class_names: tuple[str, ...] | None, loss: str | None
+) -> dict[str, Json]:
     return {}
 
 
@@ -98,7 +100,7 @@ class Layout:
       config_names: the library's own config files, which lie beside its `model.safetensors`.
       read_config: (those configs that exist) -> what they state; nothing if they are another
         library's. Raises `UserError` for what it does not understand.
-      write_configs: (model, class names) -> each of those configs.
+      write_configs: (model, class names, loss of the head if known) -> each of those configs.
       defaults: (name of the weight file, shorter side of its images in pixels) -> values of
         `hidden` fields for a file without any description. A missing field gets the default of
         the model's family.
@@ -112,5 +114,7 @@ class Layout:
     hidden: tuple[str, ...] = ("gelu", "norm_epsilon", "preprocessing")
     config_names: tuple[str, ...] = ()
     read_config: Callable[[Configs], Described] = _nothing_described
-    write_configs: Callable[[ModelConfig, tuple[str, ...] | None], dict[str, Json]] = _no_configs
+    write_configs: Callable[[ModelConfig, tuple[str, ...] | None, str | None], dict[str, Json]] = (
+        _no_configs
+    )
     defaults: Callable[[str, int], Values] = _no_defaults

@@ -117,8 +117,11 @@ def read_config(config: Json) -> Described:
     return Described(values, stated.label_names or top.label_names or None)
 
 
-def write_configs(model: ModelConfig, class_names: tuple[str, ...] | None) -> dict[str, Json]:
+def write_configs(
+    model: ModelConfig, class_names: tuple[str, ...] | None, loss: str | None
+) -> dict[str, Json]:
     """timm's `config.json`, with which `timm.create_model("local-dir:DIRECTORY")` works."""
+    del loss  # timm has no word for it.
     return {CONFIG_NAME: write_config(model, class_names)}
 
 
