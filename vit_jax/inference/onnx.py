@@ -72,8 +72,8 @@ def to_onnx(model: Model) -> bytes:
         except Exception as error:  # Its plugins raise nearly anything for what they lack.
             if isinstance(error, AttributeError):  # A name of JAX's that a newer version lacks.
                 raise UserError(
-                    f"the installed jax2onnx does not know jax {jax.__version__} ({error}); install "
-                    "versions that fit together: pip install 'vit_jax[onnx]'"
+                    f"the installed jax2onnx does not know jax {jax.__version__} ({error}); "
+                    "install versions that fit together: pip install 'vit_jax[onnx]'"
                 ) from error
             reason = " ".join(str(error).split())[:200] or type(error).__name__
             raise UserError(
