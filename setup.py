@@ -85,6 +85,7 @@ setup(
         ],
         "test": [
             *("hypothesis", "mypy", "pytest", "pytest-xdist", "pyyaml", "ruff"),
+            *("ipykernel", "nbclient"),
             *("jinja2", "matplotlib"),
         ],
     },

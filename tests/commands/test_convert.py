@@ -79,6 +79,7 @@ def test_a_way_through_all_layouts_keeps_every_byte(
     said = capsys.readouterr().out.splitlines()
     assert said[-1] == f"{last}: ViT-mu/8 at {height}x{width} pixels, layout google"
     names = {"model.safetensors", "model.json", "config.json", "preprocessor_config.json"}
+    names.add("README.md")
     assert set(os.listdir(hub.parent)) == names
 
 

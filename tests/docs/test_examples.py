@@ -12,6 +12,7 @@ from PIL import Image
 from tests.docs.pages import ROOT
 from tests.small_models import SMALL, random_params
 from vit_jax.__main__ import main
+from vit_jax.models.config import ModelConfig
 from vit_jax.plain import plain
 from vit_jax.weights.files import write_weights
 
@@ -90,3 +91,21 @@ def test_a_loop_of_ones_own(tmp_path: Path) -> None:
     example = load("fine_tune")
     weights, photos = f"{tmp_path}/weights.npz", f"{tmp_path}/photos"
     assert example.main(weights, photos, steps=20, batch_size=8) < np.log(2)
+
+
+def test_the_trainer_on_photographs(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    for label, color in (("dark", 40), ("light", 215)):
+        for split, count in (("train", 8), ("test", 2)):
+            (tmp_path / "photos" / split / label).mkdir(parents=True)
+            for number in range(count):
+                pixels = rng.integers(color - 40, color + 40, (20, 24, 3), np.uint8)
+                Image.fromarray(pixels).save(tmp_path / f"photos/{split}/{label}/{number}.png")
+    weights = tmp_path / "weights.npz"
+    model = ModelConfig("ViT-mu/8", image_size=16, num_classes=5).completed()
+    write_weights(weights, random_params(model), model)
+    example = load("train_photos")
+    sizes = {"epochs": 4, "batch_size": 8, "workers": 0}
+    top1 = example.main(str(weights), f"{tmp_path}/photos", f"{tmp_path}/run", **sizes)
+    assert 0 <= top1 <= 1
+    assert scores(tmp_path / "run")["test/examples"] == 4

@@ -57,8 +57,8 @@ def to_onnx(model: Model) -> bytes:
         # What every runtime has: no bfloat16, no kernel of one device.
         config = dataclasses.replace(model.config, dtype="float32", attention="xla")
         bound = functools.partial(_logits, config, model_params(model))
+        serve, images = _traced(bound, config.input_size)
         try:
-            serve, images = _traced(bound, config.input_size)
             program = jax2onnx.to_onnx(
                 serve, [images], input_names=["images"], output_names=["logits"]
             )

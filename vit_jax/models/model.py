@@ -1,5 +1,6 @@
 """What all models have in common: the parts of their forward pass, and the head."""
 
+import math
 from collections.abc import Collection
 from typing import overload
 
@@ -12,7 +13,7 @@ from jax import Array
 from vit_jax.errors import UserError
 from vit_jax.image_size import format_size
 from vit_jax.losses import Loss
-from vit_jax.models import blocks
+from vit_jax.models import blocks, summary
 from vit_jax.models.config import ModelConfig
 from vit_jax.models.placement import OneDevice, Placement
 from vit_jax.parameters import Parameter, Table, dense, nested
@@ -59,6 +60,20 @@ class Model(nnx.Module):
         self.config = config.completed()
         self.class_names: tuple[str, ...] | None = None
         self.loss: Loss | None = None
+
+    def __repr__(self) -> str:
+        return summary.as_text(self._summary())
+
+    def __str__(self) -> str:
+        return repr(self)
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows of a model that is the last line of a cell."""
+        return summary.as_html(self._summary())
+
+    def _summary(self) -> summary.Rows:
+        parameters = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(nnx.state(self)))
+        return summary.rows(self.config, parameters, self.class_names)
 
     def _add_head(self, features: int, rngs: nnx.Rngs) -> None:
         config = self.config
