@@ -125,7 +125,10 @@ def origin_of(weights: str, opened: Weights) -> Origin:
         }
         return Origin(source, trained, numbers, datasets, size)
     if not os.path.exists(Path(weights).expanduser()):
-        release = find(weights)
+        try:
+            release = find(weights)
+        except UserError:  # It was found elsewhere, such as on a hub.
+            return Origin(_escaped(weights), None, numbers, {}, size)
         source = f"the released file {_escaped(release.name)}, {_escaped(release.url)}"
         return Origin(source, _escaped(release.dataset.replace("+", ", then ")), numbers, {}, size)
     return Origin(f"the file {_escaped(opened.path.name)}", None, numbers, {}, size)
