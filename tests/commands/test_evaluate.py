@@ -3,6 +3,7 @@
 import csv
 import dataclasses
 import json
+import logging
 import os
 from pathlib import Path
 from typing import Any
@@ -140,6 +141,30 @@ def test_it_agrees_with_predict(
     assert 0 < found["top1"] < 1
     if len(folders) <= 5 and subset:
         assert found["top5"] == 1
+
+
+def test_a_table_is_scored_as_the_folder_that_it_names(
+    weights: Path,
+    photos: dict[str, list[int]],
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    folder = write_photos(tmp_path / "photos", {name: photos[name] for name in ("dog", "fox")})
+    rows = [
+        f"photos/{path.relative_to(folder)},{path.parent.name},x" for path in folder.glob("*/*")
+    ]
+    table = tmp_path / "labels.csv"
+    table.write_text("\n".join(["file,label,class", *rows]))
+    wanted = score(tmp_path / "a.json", weights, folder)
+    assert score(tmp_path / "b.json", weights, table, "--label=label") == wanted
+    flags = [f"--weights={weights}", f"--dataset={table}", "--label=label"]
+    with caplog.at_level(logging.INFO):
+        (row,) = evaluate(tmp_path / "c.json", *flags, "--evaluator=per_class")
+    assert row["scores"]["top1"] == wanted["top1"]
+    # A line for each class, not one line for all of them.
+    lines = [record.getMessage() for record in caplog.records]
+    assert all("\n" not in line for line in lines)
+    assert [line.split()[0] for line in lines[-2:]] == ["dog", "fox"]
 
 
 def test_renamed_classes_need_a_map(

@@ -108,7 +108,7 @@ def test_what_a_run_may_change_all_processes_change(monkeypatch: pytest.MonkeyPa
     assert told.startswith("process 1 has another config than process 0 (model.remat: ")
     assert told.count("->") == 1
     named = dataclasses.replace(config, data=dataclasses.replace(there, dataset="digits"))
-    assert "data.dataset: '(a folder)' -> 'digits'" in gathered(monkeypatch, whole, named)
+    assert "data.dataset: '(a path)' -> 'digits'" in gathered(monkeypatch, whole, named)
 
 
 def test_evaluations_in_another_order_are_another_config(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -37,8 +37,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--dataset",
-        help="a TFDS name, or a folder of images with one folder for each class; without it, each "
-        "run is scored on the evaluations of its own config",
+        help="a folder of images with a folder for each class, a table of images and labels, or a "
+        "TFDS name; without it, each run is scored on the evaluations of its own config",
     )
     parser.add_argument(
         "--split",
@@ -139,7 +139,9 @@ def _score_all(
             for name, data, scores in found:
                 rows.append(Row(weights, name, data, scores))
                 if jax.process_index() == 0:
-                    _log.info("%s: %s on %s: %s", weights, name, data, scores.line)
+                    # A kind may have a table of its own, such as that of all classes.
+                    for line in f"{weights}: {name} on {data}: {scores.line}".split("\n"):
+                        _log.info("%s", line)
     return rows
 
 

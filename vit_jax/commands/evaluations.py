@@ -86,7 +86,9 @@ def _names_of_training_data(config: TrainConfig, num_classes: int) -> tuple[str,
 def flags_job(weights: str, arguments: argparse.Namespace, options: Sequence[str]) -> Job:
     """One evaluation of each kind on the data set that the flags name."""
 
-    split = arguments.split or split_to_score(arguments.dataset, arguments.data_dir)
+    split = arguments.split or split_to_score(
+        arguments.dataset, arguments.data_dir, arguments.label
+    )
     model = open_scored(weights, image_size=arguments.image_size)
     context = EvalContext(
         class_names=model.class_names,

@@ -78,19 +78,22 @@ class DataConfig:
     """The training data, and how its images are cropped and augmented."""
 
     dataset: str
-    """TFDS name, a folder (starts with `/`, `./`, `../` or `~`), or `KIND:REST` of a registered
-    source."""
+    """TFDS name, a folder (starts with `/`, `./`, `../` or `~`), a table of images (`.csv`, `.tsv`,
+    `.jsonl`), or `KIND:REST` of a registered source."""
     train: str = "train"
     """Split to train on, in TFDS syntax, such as `train[:98%]`."""
     data_dir: str | None = None
     """Where TFDS data sets lie. None: TFDS's default, `~/tensorflow_datasets`."""
     test_fraction: float | None = None
-    """Share of each class that becomes the split `test` of a folder without splits. None: 0.1."""
+    """Share of each class that becomes the split `test` of a folder or a table without splits.
+    None: 0.1."""
     label: str | None = None
     """Feature of a TFDS data set that is the label: a ClassLabel or a sequence of them, such as
-    `labels` or `objects/label`. None: the one that TFDS names, or the only one."""
+    `labels` or `objects/label`, or the column of a table. None: the one that TFDS names, or the
+    only one."""
     max_labels: int | None = None
-    """Most labels of one record, for data whose records have any number of labels. None: 64."""
+    """Most labels of one record, for data whose records have any number of labels. None: 64, or the
+    most that a row of a table has."""
     subset: int | None = None
     """Number of examples to train on, drawn at random. With one `subset_seed`, smaller subsets lie
     within larger ones. None: all."""

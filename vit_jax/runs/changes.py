@@ -4,7 +4,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from vit_jax.data.sources.open import is_folder
+from vit_jax.data.sources.open import has_own_files
 from vit_jax.schema import difference
 
 # Where and how fast a run goes, who hears of it, how often it is saved, and what a failure does.
@@ -53,9 +53,9 @@ def _comparable(config: dict[str, Any], keeps_micro_batches: bool) -> dict[str, 
         if name != judge and section.get("every_steps") is not None:
             section["every_steps"] = "(any)"
     for section in (config.get("data", {}), *evals.values()):
-        # A folder may have moved; the list of its files tells whether it is the same.
-        if is_folder(section.get("dataset") or ""):
-            section["dataset"] = "(a folder)"
+        # They may have moved; the list of their files tells whether they are the same.
+        if has_own_files(section.get("dataset") or ""):
+            section["dataset"] = "(a path)"
     return config
 
 

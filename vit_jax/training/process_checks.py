@@ -13,7 +13,7 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
-from vit_jax.data.sources.open import is_folder
+from vit_jax.data.sources.open import has_own_files
 from vit_jax.data.sources.records import Source
 from vit_jax.errors import UserError
 from vit_jax.parallel.agreement import check_same, on_all_processes
@@ -53,8 +53,8 @@ def check_same_config(config: TrainConfig) -> None:
     # Each host decides where its data lies and who decodes it.
     del values["data"]["data_dir"], values["data"]["workers"]
     for section in (values["data"], *values["evals"].values()):
-        if section["dataset"] is not None and is_folder(section["dataset"]):
-            section["dataset"] = "(a folder)"
+        if section["dataset"] is not None and has_own_files(section["dataset"]):
+            section["dataset"] = "(a path)"
     for section in values["evals"].values():
         if section.get("class_map") is not None:
             section["contents of class_map"] = digest_of_file(section["class_map"])

@@ -129,7 +129,8 @@ class Reporter:
     def log_evaluation(self, step: int, name: str, scores: Scores) -> None:
         """Writes and shows what an evaluation gave."""
         self._write(step, {f"{name}/{key}": value for key, value in scores.values.items()})
-        self.message(f"step {step}: {name} {scores.line}")
+        for line in f"step {step}: {name} {scores.line}".split("\n"):
+            self.message(line)
 
     def log_rewind(self, first: int, last: int, count: int) -> None:
         """Writes and shows that steps pass without an update; drops what was written of them.

@@ -265,8 +265,7 @@ def _check_classes(config: TrainConfig, source: Source) -> None:
     if config.objective.learns_labels and config.loss == "softmax" and len(source.class_names) == 1:
         raise UserError(
             f"{source.name} has one class, {source.class_names[0]!r}, and with config.loss=softmax "
-            "every answer would be right; add images of another class, each class in a folder of "
-            "its own"
+            "every answer would be right; add images of another class"
         )
 
 

@@ -1,7 +1,7 @@
 """Prepares a data set by name: chooses what its kind of source needs."""
 
 from vit_jax.data.preparation.tfds import prepare_tfds
-from vit_jax.data.sources.open import is_folder
+from vit_jax.data.sources.open import is_folder, is_table
 from vit_jax.errors import UserError
 
 
@@ -17,6 +17,8 @@ def prepare(dataset: str, data_dir: str | None = None) -> str:
     Raises:
       UserError: the data set needs no preparation, or cannot be prepared.
     """
+    if is_table(dataset):
+        raise UserError(f"--dataset={dataset}: a table needs no preparation; train on it directly")
     if is_folder(dataset):
         raise UserError(f"--dataset={dataset}: a folder needs no preparation; train on it directly")
     return prepare_tfds(dataset, data_dir)

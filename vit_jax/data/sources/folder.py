@@ -12,94 +12,35 @@ below their class. `listing.py` states what an image is.
 from __future__ import annotations
 
 import functools
-import hashlib
 import logging
 import os
-import re
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
-from typing import NamedTuple
 
-import numpy as np
-
-from vit_jax.data.images.errors import ImageError
 from vit_jax.data.images.formats import NAMES
-from vit_jax.data.sources.layout import class_name, find_layout, kind_of
+from vit_jax.data.sources.labelled_files import (
+    File,
+    FoundFiles,
+    LabelledFiles,
+    draw_test,
+    require_fraction,
+    shuffled,
+)
+from vit_jax.data.sources.layout import class_name, find_layout
 from vit_jax.data.sources.listing import LeftOut, images_below, subfolders
-from vit_jax.data.sources.reading import read_image_file
-from vit_jax.data.sources.records import Record
-from vit_jax.data.sources.splits import split_names, split_ranges
+from vit_jax.data.sources.split_words import kind_of
 from vit_jax.errors import UserError
-
-_DEFAULT_TEST_FRACTION = 0.1
-_LISTED_AT_MOST = 8
-
-_STAT_THREADS = 8
 
 _log = logging.getLogger(__name__)
 
 
-class FolderSource:
+class FolderSource(LabelledFiles):
     """The images of one split, or slices of splits, of a folder."""
-
-    max_labels: int | None = None
 
     def __init__(self, dataset: str, split: str, test_fraction: float | None = None) -> None:
         # Worker processes need not share the current directory.
         root = os.path.abspath(os.path.expanduser(dataset))
-        folder = _scan(root, test_fraction)
-        spec = _own_names(split, folder.splits, dataset)
-        ranges = split_ranges(spec, {s: [len(f)] for s, f in folder.splits.items()}, dataset)
-        files = [file for s, start, stop in ranges for file in folder.splits[s][start:stop]]
-        _say_once(_summary(root, folder, is_whole=split_names(spec) == ("all",)))
-        self.name = f"{dataset}/{split}"
-        self.class_names = folder.class_names
-        self._root = os.fsencode(root)
-        self._labels = np.array([file.label for file in files], np.int32)
-        # One string and its offsets: 1.3 million separate strings would triple the memory of every
-        # worker and the time to send them there.
-        self._paths = b"".join(file.path for file in files)
-        self._ends = np.cumsum([len(file.path) for file in files])
-
-    def __len__(self) -> int:
-        return len(self._labels)
-
-    def __getitem__(self, index: int) -> Record:
-        if not 0 <= index < len(self):
-            raise IndexError(f"record {index} of {len(self)}")
-        start = self._ends[index - 1] if index else 0
-        path = os.fsdecode(os.path.join(self._root, self._paths[start : self._ends[index]]))
-        label = int(self._labels[index])
-        try:
-            return Record(read_image_file(path), label, path)
-        except ImageError as error:
-            return Record(b"", label, path, problem=str(error))
-
-    def labels(self) -> np.ndarray:
-        """The label of each record, int32 [records]."""
-        return self._labels
-
-    def fingerprint(self) -> str:
-        """A hash of the labels and of the paths below the root."""
-        parts = (self._labels.tobytes(), self._ends.tobytes(), self._paths)
-        return hashlib.blake2b(b"".join(parts), digest_size=8).hexdigest()
-
-    def listing(self) -> dict[str, str]:
-        """Label and size of each file, by its path below the root."""
-        starts = [0, *self._ends[:-1]]
-        paths = [self._paths[a:b] for a, b in zip(starts, self._ends, strict=True)]
-        with ThreadPoolExecutor(_STAT_THREADS) as pool:  # Over a network, each takes a while.
-            sizes = pool.map(self._size, paths)
-            return {
-                os.fsdecode(path): f"{size} of class {label}"
-                for path, size, label in zip(paths, sizes, self._labels, strict=True)
-            }
-
-    def _size(self, path: bytes) -> str:
-        try:
-            return f"{os.stat(os.path.join(self._root, path)).st_size} bytes"
-        except OSError as error:
-            return f"unreadable ({error.strerror})"
+        found = _scan(root, test_fraction)
+        super().__init__(dataset, split, found, f"data set folder {dataset}", root)
 
 
 def split_folders(dataset: str) -> tuple[str, ...]:
@@ -113,27 +54,9 @@ def split_folders(dataset: str) -> tuple[str, ...]:
     return tuple(find_layout(root).splits)
 
 
-class _File(NamedTuple):
-    path: bytes  # below the data set's root
-    label: int
-
-
-class _Folder(NamedTuple):
-    """What a folder holds.
-
-    Attributes:
-      test_fraction: the share of each class that was drawn for the split `test`; None where the
-        folder has splits of its own.
-    """
-
-    class_names: tuple[str, ...]
-    splits: dict[str, list[_File]]
-    test_fraction: float | None
-
-
 # Listing ImageNet takes seconds on a disk and minutes over a network: do it once for all splits.
 @functools.lru_cache(maxsize=8)
-def _scan(root: str, test_fraction: float | None) -> _Folder:
+def _scan(root: str, test_fraction: float | None) -> FoundFiles:
     _require_folder(root)
     left_out = LeftOut()
     layout = find_layout(root, left_out)
@@ -153,55 +76,6 @@ def _scan(root: str, test_fraction: float | None) -> _Folder:
     return folder
 
 
-@functools.cache
-def _say_once(message: str) -> None:
-    _log.info("%s", message)
-
-
-def _summary(root: str, folder: _Folder, *, is_whole: bool) -> str:
-    """What was found, so that a person sees a folder that was read as something else."""
-    names = ", ".join(folder.class_names[:_LISTED_AT_MOST])
-    more = ", …" if len(folder.class_names) > _LISTED_AT_MOST else ""
-    counts = {split: len(files) for split, files in folder.splits.items()}
-    drawn = ""
-    if folder.test_fraction is not None and is_whole:
-        counts = {"without splits": sum(counts.values())}
-    elif folder.test_fraction is not None:
-        drawn = (
-            f" (it has no splits: test_fraction={folder.test_fraction:g} of each class is 'test')"
-        )
-    images = ", ".join(f"{split} {count:,}" for split, count in counts.items())
-    classes = f"{len(folder.class_names):,} class" + ("es" if len(folder.class_names) != 1 else "")
-    return f"{root}: images: {images}{drawn}; {classes}: {names}{more}"
-
-
-def _own_names(spec: str, splits: Mapping[str, object], dataset: str) -> str:
-    """The split spec with each name as the folder has it: `val` where it calls that `valid`.
-
-    Raises:
-      UserError: the folder has no such split.
-    """
-    by_kind: dict[str | None, list[str]] = {}
-    for own in splits:
-        by_kind.setdefault(kind_of(own), []).append(own)
-    for name in split_names(spec):
-        if name in splits or name == "all":
-            continue
-        kind = kind_of(name)
-        alike = by_kind.get(kind, []) if kind is not None else []
-        if not alike and kind == "test" and len(alike := by_kind.get("val", [])) == 1:
-            _say_once(
-                f"data set folder {dataset} has no split {name!r}: {alike[0]!r} takes its place"
-            )
-        if len(alike) != 1:
-            raise UserError(
-                f"data set folder {dataset} has no split {name!r}, but {', '.join(splits)}; name "
-                f"one of these in place of {spec!r}"
-            )
-        spec = re.sub(rf"(?<![\w-]){re.escape(name)}(?![\w-])", alike[0], spec)
-    return spec
-
-
 def _require_folder(root: str) -> None:
     if not os.path.isdir(root):
         reason = "is a file, not a folder" if os.path.exists(root) else "does not exist"
@@ -210,7 +84,7 @@ def _require_folder(root: str) -> None:
         )
 
 
-def _with_splits(root: str, splits: Mapping[str, str], left_out: LeftOut) -> _Folder:
+def _with_splits(root: str, splits: Mapping[str, str], left_out: LeftOut) -> FoundFiles:
     files = {split: _images_by_class(root, folder, left_out) for split, folder in splits.items()}
     train = next((split for split in splits if kind_of(split) == "train"), None)
     if train is not None:
@@ -221,11 +95,12 @@ def _with_splits(root: str, splits: Mapping[str, str], left_out: LeftOut) -> _Fo
     # One list of labels for all splits: a class that a split lacks must not shift the others.
     class_names = tuple(sorted(set().union(*files.values())))
     labels = {name: label for label, name in enumerate(class_names)}
-    return _Folder(
+    return FoundFiles(
+        root,
         class_names,
         {
-            split: _shuffled(
-                [_File(path, labels[name]) for name, paths in of_class.items() for path in paths],
+            split: shuffled(
+                [File(path, labels[name]) for name, paths in of_class.items() for path in paths],
                 prefix=splits[split],
             )
             for split, of_class in files.items()
@@ -270,32 +145,12 @@ def _images_by_class(root: str, folder: str, left_out: LeftOut) -> dict[str, lis
     return dict(sorted(files.items()))
 
 
-def _without_splits(root: str, left_out: LeftOut, test_fraction: float | None) -> _Folder:
-    if test_fraction is None:
-        test_fraction = _DEFAULT_TEST_FRACTION
-    if not 0 < test_fraction < 1:
-        raise UserError(
-            f"test_fraction={test_fraction} for {root}: choose a share above 0 and below 1"
-        )
+def _without_splits(root: str, left_out: LeftOut, test_fraction: float | None) -> FoundFiles:
+    test_fraction = require_fraction(test_fraction, root)
     files = _images_by_class(root, "", left_out)
     _require_images(root, "", files)
-    splits: dict[str, list[_File]] = {"train": [], "test": []}
-    for label, paths in enumerate(files.values()):
-        # Drawn within the class and by name: a file that is added elsewhere moves none of them. The
-        # hash is not that of the order, or all train images would have high positions.
-        drawn = sorted(paths, key=lambda path: _digest(path, b"test split"))
-        count = _test_count(len(paths), test_fraction)
-        splits["test"] += [_File(path, label) for path in drawn[:count]]
-        splits["train"] += [_File(path, label) for path in drawn[count:]]
-    # Without the split that nothing fell into: `all` is what is there.
-    return _Folder(
-        tuple(files), {s: _shuffled(drawn) for s, drawn in splits.items() if drawn}, test_fraction
-    )
-
-
-def _test_count(images: int, test_fraction: float) -> int:
-    """Test images of a class: at least one if it has two, and one always remains to train on."""
-    return min(max(round(test_fraction * images), 1), images - 1)
+    classes = [[File(path, label) for path in paths] for label, paths in enumerate(files.values())]
+    return FoundFiles(root, tuple(files), draw_test(classes, test_fraction), test_fraction)
 
 
 def _require_images(root: str, split: str, files: dict[str, list[bytes]]) -> None:
@@ -310,18 +165,3 @@ def _require_images(root: str, split: str, files: dict[str, list[bytes]]) -> Non
                 f"class folder {os.path.join(root, split, name)} holds no images; "
                 "fill it or remove it"
             )
-
-
-def _shuffled(files: list[_File], prefix: str = "") -> list[_File]:
-    """Orders files by a hash of their path within the split.
-
-    A slice such as train[:10%] then has images of all classes, unlike in alphabetical order. An
-    image keeps its place among the others when images are added or removed.
-    """
-    skip = len(os.fsencode(os.path.join(prefix, "")))
-    return sorted(files, key=lambda file: _digest(file.path[skip:], b"order"))
-
-
-def _digest(path: bytes, purpose: bytes) -> bytes:
-    portable = path.replace(os.fsencode(os.sep), b"/")
-    return hashlib.blake2b(portable, digest_size=16, person=purpose).digest()

@@ -9,23 +9,13 @@ path that was probably meant.
 from __future__ import annotations
 
 import os
-import re
 import unicodedata
 from typing import NamedTuple
 
 from vit_jax.data.sources.listing import LeftOut, has_images, subfolders
+from vit_jax.data.sources.split_words import kind_of, split_name
 from vit_jax.errors import UserError
 
-_KINDS = {
-    "train": ("train", "training", "trn"),
-    "val": ("val", "valid", "validation", "dev"),
-    "test": ("test", "testing", "tst"),
-}
-_WORD = re.compile(
-    r"(?:seg|images?|data)?[ _-]*"
-    rf"(?P<word>{'|'.join(word for words in _KINDS.values() for word in words)})"
-    r"[ _-]*(?:set|data|images?|imgs?|split|folder|dir)?[ _-]*\d?"
-)
 _LISTED_AT_MOST = 8
 
 
@@ -55,13 +45,13 @@ def find_layout(root: str, left_out: LeftOut | None = None) -> Layout:
     if "train" in kinds.values():
         with_classes = [name for name in folders if inner[name]]
         splits = {
-            _split_name(name, kinds): _classes_of_split(root, name, inner[name])
+            split_name(name, kinds): _classes_of_split(root, name, inner[name])
             for name in with_classes
         }
         return Layout(splits, tuple(name for name in folders if name not in with_classes))
     if folders and all(kind_of(name) for name in folders):
         splits = {
-            _split_name(name, kinds): _classes_of_split(root, name, inner[name])
+            split_name(name, kinds): _classes_of_split(root, name, inner[name])
             for name in kinds or folders
         }
         return Layout(splits, tuple(others) if kinds else ())
@@ -76,25 +66,9 @@ def find_layout(root: str, left_out: LeftOut | None = None) -> Layout:
     return Layout({})
 
 
-def kind_of(folder: str) -> str | None:
-    """`train`, `val` or `test` if a folder's name says so, in any of the usual spellings."""
-    match = _WORD.fullmatch(folder.lower())
-    word = match["word"] if match else ""
-    return next((kind for kind, words in _KINDS.items() if word in words), None)
-
-
 def class_name(folder: str) -> str:
     """The class of a folder: accents may be stored in two ways that look the same."""
     return unicodedata.normalize("NFC", folder)
-
-
-def _split_name(folder: str, kinds: dict[str, str]) -> str:
-    """Its usual spelling stays (`valid`); others become `train`, `val` or `test`."""
-    kind = kinds.get(folder)
-    if kind is None or folder in _KINDS[kind]:
-        return folder
-    alike = [name for name in kinds if kinds[name] == kind]
-    return kind if alike == [folder] else folder
 
 
 def _classes_of_split(root: str, split: str, folders: list[str]) -> str:

@@ -1,4 +1,4 @@
-"""Opens a data set by name: a folder of images, a TFDS data set, or a registered kind.
+"""Opens a data set by name: a folder, a table, a TFDS data set, or a registered kind.
 
 A config file can register a source of its own (`register_source`), which is then opened by
 `KIND:REST`, such as `--config.data.dataset=shapes:1000`.
@@ -6,6 +6,7 @@ A config file can register a source of its own (`register_source`), which is the
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable
 from typing import TypeVar
@@ -85,22 +86,27 @@ def open_source(
 
     Args:
       dataset: a folder of images (`is_folder` states what counts as one, `folder.py` its layouts),
-        a registered kind and what its opener takes (`shapes:1000`), or a TFDS name such as
-        "cifar10" or "imagenet_v2/matched-frequency:3.0.0".
+        a table of them (`is_table`), a registered kind and what its opener takes (`shapes:1000`),
+        or a TFDS name such as "cifar10" or "imagenet_v2/matched-frequency:3.0.0".
       split: in TFDS syntax: "train", "train[:98%]", "train[100:200]+test", "all".
       data_dir: where TFDS keeps its data sets; None is TFDS's default (`TFDS_DATA_DIR`, otherwise
         ~/tensorflow_datasets). Folders do not read it.
       test_fraction: share of each class, above 0 and below 1, that becomes the split "test" of a
-        folder without splits.
-      label: which feature of a TFDS data set is the label; see `tfds_features.py`.
-      max_labels: the most labels that a record may have, in a TFDS data set whose records have
-        any number of them. None is 64. A record with more is an error when it is read.
+        folder or a table without splits.
+      label: which feature of a TFDS data set is the label (see `tfds_features.py`), or which column
+        of a table.
+      max_labels: the most labels that a record may have, in data whose records have any number of
+        them. A record with more is an error. None is 64, and in a table the most that one has.
 
     Raises:
       NoDataError: there is no such TFDS data set, or it is not prepared.
       UserError: the folder or split does not exist, it holds no record, or `test_fraction` or
         `label` would be ignored.
     """
+    if is_table(dataset):
+        from vit_jax.data.sources.table import TableSource
+
+        return TableSource(dataset, split, test_fraction, label, max_labels)
     if is_folder(dataset):
         _refuse(label, "label", f"the classes of {dataset} are its folders")
         from vit_jax.data.sources.folder import FolderSource
@@ -109,7 +115,7 @@ def open_source(
     _refuse(
         test_fraction,
         "test_fraction",
-        f"data set {dataset!r} is not a folder of classes",
+        f"data set {dataset!r} is neither a folder of classes nor a table",
         " and slice a split instead, such as train[:90%]",
     )
     kind, colon, rest = dataset.partition(":")
@@ -138,6 +144,18 @@ def is_registered(dataset: str) -> bool:
 def is_folder(dataset: str) -> bool:
     """Whether `dataset` names a folder: it starts with "/", "./", "../" or "~"."""
     return dataset.startswith(("/", "./", "../", "~"))
+
+
+def is_table(dataset: str) -> bool:
+    """Whether `dataset` names a table of images: .csv, .tsv, .jsonl or .ndjson, and no folder."""
+    named = dataset.lower().endswith((".csv", ".tsv", ".jsonl", ".ndjson"))
+    is_kind = ":" in dataset.partition("/")[0]
+    return named and not is_kind and not os.path.isdir(os.path.expanduser(dataset))
+
+
+def has_own_files(dataset: str) -> bool:
+    """Whether `dataset` is a path, which may be another one on each machine."""
+    return is_folder(dataset) or is_table(dataset)
 
 
 def _open_registered(kind: str, rest: str, split: str, data_dir: str | None) -> Source:

@@ -1,29 +1,30 @@
 """The splits that a data set has of its own, and which of them is for scoring."""
 
-from vit_jax.data.sources.open import is_folder, is_registered
+from vit_jax.data.sources.open import is_folder, is_registered, is_table
 from vit_jax.errors import UserError
 
 # What the examples for scoring are called, the first choice first.
 _FOR_SCORING = ("test", "val", "validation", "valid")
 
 
-def split_to_score(dataset: str, data_dir: str | None = None) -> str:
+def split_to_score(dataset: str, data_dir: str | None = None, label: str | None = None) -> str:
     """The split to score a model on where none is named.
 
     Args:
-      dataset, data_dir: as in `open_source`.
+      dataset, data_dir, label: as in `open_source`.
 
     Returns:
-      `test`; if there is none, `val`, `validation` or `valid`; `all` for a folder without splits.
+      `test`; if there is none, `val`, `validation` or `valid`; `all` for a folder or a table
+      without splits.
       `test` for a source of a registered kind, whose splits are not known.
 
     Raises:
       NoDataError: there is no such TFDS data set, or it is not prepared.
-      UserError: the folder does not exist, or has splits but none of these.
+      UserError: the folder or table does not exist, or has splits but none of these.
     """
     if is_registered(dataset):
         return _FOR_SCORING[0]
-    splits = own_splits(dataset, data_dir)
+    splits = own_splits(dataset, data_dir, label)
     if not splits:
         return "all"
     for name in _FOR_SCORING:
@@ -35,13 +36,19 @@ def split_to_score(dataset: str, data_dir: str | None = None) -> str:
     )
 
 
-def own_splits(dataset: str, data_dir: str | None = None) -> tuple[str, ...]:
-    """The splits of a data set; none for a folder that holds classes only.
+def own_splits(
+    dataset: str, data_dir: str | None = None, label: str | None = None
+) -> tuple[str, ...]:
+    """The splits of a data set; none for a folder or a table without.
 
     Raises:
       NoDataError: there is no such TFDS data set, or it is not prepared.
-      UserError: the folder does not exist.
+      UserError: the folder or table does not exist.
     """
+    if is_table(dataset):
+        from vit_jax.data.sources.table import table_splits
+
+        return table_splits(dataset, label)
     if is_folder(dataset):
         from vit_jax.data.sources.folder import split_folders
 
