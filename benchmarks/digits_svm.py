@@ -20,7 +20,7 @@ def pixels_and_labels(source: Source) -> tuple[np.ndarray, np.ndarray]:
 
 
 if __name__ == "__main__":
-    # Of pixels in [0, 1]; scikit-learn's own example uses the same kernel on 0 to 16.
+    # The pixels are in [0, 1]; scikit-learn's own example uses the same kernel on 0 to 16.
     machine = SVC(gamma=0.001 * 16**2, C=10).fit(*pixels_and_labels(open_source("digits", "train")))
     score = machine.score(*pixels_and_labels(open_source("digits", "test")))
     print(f"test top-1 {score:.2%}")

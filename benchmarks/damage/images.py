@@ -116,7 +116,7 @@ def judge(
     if missing != Counter([own]):
         return Ending(End.WRONG, f"{missing.total()} images have other pixels")
     if added:
-        # Of another size it is resized, which Pillow has no part in.
+        # An image of another size is resized, which Pillow has no part in.
         same = damaged is not None and (added == Counter([damaged]) or len(damaged) != len(own))
         return Ending(End.AS_BYTES if same else End.WRONG, "pixels that Pillow does not find")
     if moment == "before" and case.damage in ("deleted", "a directory"):

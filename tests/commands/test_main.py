@@ -343,7 +343,7 @@ def test_a_read_only_work_directory_is_refused(
 
 
 def assert_began_and_no_more(workdir: Path) -> None:
-    """Of a run that a mistake ends at its first batch, nothing is left that is not whole."""
+    """A run that a mistake ends at its first batch leaves nothing that is not whole."""
     assert json.loads((workdir / "config.json").read_text())["total_steps"] == 8
     assert (workdir / "metrics.jsonl").read_bytes() == b""
     assert list((workdir / "checkpoints").iterdir()) == []

@@ -370,7 +370,7 @@ def test_the_bit_hyper_rule(spec: str, steps: int, mixup: float, crop: tuple[int
     assert (data.batch_size, data.flip, config.loss) == (512, True, "softmax")
     # 30, 60 and 90 %.
     assert (optimizer.schedule, optimizer.milestones) == ("step", None)
-    # Of the code.
+    # As in the code.
     assert optimizer.warmup_steps == (100 if steps == 500 else 500)
 
 

@@ -122,7 +122,7 @@ def test_the_order_depends_on_the_seed() -> None:
 
 
 def test_epochs_are_shuffled_well() -> None:
-    # Of 460 epochs of 23 records each record stands first in 20 on average, deviation 4.4.
+    # In 460 epochs of 23 records each record stands first in 20 on average, deviation 4.4.
     firsts = labels(make(batch_size=RECORDS, rows=[0]), 460)
     assert np.abs(np.bincount(firsts, minlength=RECORDS) - 20).max() < 4.5 * 4.4
 

@@ -46,7 +46,7 @@ def test_the_second_label_follows_the_law_of_those_that_are_left(most_draws: int
     pairs = [draw(2, np.random.default_rng((7, i))) for i in range(images)]
     law = np.arange(1, classes + 1) ** -1.5
     law /= law.sum()
-    # Of first i and then j: p_i p_j / (1 - p_i).
+    # First i and then j: p_i p_j / (1 - p_i).
     expected = images * law[:, None] * law / (1 - law[:, None])
     np.fill_diagonal(expected, 0)
     counts = np.zeros((classes, classes))

@@ -37,7 +37,7 @@ def test_subsets_are_nested_and_without_repeats() -> None:
 def test_the_seed_draws_another_subset() -> None:
     first, second = members(300), members(300, seed=1)
     assert first == members(300) != second
-    # Of two independent draws of 30 %, 90 of 300 are the same on average, deviation 6.6.
+    # Two independent draws of 30 %: 90 of 300 are the same on average, deviation 6.6.
     assert abs(len(set(first) & set(second)) - 90) < 4.5 * 6.6
 
 

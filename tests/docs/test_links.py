@@ -14,7 +14,7 @@ PATH = re.compile(
 
 
 def anchors(page: Path) -> set[str]:
-    """Of headings, as forges and mkdocs make them."""
+    """The headings' anchors, as forges and mkdocs make them."""
     headings = re.findall(r"^#+ (.*)$", page.read_text(), re.MULTILINE)
     kept = (re.sub(r"[^\w\- ]", "", heading.lower()) for heading in headings)
     return {heading.strip().replace(" ", "-") for heading in kept}

@@ -157,7 +157,7 @@ def test_any_of_several_labels_is_right_and_none_counts_not(loss: str) -> None:
     params = make_params(model)
     expected = image_by_image(model, params, source, loss)
     assert 0 < expected["top1"] < expected["top5"] < 1
-    assert expected["examples"] == 15  # Of 21, every fourth has no label.
+    assert expected["examples"] == 15  # Every fourth of the 21 has no label.
     with evaluation(model, source, loss=loss) as classification:
         assert classification.evaluate(params) == pytest.approx(expected, rel=1e-5)
 

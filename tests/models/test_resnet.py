@@ -226,7 +226,7 @@ def test_bfloat16_activations(model: Any) -> None:
     run = functools.partial(apply_model(config), capture=["features"], placement=seen)
     params = random_params(model)
     logits, captured = jax.jit(run)(params, _images())
-    # Of the root, of each unit and, in a hybrid, of the tokens and blocks.
+    # The root's, each unit's and, in a hybrid, the tokens' and blocks'.
     assert len(seen.activations) >= 1 + sum(model.resnet.stages)
     assert {(shape[0], dtype) for shape, dtype in seen.activations} == {(2, jnp.dtype("bfloat16"))}
     assert captured["features"].dtype == jnp.bfloat16

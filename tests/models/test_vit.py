@@ -149,7 +149,7 @@ def test_initial_normal_values(path: str, deviation: Any) -> None:
 @pytest.mark.parametrize(
     ("path", "inputs", "outputs"),
     [
-        # Of the 2-D shape, not of the one split into 4 heads.
+        # The 2-D shape counts, not the one split into 4 heads.
         *((f"attention/{part}", 128, 128) for part in ("query", "key", "value", "out")),
         ("mlp/dense1", 128, 512),
         ("mlp/dense2", 512, 128),

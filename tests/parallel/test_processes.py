@@ -54,7 +54,7 @@ def run(topology: Topology, workdir: Path, data_dir: Path, eight_devices: EightD
 
 
 def losses(workdir: Path) -> list[float]:
-    """Of every step, and of the evaluations after some of them."""
+    """Losses of every step, and of the evaluations after some of them."""
     lines = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
     names = ("train/loss", "test/loss")
     return [line[name] for line in lines for name in names if name in line]

@@ -28,7 +28,7 @@ def _positions(grid: Any, width: int = 8, prefix: int = 1) -> Any:
 
 
 def _torch_resized(positions: Any, old: Any, new: Any, **options: Any) -> Any:
-    """Of positions after one of a class token."""
+    """Resizes positions that follow one of a class token."""
     grid = torch.from_numpy(positions[:, 1:]).reshape(1, *old, -1).permute(0, 3, 1, 2)
     grid = torch.nn.functional.interpolate(grid, new, **options)
     resized = grid.permute(0, 2, 3, 1).reshape(1, -1, positions.shape[-1])

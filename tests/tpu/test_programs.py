@@ -26,7 +26,7 @@ from vit_jax.parallel.topologies import topology_devices
 
 pytest.importorskip("libtpu")
 GIB = 2**30
-# Of the training's scalars, and of rows that count.
+# The training's scalars, and numbers of rows that count.
 SCALAR = 1024
 
 

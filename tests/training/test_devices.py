@@ -154,7 +154,7 @@ def test_the_data_may_say_of_how_many_classes() -> None:
 def test_small_arrays_may_stay_whole() -> None:
     small: dict[str, Any] = {"image_size": 32, "depth": 2}
     check("ViT-mu/8", fake_mesh(fsdp=3), num_classes=10, **small)
-    # Of 32,000 elements, unlike all others.
+    # It has 32,000 elements, unlike all others.
     told = refusal(check, "ViT-mu/8", fake_mesh(fsdp=3), num_classes=1000, **small)
     assert "100% of ViT-mu/8's parameters" in told
 

@@ -167,7 +167,7 @@ def test_a_student_scores_higher_with_a_teacher(seed: int) -> None:
     optimizer, alone, with_teacher, teacher = steps()
     _, labels = digits()
     assert accuracy(teacher) > 0.7
-    # Of a hundred images the label is known.
+    # A hundred images have a known label.
     few = np.full(1437, -1, np.int32)
     known = np.random.default_rng(seed).choice(1437, 100, replace=False)
     few[known] = labels[known]

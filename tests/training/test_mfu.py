@@ -31,7 +31,7 @@ def test_a_run_logs_it_where_it_is_known(
     for name, more, is_logged in (
         ("unknown", [], False),
         ("known", [], True),
-        # Of frozen layers there are fewer products than are counted.
+        # Frozen layers have fewer products than are counted.
         ("frozen", ["--config.optimizer.freeze=('blocks/.*',)"], False),
     ):
         if name != "unknown":

@@ -171,7 +171,7 @@ def test_positions_that_are_not_of_the_grid() -> None:
 
 
 def _answers(patches: np.ndarray, kernel: np.ndarray) -> np.ndarray:
-    """Of a convolution whose kernel covers the whole patch: [batch, P, P, 3] -> [batch, D]."""
+    """A convolution whose kernel covers the whole patch: [batch, P, P, 3] -> [batch, D]."""
     return np.einsum("bhwc,hwcd->bd", patches, kernel, dtype=np.float64)
 
 
