@@ -6,11 +6,15 @@
 # make pods: the largest programs for absent TPUs, which take minutes each; not in test-all.
 # make browser: the report of a run in Chromium (apt install chromium), at two widths; screenshots lie
 # in screenshots/. RUN=DIR looks at the report of that run. Not in test-all.
-# All make and reuse .venv. `tpu` has its own environment: where libtpu is installed, JAX looks for
-# TPUs at every start and complains.
+# All make and reuse .venv. `tpu` adds libtpu in an environment above it: where libtpu is installed,
+# JAX looks for TPUs at every start and complains.
 PYTHON ?= python3
 BIN := .venv/bin
-PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
+# Into an environment, this package with some extras. pip itself would compile on one core.
+INSTALL = $(1)/bin/python -m pip --disable-pip-version-check install --quiet --no-compile \
+	--constraint constraints.txt --editable $(2) \
+	&& { $(1)/bin/python -m compileall -q -j 0 $(1)/lib > /dev/null 2>&1 || true; }
+PACKAGES = "import sysconfig; print(sysconfig.get_path('purelib'))"
 # Whoever starts Python without compiled files would compile all tests in each process.
 unexport PYTHONDONTWRITEBYTECODE
 # Tests of one file share runs and compiled programs, and so one process.
@@ -61,22 +65,23 @@ lint: .venv/installed-for-test
 
 .venv/installed: setup.py constraints.txt
 	$(PYTHON) -m venv .venv
-	$(PIP) --editable .
+	$(call INSTALL,.venv,.)
 	touch $@
 
 .venv/installed-for-test: .venv/installed
-	$(PIP) --editable '.[test]'
+	$(call INSTALL,.venv,'.[test]')
 	touch $@
 
 .venv/installed-for-parity: .venv/installed-for-test
-	$(PIP) --editable '.[test,parity]'
+	$(call INSTALL,.venv,'.[parity]')
 	touch $@
 
 .venv/installed-for-browser: .venv/installed-for-test
-	$(PIP) --editable '.[test,browser]'
+	$(call INSTALL,.venv,'.[browser]')
 	touch $@
 
-.venv-tpu/installed: setup.py constraints.txt
+.venv-tpu/installed: .venv/installed-for-test
 	$(PYTHON) -m venv .venv-tpu
-	$(PIP:.venv/%=.venv-tpu/%) --editable '.[test,tpu]'
+	$(BIN)/python -c $(PACKAGES) > $$(.venv-tpu/bin/python -c $(PACKAGES))/beneath.pth
+	$(call INSTALL,.venv-tpu,'.[tpu]')
 	touch $@
