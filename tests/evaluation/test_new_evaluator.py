@@ -117,8 +117,12 @@ def finished(data_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return workdir
 
 
-def test_a_run_scores_what_numpy_scores(finished: Path, data_dir: Path) -> None:
-    expected = oracle(finished / "weights.npz", data_dir)
+@pytest.fixture(scope="module")
+def expected(finished: Path, data_dir: Path) -> dict[str, float]:
+    return oracle(finished / "weights.npz", data_dir)
+
+
+def test_a_run_scores_what_numpy_scores(finished: Path, expected: dict[str, float]) -> None:
     assert 0 < expected["top1"] < 1
     best = json.loads((finished / "weights.json").read_text())["step"]
     lines = map(json.loads, (finished / "metrics.jsonl").read_text().splitlines())
@@ -127,7 +131,9 @@ def test_a_run_scores_what_numpy_scores(finished: Path, data_dir: Path) -> None:
     assert found["means/mean_distance"] == pytest.approx(expected["mean_distance"], rel=1e-5)
 
 
-def test_evaluate_scores_the_same(finished: Path, data_dir: Path, tmp_path: Path) -> None:
+def test_evaluate_scores_the_same(
+    finished: Path, expected: dict[str, float], data_dir: Path, tmp_path: Path
+) -> None:
     """Beside another evaluator, which shares the pass over the test images."""
     output = tmp_path / "scores.json"
     flags = [f"--split={TEST}", f"--evaluator.train_split={TRAIN}", f"--data_dir={data_dir}"]
@@ -135,15 +141,16 @@ def test_evaluate_scores_the_same(finished: Path, data_dir: Path, tmp_path: Path
     assert main([*command, "--evaluator=nearest_mean,classification", *flags]) == 0
     means, classification = json.loads(output.read_text())
     assert means["evaluation"] == "nearest_mean"
-    assert means["scores"] == pytest.approx(oracle(finished, data_dir), rel=1e-5)
+    assert means["scores"] == pytest.approx(expected, rel=1e-5)
     assert classification["scores"]["examples"] == 70
 
 
 @pytest.mark.parametrize("topology", [EIGHT, pytest.param(TWO_BY_FOUR, marks=pytest.mark.slow)])
-def test_eight_devices_score_the_same(topology: Topology, finished: Path, data_dir: Path) -> None:
+def test_eight_devices_score_the_same(
+    topology: Topology, finished: Path, expected: dict[str, float], data_dir: Path
+) -> None:
     """This file's own main, as one process or two; the batches are not full."""
     command = [sys.executable, "-m", "tests.evaluation.test_new_evaluator"]
-    expected = oracle(finished, data_dir)
     for output in finish(start_on(topology, [*command, str(finished), str(data_dir)])):
         assert json.loads(output.splitlines()[-1]) == pytest.approx(expected, rel=1e-5)
 
