@@ -29,7 +29,7 @@ def test_a_model_s_text(model: Model) -> None:
     for words in (
         f"parameters     {count:,}\n",
         "float [batch, 16, 16, 3]",
-        "5: ant, bee, cat, dog, two\\u000alines",
+        "5: ant; bee; cat; dog; two\\u000alines",
         "shorter side 18, crop of 16x16, bilinear, antialiased",
         "mean 0.5, 0.5, 0.5",
     ):
@@ -41,7 +41,7 @@ def test_a_model_s_table(model: Model) -> None:
     model.class_names = ("<script>", "a & b", "c", "d", "e")
     shown = model._repr_html_()
     assert shown.startswith("<table>") and shown.endswith("</table>")
-    assert "&lt;script&gt;, a &amp; b" in shown and "<script>" not in shown
+    assert "&lt;script&gt;; a &amp; b" in shown and "<script>" not in shown
 
 
 def test_published_numbers_of_parameters() -> None:

@@ -56,8 +56,8 @@ def as_html(found: Rows) -> str:
 def _names(class_names: Sequence[str] | None) -> str:
     if not class_names:
         return ""
-    more = ", …" if len(class_names) > _SHOWN_CLASSES else ""
-    return f": {', '.join(class_names[:_SHOWN_CLASSES])}{more}"
+    more = "; …" if len(class_names) > _SHOWN_CLASSES else ""
+    return f": {'; '.join(class_names[:_SHOWN_CLASSES])}{more}"
 
 
 def _in_words(how: PreprocessingConfig, config: ModelConfig) -> str:
