@@ -72,6 +72,7 @@ setup(
         "prepare": ["tensorflow"],
         "plots": ["jinja2", "matplotlib"],  # The report.
         "onnx": ["jax<0.11", "jax2onnx>=0.13", "onnxruntime"],  # It knows no newer jax.
+        "parquet": ["pyarrow"],  # predict --embed=FILE.parquet
         "wandb": ["wandb"],
         "mlflow": ["mlflow-skinny"],
         # The pages: mkdocs serve.
@@ -86,7 +87,7 @@ setup(
         "test": [
             *("hypothesis", "mypy", "pytest", "pytest-xdist", "pyyaml", "ruff"),
             *("ipykernel", "nbclient"),
-            *("jinja2", "matplotlib"),
+            *("jinja2", "matplotlib", "pyarrow"),
         ],
     },
     classifiers=[

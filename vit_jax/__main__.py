@@ -93,8 +93,9 @@ def _run(argv: list[str]) -> int:
     if unknown:
         flag = unknown[0].partition("=")[0]
         raise UserError(f"{name}: unknown argument {unknown[0]!r}{nearest(flag, flags)}")
-    if overrides and "--config" not in flags:
-        raise UserError(f"{name} takes no config, so {overrides[0]!r} would be ignored")
+    changes = [override for override in overrides if override.startswith("--config.")]
+    if changes and "--config" not in flags:
+        raise UserError(f"{name} takes no config, so {changes[0]!r} would be ignored")
     command.run(parsed, overrides)
     return 0
 

@@ -21,14 +21,14 @@ def file_path(text: str) -> Path:
     return Path(text).expanduser()
 
 
-def check_output(path: Path) -> None:
-    """Refuses `--output` where something is that is no file: it would be replaced by one.
+def check_output(path: Path, flag: str = "output") -> None:
+    """Refuses an output where something is that is no file: it would be replaced by one.
 
     Raises:
       UserError: there is a device, a pipe, a socket or a folder.
     """
     if os.path.exists(path) and not os.path.isfile(path):
-        raise UserError(f"--output={path}: there is something that is no file; choose another one")
+        raise UserError(f"--{flag}={path}: there is something that is no file; choose another one")
 
 
 def add_image_size(parser: argparse.ArgumentParser, default: str) -> None:

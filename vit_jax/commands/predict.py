@@ -24,6 +24,10 @@ if TYPE_CHECKING:
     from vit_jax.models.model import Model
 
 
+# Arguments that `__main__` hands to `run` as they are; it refuses those of a config.
+OVERRIDES = ("--config.", "--embed.")
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds this command's flags."""
     parser.add_argument(
@@ -59,21 +63,43 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="DIR",
         help="write each image as the model sees it, dark where it does not look",
     )
+    parser.add_argument(
+        "--embed",
+        type=file_path,
+        metavar="FILE",
+        help="write features in place of classes: FILE.npz or FILE.parquet; --embed.tokens=pooled "
+        "|class|mean|patches, --embed.blocks=N and --embed.norm=false choose them",
+    )
 
 
 def run(arguments: argparse.Namespace, overrides: list[str]) -> None:
     """Runs the command; prints at the end what was left out or could not be read."""
-    from vit_jax.inference.prediction import predict, require_classes
-    from vit_jax.weights.classes import read_class_names
-    from vit_jax.weights.load import load_model
-
-    del overrides  # It has no --config, so there are none.
+    if overrides and arguments.embed is None:
+        raise UserError(f"{overrides[0]!r} would be ignored: it needs --embed")
     if arguments.output is not None and arguments.output.suffix not in (".csv", ".jsonl"):
         raise UserError(f"--output={arguments.output}: name a .csv or a .jsonl file")
     if isinstance(sys.stdout, io.TextIOWrapper):  # Names of files need not be text.
         sys.stdout.reconfigure(errors="backslashreplace")
     notes: list[str] = []
     files = list_files(arguments.images, notes)
+    if arguments.embed is not None:
+        from vit_jax.commands.embedding import write_features
+
+        unreadable = write_features(arguments, overrides, files)
+    else:
+        unreadable = _name_classes(arguments, files)
+    for note in notes:
+        say(note)
+    if unreadable:
+        say(f"{unreadable} of {len(files)} images could not be read")
+
+
+def _name_classes(arguments: argparse.Namespace, files: list[str]) -> int:
+    """Writes or prints the classes; returns how many images could not be read."""
+    from vit_jax.inference.prediction import predict, require_classes
+    from vit_jax.weights.classes import read_class_names
+    from vit_jax.weights.load import load_model
+
     maps = None
     if arguments.attention_maps is not None:
         maps = AttentionMaps(arguments.attention_maps, arguments.images, files)
@@ -97,23 +123,19 @@ def run(arguments: argparse.Namespace, overrides: list[str]) -> None:
             _write_map(maps, prediction)
             _print(prediction, names)
             unreadable += prediction.error is not None
-    else:
-        with Results.open(arguments.output, _made_by(arguments, model, names, top_k), names) as to:
-            missing = to.missing(files)
-            done = len(files) - len(missing)
-            if done:
-                say(f"{arguments.output} has {done} of {len(files)} images already")
-            try:
-                for prediction in _with_progress(ask(missing), len(files), done, True):
-                    _write_map(maps, prediction)  # First, so that each row's image has its map.
-                    to.write(prediction)
-            except KeyboardInterrupt:
-                raise KeyboardInterrupt(f"the same command resumes {arguments.output}") from None
-            unreadable = to.unreadable
-    for note in notes:
-        say(note)
-    if unreadable:
-        say(f"{unreadable} of {len(files)} images could not be read")
+        return unreadable
+    with Results.open(arguments.output, _made_by(arguments, model, names, top_k), names) as to:
+        missing = to.missing(files)
+        done = len(files) - len(missing)
+        if done:
+            say(f"{arguments.output} has {done} of {len(files)} images already")
+        try:
+            for prediction in _with_progress(ask(missing), len(files), done, True):
+                _write_map(maps, prediction)  # First, so that each row's image has its map.
+                to.write(prediction)
+        except KeyboardInterrupt:
+            raise KeyboardInterrupt(f"the same command resumes {arguments.output}") from None
+        return to.unreadable
 
 
 def _made_by(

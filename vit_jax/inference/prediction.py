@@ -165,14 +165,14 @@ def _predictions(
             for row, readable in enumerate(batch.readable):
                 file = files[batch.start + row]
                 if not readable:
-                    yield Prediction(file, (), (), _why_unreadable(model, file))
+                    yield Prediction(file, (), (), why_unreadable(model, file))
                     continue
                 seen = Seen(found["pixels"][row], found["attention"][row]) if attention else None
                 yield Prediction(file, tuple(classes[row]), tuple(probabilities[row]), seen=seen)
 
 
-def _why_unreadable(model: Model, file: str) -> str:
-    """The reason, found by reading the file once more."""
+def why_unreadable(model: Model, file: str) -> str:
+    """Why an image file cannot be read, found by reading it once more."""
     preprocessing = model.config.preprocessing
     assert preprocessing is not None
     try:
