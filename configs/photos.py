@@ -11,7 +11,8 @@ config.json; --config.KEY=VALUE sets it instead. docs/train.md has the rules. On
 probe of the weights' features comes first, and fine-tuning starts from it and ends within
 --max_minutes, 10 unless it is given.
 
-Expected with DeiT-Ti: benchmarks/results/photos.md.
+Measured so far with DeiT-Ti on 300 photographs of five flowers: 82.0 % test top-1 with the probe,
+84.7 % after 36 steps (benchmarks/results/photos.md).
 """
 
 from ml_collections import ConfigDict
@@ -55,6 +56,8 @@ def get_config(argument: str | None = None) -> ConfigDict:
                 "freeze": "auto",
                 "micro_batches": "auto",
             },
+            # A probe separates few images; this leaves the body something to learn.
+            "label_smoothing": 0.1,
             "loss_weights": None,
             "total_steps": "auto",
             "max_minutes": "auto",

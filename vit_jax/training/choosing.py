@@ -170,7 +170,7 @@ class Choices:
             self._set("optimizer.weight_decay", 0.05, "from scratch")
             return
         self._set("init_head", "probe", "features of the weights, computed once, give the head")
-        self._set("optimizer.lr", 1e-4, "fine-tuning from a head that fits")
+        self._set("optimizer.lr", 2e-4, "fine-tuning from a head that fits")
         self._set("optimizer.weight_decay", 0.0, "fine-tuning is short")
 
     def _layers(self) -> None:
