@@ -153,6 +153,7 @@ class Run:
         Raises:
           Interrupted: as `finish`.
         """
+        self.reporter.settle()
         self.reporter.message(
             f"max_minutes={self.deadline.minutes:g}: the time is up after step {step} of "
             f"{self.setup.total_steps}, {self.deadline.seconds_for_the_end:.0f} s being left for "
