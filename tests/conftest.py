@@ -20,9 +20,12 @@ os.environ.setdefault("XLA_FLAGS", COMPILE_FAST)
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-# A shell starts background jobs with Ctrl-C ignored, and children inherit that.
+# A shell starts background jobs with Ctrl-C ignored, and nohup all programs with SIGHUP ignored.
+# Children inherit that.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 # One cache of compiled programs for all test processes of this session and for what they start,
 # since most of them compile the same tiny run. It is new in each session, because JAX does not
