@@ -171,7 +171,7 @@ def _environment(root: Path) -> dict[str, str]:
     """Processes compile fast, on the CPU, and share what they have compiled."""
     return {
         "JAX_PLATFORMS": "cpu",
-        "XLA_FLAGS": "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false",
+        "XLA_FLAGS": "--xla_backend_optimization_level=0",
         "JAX_COMPILATION_CACHE_DIR": os.environ.get(
             "JAX_COMPILATION_CACHE_DIR", str(root / "programs")
         ),
