@@ -9,7 +9,6 @@ import stat
 from pathlib import Path
 from typing import BinaryIO
 
-# No text or description that people write is longer.
 _MOST_BYTES = 2**26
 
 _KINDS = {
@@ -51,28 +50,28 @@ def other_kind(mode: int) -> str | None:
     return f"{_KINDS.get(stat.S_IFMT(mode), 'something else')} and not a file"
 
 
-def read_bytes(path: str | os.PathLike[str]) -> bytes:
+def read_bytes(path: str | os.PathLike[str], most: int = _MOST_BYTES) -> bytes:
     """All bytes of an ordinary file.
 
     Raises:
-      OSError, ValueError: as `open_file`; or it is larger than 64 MiB.
+      OSError, ValueError: as `open_file`; or it is larger than `most` bytes.
     """
     with open_file(path) as file:
         data = bytearray()
-        while chunk := file.read(_MOST_BYTES + 1 - len(data)):
+        while chunk := file.read(most + 1 - len(data)):
             data += chunk
-    if len(data) > _MOST_BYTES:
-        raise OSError(f"larger than {_MOST_BYTES // 2**20} MiB")
+    if len(data) > most:
+        raise OSError(f"larger than {most // 2**20} MiB")
     return bytes(data)
 
 
-def read_text(path: Path) -> str:
+def read_text(path: Path, most: int = _MOST_BYTES) -> str:
     """The text of a file in UTF-8, with or without a byte-order mark.
 
     Raises:
       OSError, ValueError: as `read_bytes`; or it is not text.
     """
-    return read_bytes(path).decode("utf-8-sig")
+    return read_bytes(path, most).decode("utf-8-sig")
 
 
 def _require_file(mode: int) -> None:

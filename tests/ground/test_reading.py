@@ -78,15 +78,14 @@ def test_what_is_no_file_is_named_and_not_read(
         assert first_bytes(str(folder / name), 4) == b""
 
 
-def test_an_ordinary_file_is_read_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_ordinary_file_is_read_whole(tmp_path: Path) -> None:
     file = tmp_path / "names.txt"
     file.write_bytes("\ufeffKatze\n".encode() + b"x" * 2**20)
     assert read_text(file) == "Katze\n" + "x" * 2**20
     link = tmp_path / "link"
     link.symlink_to(file)
     assert read_bytes(link) == file.read_bytes()
-    monkeypatch.setattr("vit_jax.reading._MOST_BYTES", 2**20)
     with pytest.raises(OSError, match="larger than 1 MiB"):
-        read_bytes(file)
+        read_bytes(file, most=2**20)
     # A file that says it is empty and is not.
     assert b"Linux" in read_bytes("/proc/version")
