@@ -92,29 +92,33 @@ class Reporter:
             if not math.isfinite(values[name]):
                 raise NotFiniteError(step, f"step {step}: {name} is {values[name]}")
         self._clock.tick(waited)
-        scalars = {f"train/{name}": value for name, value in values.items()}
-        scalars["train/lr"] = float(self._schedule(step - 1))
         if is_due(step, self._log_every, self._total):
+            scalars = self._of_training(step, values)
             scalars |= self._clock.report(waited, self._total - step)
             self._progress.step(step, scalars)
             self._warn_of_days(scalars)
             self._write(step, scalars | memory_in_use(self._devices))
             self._shows_early = False
         elif self._shows_early:
-            self._show_early(step, scalars, waited)
+            self._show_early(step, values, waited)
 
-    def _show_early(self, step: int, scalars: dict[str, float], waited: float) -> None:
+    def _of_training(self, step: int, values: Mapping[str, float]) -> dict[str, float]:
+        """Scalars under `train/` of a step that is shown: the rate waits for the devices."""
+        scalars = {f"train/{name}": value for name, value in values.items()}
+        scalars["train/lr"] = float(self._schedule(step - 1))
+        return scalars
+
+    def _show_early(self, step: int, values: Mapping[str, float], waited: float) -> None:
         """Shows the first step, and one more as soon as its speed means something.
 
         Until the first report is due, which may take long, nothing else tells that all is well.
         """
         speed = self._clock.measure(waited, self._total - step)
-        if not speed:
-            self._progress.step(step, scalars)
-        elif self._clock.seconds() > _FIRST_SPEED_AFTER:
-            self._progress.step(step, scalars | speed)
-            self._warn_of_days(speed)
-            self._shows_early = False
+        if speed and self._clock.seconds() <= _FIRST_SPEED_AFTER:
+            return
+        self._progress.step(step, self._of_training(step, values) | speed)
+        self._warn_of_days(speed)
+        self._shows_early = not speed
 
     def _warn_of_days(self, speed: Mapping[str, float]) -> None:
         """Says once that a run will take a day or more."""
