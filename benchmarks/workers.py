@@ -22,6 +22,7 @@ from absl import flags
 from PIL import Image
 
 from vit_jax.data.batches import Chunks
+from vit_jax.data.loader import ChunksUntil
 from vit_jax.data.workers import PREFETCH, in_workers
 from vit_jax.schema import build
 from vit_jax.training.config import TrainConfig
@@ -31,26 +32,13 @@ from vit_jax.training.setup import make_chunks, prepare
 _FIRST = 2
 
 
-class _Part:
-    """A part of the chunks as a sequence: Grain wants a length."""
-
-    def __init__(self, chunks: Chunks, length: int) -> None:
-        self._chunks, self._length = chunks, length
-
-    def __len__(self) -> int:
-        return self._length
-
-    def __getitem__(self, index: int) -> dict[str, Any]:
-        return self._chunks[index]
-
-
 def in_grains_workers(chunks: Chunks, stop: int, count: int) -> Iterator[dict[str, Any]]:
     """As `in_workers`, by Grain's `mp_prefetch`.
 
     By default each process has 16 threads and reads 500 elements ahead, which is more than is
     measured here. So it gets what ours have: one thread, and two chunks ahead.
     """
-    dataset = grain.MapDataset.source(_Part(chunks, stop)).to_iter_dataset(
+    dataset = grain.MapDataset.source(ChunksUntil(chunks, stop)).to_iter_dataset(
         grain.ReadOptions(num_threads=1, prefetch_buffer_size=PREFETCH)
     )
     return iter(dataset.mp_prefetch(grain.MultiprocessingOptions(num_workers=count)))

@@ -130,7 +130,7 @@ def _name_classes(arguments: argparse.Namespace, files: list[str]) -> int:
         if done:
             say(f"{arguments.output} has {done} of {len(files)} images already")
         try:
-            for prediction in _with_progress(ask(missing), len(files), done, True):
+            for prediction in _with_progress(ask(missing), len(files), done):
                 _write_map(maps, prediction)  # First, so that each row's image has its map.
                 to.write(prediction)
         except KeyboardInterrupt:
@@ -212,8 +212,8 @@ def _print(prediction: "Prediction", names: Names) -> None:
 
 
 def _with_progress(
-    predictions: "Iterator[Prediction]", total: int, done: int, shown: bool
+    predictions: "Iterator[Prediction]", total: int, done: int
 ) -> "Iterator[Prediction]":
     from tqdm import tqdm
 
-    return iter(tqdm(predictions, total=total, initial=done, unit="img", disable=not shown or None))
+    return iter(tqdm(predictions, total=total, initial=done, unit="img", disable=None))

@@ -173,13 +173,13 @@ def _read(chunks: Chunks, start: int, stop: int, workers: int) -> Any:
     per_batch = chunks.chunks_per_batch
     if workers:
         return in_workers(chunks, start * per_batch, stop * per_batch, workers)
-    dataset = grain.MapDataset.source(_ChunksUntil(chunks, stop * per_batch))[start * per_batch :]
+    dataset = grain.MapDataset.source(ChunksUntil(chunks, stop * per_batch))[start * per_batch :]
     threads = min(_READ_THREADS, os.cpu_count() or 1)
     options = grain.ReadOptions(threads, threads * _CHUNKS_PER_THREAD)
     return iter(dataset.to_iter_dataset(options))
 
 
-class _ChunksUntil:
+class ChunksUntil:
     """The chunks before an end, as a sequence: Grain wants a length."""
 
     def __init__(self, chunks: Chunks, length: int) -> None:

@@ -186,7 +186,7 @@ class RunDirectory:
                 else "wait for it, end it, or choose another with --workdir"
             )
             raise UserError(f"the work directory {self.path} is in use by another run; {advice}")
-        for left in self.path.glob(".*.tmp"):  # Of starts that were killed as they wrote.
+        for left in self.path.glob(".*.tmp"):  # Starts that were killed as they wrote.
             if re.fullmatch(r"\..+\.[0-9]+\.tmp", left.name) and left.is_file():
                 left.unlink()
         file = self.path / "config.json"

@@ -223,10 +223,10 @@ class Choices:
         steps = self._get("total_steps")
         self._set("optimizer.warmup_steps", min(steps // 10, an_epoch), "a tenth, or an epoch")
         every = max(1, min(an_epoch, steps // 2))
-        for key in ("evals.test.every_steps", "evals.val.every_steps"):
-            if key.startswith("evals.val") and steps > 1:
-                self._set(key, every, "once an epoch")
-            self._set(key, None, "scored at the end")
+        self._set("evals.test.every_steps", None, "scored at the end")
+        if steps > 1:
+            self._set("evals.val.every_steps", every, "once an epoch")
+        self._set("evals.val.every_steps", None, "scored at the end")
         self._set("checkpoint.every_steps", max(an_epoch, steps // 10), "ten in the run")
         self._set("log_every", max(1, steps // 40), "forty lines in the run")
 

@@ -37,6 +37,10 @@ def as_values(config: Mapping[str, Any] | str) -> dict[str, Any]:
     return apply_overrides(copy.deepcopy(config), ())
 
 
+# What comes before the slash in names of scalars that are no evaluation's.
+OWN_METRICS = ("train", "time", "memory", "best", "rewind")
+
+
 @dataclass(frozen=True)
 class TrainConfig:
     """All that a run is made from; `schema.build` makes it from a config file's dict."""
@@ -111,7 +115,7 @@ class TrainConfig:
                 f"data.crop_side {crop_side} is below the {side} pixels of model.image_size, so "
                 "no crop fits; raise it"
             )
-        for name in ("train", "time", "memory", "best", "rewind"):
+        for name in OWN_METRICS:
             if name in self.evals:
                 raise UserError(f"evals.{name}: the name is taken by training's own metrics")
         check_callbacks(self.callbacks)

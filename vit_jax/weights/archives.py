@@ -292,7 +292,7 @@ def array_writer(path: Path, arrays: Mapping[str, np.ndarray]) -> Callable[[IO[b
 
 
 def _checksum(name: str, array: np.ndarray) -> str:
-    """Of an array with its name, type and shape."""
+    """A checksum of an array with its name, type and shape."""
     about = zlib.crc32(f"{name} {array.dtype} {array.shape}".encode())
     values = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
     return f"{zlib.crc32(values.data, about):08x}"

@@ -118,7 +118,7 @@ def _are_names(value: Any) -> bool:
 
 
 def _checksum(stated: Json) -> str:
-    """Of all that a description states. White space does not matter."""
+    """A checksum of all that a description states. White space does not matter."""
     return f"{zlib.crc32(json_bytes(stated)):08x}"
 
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from vit_jax.experiments.report.page import write_report
+from vit_jax.experiments.report.record import is_training
 
 # Drawing takes no more than this share of the time.
 _SHARE = 0.02
@@ -26,8 +27,7 @@ class RunReport:
         """Writes the page if these are scores, and if the last time was long enough ago."""
         del step
         began = time.monotonic()
-        is_training = any(name.startswith(("train/", "best/")) for name in values)
-        if is_training or began < self._next:
+        if all(map(is_training, values)) or began < self._next:
             return
         write_report([self._workdir], self._file, seconds=0)
         ended = time.monotonic()

@@ -12,6 +12,7 @@ from vit_jax.errors import UserError
 from vit_jax.reading import read_text
 from vit_jax.runs.config_file import is_run, read_config
 from vit_jax.runs.metrics import read_metrics
+from vit_jax.training.config import OWN_METRICS
 
 
 class Curve(NamedTuple):
@@ -75,8 +76,7 @@ def read_run(path: str | os.PathLike[str]) -> RunRecord:
     step = facts.get("step") if (directory / "weights.npz").exists() else None
     scores = facts.get("scores") if step is not None else None
     if scores is None:
-        training = ("train/", "time/", "memory/", "best/")
-        scores = {k: c.values[-1] for k, c in curves.items() if not k.startswith(training)}
+        scores = {k: c.values[-1] for k, c in curves.items() if not is_training(k)}
     return RunRecord(
         path=directory,
         config=read_config(directory),
@@ -94,6 +94,11 @@ def _read_json(file: Path) -> dict[str, Any]:
     except (OSError, ValueError, RecursionError):
         return {}
     return value if isinstance(value, dict) else {}
+
+
+def is_training(scalar: str) -> bool:
+    """Whether a scalar is training's own, and no score of an evaluation."""
+    return scalar.partition("/")[0] in OWN_METRICS
 
 
 def _flat(section: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:

@@ -160,7 +160,7 @@ def _append(response: Response, url: str, part: Path, version: Version, start: i
                 speed.add(len(piece))
         except (urllib3.exceptions.HTTPError, OSError) as error:
             if isinstance(error, OSError) and not isinstance(error, ConnectionError | TimeoutError):
-                raise  # Of the disk.
+                raise  # The disk failed.
             raise Interrupted(_reason(error)) from error
         finally:
             os.fsync(out.fileno())
