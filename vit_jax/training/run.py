@@ -224,7 +224,7 @@ class Run:
             self.saved = None  # The same step may be saved again.
             if self.setup.config.checkpoint.on_failure == "stop":
                 raise UserError(f"{error}; free space, then start again") from error
-            _log.warning("%s; the run continues, and tries again when the next one is due", error)
+            _log.warning("%s; the run continues without it", error)
 
     def finish(self, step: int, state: TrainState, *, has_ended: bool = True) -> RunResult:
         """Chooses the final weights after the last step, evaluates what is left, and writes them.
