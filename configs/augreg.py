@@ -32,8 +32,8 @@ from types import SimpleNamespace
 
 from ml_collections import ConfigDict
 
-from vit_jax.analysis.augreg_levels import AUGREG, AugRegLevel
-from vit_jax.analysis.published import CHOSEN_RATES, TABLE_4, WARMUP_STEPS
+from vit_jax.analysis.published.augreg import AUGREG, WARMUP_STEPS, AugRegLevel
+from vit_jax.analysis.published.recipes import CHOSEN_RATES, TABLE_4
 from vit_jax.config import parse_argument
 from vit_jax.data.sources.published import named
 from vit_jax.errors import UserError

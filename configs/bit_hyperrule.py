@@ -22,7 +22,7 @@ has the rule, more results, and where BiT's code differs from its paper.
 
 from ml_collections import ConfigDict, config_dict
 
-from vit_jax.analysis.published import WARMUP_STEPS
+from vit_jax.analysis.published.augreg import WARMUP_STEPS
 from vit_jax.config import parse_argument
 from vit_jax.data.sources.published import Dataset, named
 from vit_jax.errors import UserError

@@ -14,7 +14,7 @@ costs accuracy.
 
 from ml_collections import ConfigDict
 
-from vit_jax.analysis.augreg_levels import AUGREG
+from vit_jax.analysis.published.augreg import AUGREG
 from vit_jax.config import parse_argument
 from vit_jax.errors import UserError
 from vit_jax.spelling import nearest

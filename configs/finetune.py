@@ -30,7 +30,8 @@ docs/recipes.md has the steps and rates of each data set, their sources, and Tab
 
 from ml_collections import ConfigDict, config_dict
 
-from vit_jax.analysis.published import CHOSEN_RATES, TABLE_4, WARMUP_STEPS
+from vit_jax.analysis.published.augreg import WARMUP_STEPS
+from vit_jax.analysis.published.recipes import CHOSEN_RATES, TABLE_4
 from vit_jax.config import parse_argument
 from vit_jax.data.sources.published import named
 

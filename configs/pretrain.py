@@ -26,7 +26,7 @@ docs/recipes.md has the commands of the figures, and every choice that the paper
 
 from ml_collections import ConfigDict, FieldReference
 
-from vit_jax.analysis.published import TABLE_3, Table3Row
+from vit_jax.analysis.published.recipes import TABLE_3, Table3Row
 from vit_jax.config import parse_argument
 from vit_jax.data.sources.published import named
 from vit_jax.errors import UserError

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from tests.small_models import refusal
-from vit_jax.analysis import published
+from vit_jax.analysis.published import recipes
 from vit_jax.config import load_config
 from vit_jax.schema import build, to_dict
 from vit_jax.training.config import TrainConfig
@@ -197,7 +197,7 @@ def test_two_numbers_of_epochs_are_both_known() -> None:
     }
     listed = {
         (model.removeprefix("ViT-"), row.data): row.epochs
-        for row in published.TABLE_3
+        for row in recipes.TABLE_3
         for model in row.models
         if len(row.epochs) > 1
     }

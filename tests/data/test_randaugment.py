@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from vit_jax.analysis.augreg_levels import AUGREG
+from vit_jax.analysis.published.augreg import AUGREG
 from vit_jax.data.config import DataConfig, RandAugmentConfig
 from vit_jax.data.images.randaugment import FAULTS, OPERATIONS, Operation, rand_augment
 from vit_jax.data.images.transforms import make_transform

@@ -18,7 +18,7 @@ def run(arguments: argparse.Namespace, overrides: list[str]) -> None:
 
 def _print_table_1() -> None:
     from vit_jax.analysis.macs import count_params
-    from vit_jax.analysis.published import TABLE_1
+    from vit_jax.analysis.published.recipes import TABLE_1
     from vit_jax.models.config import ModelConfig
 
     print("Table 1: parameters with 1,000 classes at 224 pixels")
@@ -36,16 +36,14 @@ def _print_table_1() -> None:
 
 def _print_table_6() -> None:
     from vit_jax.analysis.macs import exaflops
-    from vit_jax.analysis.published import TABLE_6
+    from vit_jax.analysis.published.results import EXAFLOPS, TABLE_6
     from vit_jax.data.sources.published import DATASETS
     from vit_jax.models.config import ModelConfig
 
     print("Table 6: exaFLOPs of pre-training on JFT-300M at 224 pixels, 6 x multiply-adds x images")
     print(f"{'model':<14} {'epochs':>6} {'paper':>7} {'ours':>8} {'ours / paper':>13}")
     images = DATASETS["jft"].sizes["train"]
-    for row in TABLE_6:
-        ours = exaflops(ModelConfig(name=row.model, num_classes=0), row.epochs * images)
-        print(
-            f"{row.model:<14} {row.epochs:>6} {row.exaflops:>7,.0f} {ours:>8,.1f} "
-            f"{ours / row.exaflops - 1:>+12.1%}"
-        )
+    for model, epochs in TABLE_6.rows:
+        paper = TABLE_6.value((model, epochs), EXAFLOPS)
+        ours = exaflops(ModelConfig(name=model, num_classes=0), int(epochs) * images)
+        print(f"{model:<14} {epochs:>6} {paper:>7,.0f} {ours:>8,.1f} {ours / paper - 1:>+12.1%}")

@@ -12,6 +12,7 @@ import math
 import re
 from collections.abc import Sequence
 
+from vit_jax.analysis.published.augreg import FINE_TUNED_384, TABLE_3
 from vit_jax.errors import UserError
 from vit_jax.models.sizes import parse_name
 from vit_jax.weights.catalogue.download import STORAGE, fetch
@@ -42,28 +43,38 @@ _COLUMNS = {
 }
 
 # The files that the README of google-research's vision_transformer recommends: for each, the
-# learning rate of its fine-tuning on ImageNet at 384 pixels, and the top-1 (Table 3) after that.
+# learning rate of its fine-tuning on ImageNet at 384 pixels. Their scores are in Table 3.
 _RECOMMENDED = {
-    "Ti_16-i21k-300ep-lr_0.001-aug_none-wd_0.03-do_0.0-sd_0.0": ("0.03", 78.22),
-    "S_32-i21k-300ep-lr_0.001-aug_none-wd_0.1-do_0.0-sd_0.0": ("0.01", 79.58),
-    "S_16-i21k-300ep-lr_0.001-aug_light1-wd_0.03-do_0.0-sd_0.0": ("0.03", 83.73),
-    "B_32-i21k-300ep-lr_0.001-aug_light1-wd_0.1-do_0.0-sd_0.0": ("0.01", 83.59),
-    "B_16-i21k-300ep-lr_0.001-aug_medium1-wd_0.1-do_0.0-sd_0.0": ("0.03", 85.49),
-    "L_16-i21k-300ep-lr_0.001-aug_strong1-wd_0.1-do_0.0-sd_0.0": ("0.01", 85.59),
-    "R_Ti_16-i21k-300ep-lr_0.001-aug_none-wd_0.03-do_0.0-sd_0.0": ("0.03", 75.40),
-    "R26_S_32-i21k-300ep-lr_0.001-aug_light1-wd_0.1-do_0.0-sd_0.0": ("0.01", 83.85),
-    "R50_L_32-i21k-300ep-lr_0.001-aug_medium1-wd_0.1-do_0.1-sd_0.1": ("0.01", 85.99),
+    "Ti_16-i21k-300ep-lr_0.001-aug_none-wd_0.03-do_0.0-sd_0.0": "0.03",
+    "S_32-i21k-300ep-lr_0.001-aug_none-wd_0.1-do_0.0-sd_0.0": "0.01",
+    "S_16-i21k-300ep-lr_0.001-aug_light1-wd_0.03-do_0.0-sd_0.0": "0.03",
+    "B_32-i21k-300ep-lr_0.001-aug_light1-wd_0.1-do_0.0-sd_0.0": "0.01",
+    "B_16-i21k-300ep-lr_0.001-aug_medium1-wd_0.1-do_0.0-sd_0.0": "0.03",
+    "L_16-i21k-300ep-lr_0.001-aug_strong1-wd_0.1-do_0.0-sd_0.0": "0.01",
+    "R_Ti_16-i21k-300ep-lr_0.001-aug_none-wd_0.03-do_0.0-sd_0.0": "0.03",
+    "R26_S_32-i21k-300ep-lr_0.001-aug_light1-wd_0.1-do_0.0-sd_0.0": "0.01",
+    "R50_L_32-i21k-300ep-lr_0.001-aug_medium1-wd_0.1-do_0.1-sd_0.1": "0.01",
 }
-_PUBLISHED = {
-    **{
-        stem: (top1, "AugReg Table 3, once fine-tuned at 384")
-        for stem, (_, top1) in _RECOMMENDED.items()
-    },
-    **{
-        f"{stem}--imagenet2012-steps_20k-lr_{lr}-res_384": (top1, "AugReg Table 3")
-        for stem, (lr, top1) in _RECOMMENDED.items()
-    },
-}
+
+
+def _published() -> dict[str, tuple[float, str]]:
+    """Top-1 and its source by file name."""
+    found = {}
+    for stem, rate in _RECOMMENDED.items():
+        model = _model_name(stem.partition("-")[0])
+        top1 = TABLE_3.value((model,), FINE_TUNED_384)
+        found[stem] = (top1, "AugReg Table 3, once fine-tuned at 384")
+        fine_tuned = f"{stem}--imagenet2012-steps_20k-lr_{rate}-res_384"
+        found[fine_tuned] = (top1, "AugReg Table 3")
+    return found
+
+
+def _model_name(model: str) -> str:
+    *stem, size, patch = model.split("_")
+    return "+".join([*stem, f"ViT-{size}/{patch}"])
+
+
+_PUBLISHED = _published()
 
 
 def recommended() -> list[Release]:
@@ -77,7 +88,7 @@ def rate_on_imagenet(model: str) -> float | None:
     Args:
       model: a name such as `ViT-B/16`; the result is None for a model without such a file.
     """
-    for stem, (rate, _) in _RECOMMENDED.items():
+    for stem, rate in _RECOMMENDED.items():
         if parse_name(_model_name(stem.partition("-")[0])) == parse_name(model):
             return float(rate)
     return None
@@ -140,11 +151,6 @@ def choose(text: str) -> Release | None:
             "remove index.csv from the cache and try again"
         )
     return release
-
-
-def _model_name(model: str) -> str:
-    *stem, size, patch = model.split("_")
-    return "+".join([*stem, f"ViT-{size}/{patch}"])
 
 
 def _kind(row: dict[str, str]) -> str:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from vit_jax.analysis.published.results import TABLE_5
 from vit_jax.data.sources.published import DATASETS
 from vit_jax.weights.catalogue.download import STORAGE
 
@@ -46,12 +47,10 @@ class Release:
     """Whether the file has `pre_logits`, the tanh layer of pre-training."""
 
 
+# Of models that were pre-trained on ImageNet-21k and fine-tuned on ImageNet at 384 pixels.
 _TABLE_5 = {
-    "ViT-B_16": 83.97,
-    "ViT-B_32": 81.28,
-    "ViT-L_16": 85.15,
-    "ViT-L_32": 80.99,
-    "ViT-H_14": 85.13,
+    model.replace("/", "_"): TABLE_5.value(("imagenet21k", "imagenet"), model)
+    for model in TABLE_5.columns
 }
 _ONCE_FINE_TUNED = {
     **{stem: (top1, "ViT Table 5, once fine-tuned at 384") for stem, top1 in _TABLE_5.items()},
