@@ -8,6 +8,7 @@ from collections import Counter
 from html.parser import HTMLParser
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 from PIL import Image
@@ -168,8 +169,9 @@ def test_images_come_with_attention(page: Page) -> None:
     assert page.tags["svg"] >= 6  # Loss, rate, speed, top-1, calibration, confusion, ...
 
 
-def test_config_and_commands(run: Path, page: Page) -> None:
+def test_config_versions_and_commands(run: Path, page: Page) -> None:
     assert ["optimizer.warmup_steps", "1"] in page.tables["config"]
+    assert ["packages.jax", jax.__version__] in page.tables["versions"]
     assert any(f"vit_jax evaluate --weights={run}" in text for text in page.texts)
 
 

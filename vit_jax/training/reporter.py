@@ -77,6 +77,10 @@ class Reporter:
         """
         self.settle()
         self._pending = step, metrics, waited
+        # CPUs may compute a step where it is dispatched: the next one would count its time. Several
+        # processes must learn of a loss that is not finite after the same step.
+        if jax.process_count() == 1 and metrics["loss"].is_ready():
+            self.settle()
 
     def settle(self) -> None:
         """Waits for the step that was dispatched last, and logs its scalars.

@@ -55,6 +55,10 @@ class RunRecord:
         """Keys such as `optimizer.lr` with their values as text, without what is off or empty."""
         yield from _flat(self.config)
 
+    def flat_versions(self) -> Iterator[tuple[str, str]]:
+        """Keys such as `packages.jax` with their values as text."""
+        yield from _flat(self.versions)
+
 
 def read_run(path: str | os.PathLike[str]) -> RunRecord:
     """Reads a run's directory, while it runs or later.
