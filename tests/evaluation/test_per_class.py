@@ -27,7 +27,7 @@ def evaluator(
 def judged(each: PerClassEvaluator, logits: np.ndarray, labels: np.ndarray) -> Any:
     batch: Any = {"logits": logits, "labels": labels, "weights": np.ones(len(labels))}
     rows = {name: np.asarray(x) for name, x in each._judge(batch).items()}
-    return each.scores({"test": Answer({}, rows, 0)})
+    return each.scores({"test": Answer({}, rows, np.arange(len(labels)))})
 
 
 @pytest.fixture

@@ -20,6 +20,8 @@ from vit_jax.training.setup import open_training
 
 # Keys of an evaluator that have flags of their own, or mean nothing without training.
 _NOT_OPTIONS = ("split", "dataset", "every_steps", "batch_size")
+# Keys of an evaluator that have flags of their own besides `--evaluator.KEY`.
+_OWN_FLAGS = ("classes", "class_map")
 
 
 class Job(NamedTuple):
@@ -99,10 +101,16 @@ def flags_job(weights: str, arguments: argparse.Namespace, options: Sequence[str
         on_error=arguments.on_error or "stop",
         loss=model.loss or "softmax",
         batch_size=arguments.batch_size,
-        option="--{key}",
+        option=_flag,
         on_error_flag="--on_error",
     )
     return Job(model, _evals(arguments, split, options), context, MeshConfig())
+
+
+def _flag(name: str, key: str) -> str:
+    """How a user of flags sets a key of an evaluation."""
+    del name
+    return f"--{key}" if key in (*_NOT_OPTIONS, *_OWN_FLAGS) else f"--evaluator.{key}"
 
 
 def _evals(
@@ -113,7 +121,7 @@ def _evals(
     kinds = list(dict.fromkeys((arguments.evaluator or "classification").split(",")))
     keys = {kind: [f.name for f in dataclasses.fields(EvalConfig.kinds[kind])] for kind in kinds}
     values: dict[str, Any] = {kind: {"kind": kind, "split": split} for kind in kinds}
-    for flag in ("classes", "class_map"):
+    for flag in _OWN_FLAGS:
         if (value := getattr(arguments, flag)) is not None:
             options = [*options, f"--evaluator.{flag}={value}"]
     for option in options:

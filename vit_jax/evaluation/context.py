@@ -1,5 +1,6 @@
 """What an evaluation takes from outside: defaults for its data, and the model's classes."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Literal, Self
 
@@ -9,6 +10,11 @@ from vit_jax.data.sources.records import Source
 from vit_jax.errors import UserError
 from vit_jax.losses import Loss
 from vit_jax.models.config import ModelConfig
+
+
+def config_option(name: str, key: str) -> str:
+    """How a user sets a key of an evaluation that a config names."""
+    return f"--config.evals.{name}.{key}"
 
 
 @dataclass(frozen=True)
@@ -25,7 +31,7 @@ class EvalContext:
       loss: the one that the head was trained with.
       batch_size: of evaluations that name none. None takes 32 a device, and half of that as often
         as the program does not fit.
-      option: how a user sets an evaluation's key, for messages.
+      option: how a user sets a key of an evaluation, by its name and the key; for messages.
       on_error_flag: how a user sets `on_error`, for messages.
     """
 
@@ -39,7 +45,7 @@ class EvalContext:
     on_error: Literal["stop", "skip"] = "stop"
     loss: Loss = "softmax"
     batch_size: int | None = None
-    option: str = "--config.evals.{name}.{key}"
+    option: Callable[[str, str], str] = config_option
     on_error_flag: str = "--config.data.on_error"
 
     @classmethod
@@ -111,4 +117,4 @@ class Opener:
 
     def option(self, key: str) -> str:
         """How a user sets a key of this evaluation."""
-        return self.context.option.format(name=self.name, key=key)
+        return self.context.option(self.name, key)

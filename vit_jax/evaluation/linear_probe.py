@@ -3,21 +3,18 @@
 import logging
 import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import ClassVar, NamedTuple
 
 import numpy as np
 
-from vit_jax.data.sources.records import Source
 from vit_jax.errors import UserError
 from vit_jax.evaluation.config import EvalConfig
 from vit_jax.evaluation.context import Opener
 from vit_jax.evaluation.evaluator import Scores
+from vit_jax.evaluation.frozen_features import FrozenConfig, FrozenFeatures
 from vit_jax.evaluation.scores import accuracy_interval
-from vit_jax.inference.features import FeatureConfig
-from vit_jax.inference.requests import Answer, Arrays, Request
-from vit_jax.models.config import ModelConfig
-from vit_jax.models.functional import abstract_model
+from vit_jax.inference.requests import Answer
 
 _log = logging.getLogger(__name__)
 
@@ -106,28 +103,12 @@ def fit_probe(
 
 @EvalConfig.kinds.register("linear_probe")
 @dataclass(frozen=True)
-class LinearProbeConfig(EvalConfig):
-    """Top-1 of a logistic regression on frozen features; it needs no head."""
-
-    train_split: str = "train"
-    """The examples to fit it on."""
-    features: FeatureConfig = field(default_factory=FeatureConfig)
+class LinearProbeConfig(FrozenConfig):
+    """Top-1 of a logistic regression on frozen features."""
 
     def make(self, opener: Opener) -> "LinearProbe":
         """Opens the data."""
-        self.features.check(abstract_model(opener.model))
-        if self.features.tokens == "patches":
-            raise UserError(
-                f"evaluation {opener.name}: a probe takes one vector an image; set "
-                f"{opener.option('features.tokens')}=mean"
-            )
-        train, test = (opener.source(s, self.dataset) for s in (self.train_split, self.split))
-        if train.max_labels is not None:
-            raise UserError(
-                f"evaluation {opener.name}: kind=linear_probe needs one label a record, and "
-                f"records of {train.name} have several"
-            )
-        return LinearProbe(train, test, self.features, opener.model)
+        return LinearProbe(self.open(opener))
 
 
 class LinearProbe:
@@ -136,23 +117,15 @@ class LinearProbe:
     score_names = ("top1", "top1_low", "top1_high", "inverse_penalty", "examples")
     lower_is_better: ClassVar[frozenset[str]] = frozenset()
 
-    def __init__(self, train: Source, test: Source, features: FeatureConfig, model: ModelConfig):
-        def rows(batch: Arrays) -> Arrays:
-            return {"features": features.select(batch, model), "labels": batch["labels"]}
-
-        self.requests = {
-            role: Request(source, outputs=features.outputs, rows=rows)
-            for role, source in {"train": train, "test": test}.items()
-        }
-        self._train, self._test = train, test
+    def __init__(self, data: FrozenFeatures):
+        self.requests, self._data = data.requests, data
 
     def scores(self, answers: Mapping[str, Answer]) -> Scores:
         """Top-1 with Wilson's interval of 95 %, the chosen penalty, and the number of examples."""
-        (x, y), (test_x, test_y) = (_labelled(answers[role]) for role in ("train", "test"))
-        if not len(test_y):
-            raise UserError(f"{self._test.name}: no image can be read and has a label")
-        probe = fit_probe(x, y, int(max(y.max(initial=0), test_y.max())) + 1)
-        right = probe.logits(test_x).argmax(axis=1) == test_y
+        train, test = self._data.labelled(answers)
+        num_classes = int(max(train.labels.max(initial=0), test.labels.max())) + 1
+        probe = fit_probe(train.features, train.labels, num_classes)
+        right = probe.logits(test.features).argmax(axis=1) == test.labels
         low, high = accuracy_interval(int(right.sum()), len(right))
         values = {
             "top1": float(right.mean()),
@@ -162,13 +135,7 @@ class LinearProbe:
             "examples": float(len(right)),
         }
         line = (
-            f"linear probe on {len(y):,} of {self._train.name}: top-1 {values['top1']:.2%} "
-            f"({low:.2%} to {high:.2%}) on {len(right):,} examples"
+            f"linear probe on {len(train.labels):,} of {self._data.train.name}: top-1 "
+            f"{values['top1']:.2%} ({low:.2%} to {high:.2%}) on {len(right):,} examples"
         )
         return Scores(values, line)
-
-
-def _labelled(answer: Answer) -> tuple[np.ndarray, np.ndarray]:
-    labels = answer.rows["labels"]
-    has_label = labels >= 0
-    return answer.rows["features"][has_label], labels[has_label]

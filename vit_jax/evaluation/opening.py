@@ -183,7 +183,7 @@ class Evaluations:
             yield
         except OutOfMemory as error:
             names = list(dict.fromkeys(name for name, _ in each.requests))
-            option = self._context.option.format(name=names[0], key="batch_size")
+            option = self._context.option(names[0], "batch_size")
             raise UserError(
                 f"evaluation {', '.join(names)} needs more memory than a device has ({error}); "
                 f"use {option} below {each.batch_size}"

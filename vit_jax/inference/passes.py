@@ -106,12 +106,12 @@ class Pass(Generic[K]):
         for batch in self.stream(params, names, should_stop=should_stop):
             batches.append(batch)
             progress(len(batch.readable))
-        unreadable = sum(int((~batch.readable).sum()) for batch in batches)
+        readable = [batch.start + np.flatnonzero(batch.readable) for batch in batches]
         return {
             name: Answer(
                 _totals([batch.sums[name] for batch in batches]),
                 _joined([(batch.rows[name], batch.readable) for batch in batches]),
-                unreadable,
+                np.concatenate(readable),
             )
             for name in names
         }

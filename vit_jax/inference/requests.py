@@ -51,12 +51,13 @@ class Answer(NamedTuple):
       sums: totals over all batches, in float64; the same on every process.
       rows: by name, an array with one row for each image that can be read, in record order; on
         process 0 (the first of the mesh's) only, elsewhere empty.
-      unreadable: number of images that cannot be read.
+      positions: int64 [rows], in the source, of the images that can be read; the same on every
+        process.
     """
 
     sums: dict[str, float]
     rows: dict[str, np.ndarray]
-    unreadable: int
+    positions: np.ndarray
 
 
 class BatchAnswer(NamedTuple, Generic[K]):

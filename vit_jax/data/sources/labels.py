@@ -25,6 +25,11 @@ def labels_of_source(source: Source) -> np.ndarray:
     return np.array([source[index].label for index in range(len(source))], np.int32)
 
 
+def labels_at_hand(source: Source) -> np.ndarray | None:
+    """As `labels_of_source`; None if the source cannot tell without reading its records."""
+    return labels_of_source(source) if hasattr(source, "labels") else None
+
+
 def class_counts(source: Source) -> np.ndarray:
     """The number of records of each class, int [classes]; those without a label are left out.
 

@@ -155,7 +155,7 @@ def judge(config: TrainConfig, workdir: Path, evaluation: str, *, seconds: float
         confidence=joined["confidence"].astype(np.float64),
         share_of_label=joined["share_of_label"].astype(np.float64),
         unreadable=unreadable,
-        scores=evaluator.scores({"test": Answer({}, joined, len(unreadable))}),
+        scores=evaluator.scores({"test": Answer({}, joined, np.concatenate(positions))}),
         name=evaluator.name,
     )
 
