@@ -15,6 +15,7 @@ from tests.data.pictures import encode, noise
 from tests.small_models import refusal
 from vit_jax.__main__ import main
 from vit_jax.data.sources.open import open_source
+from vit_jax.data.sources.records import Record
 from vit_jax.errors import UserError
 from vit_jax.evaluation.context import EvalContext, Opener
 from vit_jax.evaluation.draws import draw_shots
@@ -157,8 +158,7 @@ def scored(config: FewShotConfig, x: np.ndarray, y: np.ndarray, test_x: Any, tes
     """Scores with rows as a pass gives them, the labels known to no source."""
     sources = {
         ("pets", config.train_split): Listed(
-            vit_jax.data.sources.records.Record(b"", label, f"{i}.jpg")
-            for i, label in enumerate(y.tolist())
+            Record(b"", label, f"{i}.jpg") for i, label in enumerate(y.tolist())
         ),
         ("pets", config.split): Listed(),
     }

@@ -81,6 +81,11 @@ class Pass(Generic[K]):
         """Number of batches in one run."""
         return self._chunks.steps_per_epoch
 
+    @property
+    def waited(self) -> float:
+        """Seconds that the runs since the workers started have waited for batches."""
+        return 0.0 if self._loader is None else self._loader.waited
+
     def run(
         self,
         params: Params,
