@@ -17,7 +17,20 @@ from vit_jax.models.placement import OneDevice
 # Two blocks, so that their order shows; heads as `weights` assumes them for a width of 32.
 SMALL = ModelConfig("ViT-mu/8", image_size=16, num_classes=5, depth=2).completed()
 
+# What makes a config's ViT small enough for runs of some steps on the digits.
+TINY_FLAGS = (
+    *("--config.model.depth=1", "--config.model.width=16"),
+    *("--config.model.mlp_dim=16", "--config.model.num_heads=2"),
+)
+
 _shapes = functools.cache(abstract_params)
+
+
+def small_vit(**options: Any) -> ModelConfig:
+    """A ViT half as wide as `SMALL`, whose MLPs are twice as wide as it, with options of a test."""
+    size = {"depth": 2, "width": 16, "mlp_dim": 32, "num_heads": 2}
+    common = {"name": "ViT-B/8", "image_size": 16, "num_classes": 5}
+    return ModelConfig(**common | size | options).completed()
 
 
 def random_params(model: ModelConfig, seed: int = 0) -> dict[str, Any]:

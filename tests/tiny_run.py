@@ -5,12 +5,13 @@ import subprocess
 from pathlib import Path
 
 from tests.real_processes import VIT_JAX, start_process
+from tests.small_models import TINY_FLAGS
 
 # Dropout, micro-batches, averaging, checkpoints and evaluations: all that a resume must continue.
 FLAGS = [
     *("train", "--config=configs/quickstart.py"),
-    *("--config.model.depth=1", "--config.model.width=16", "--config.model.mlp_dim=16"),
-    *("--config.model.num_heads=2", "--config.model.dropout=0.1", "--config.data.batch_size=32"),
+    *TINY_FLAGS,
+    *("--config.model.dropout=0.1", "--config.data.batch_size=32"),
     *("--config.optimizer.micro_batches=2", "--config.optimizer.warmup_steps=2"),
     *("--config.optimizer.average=0.9", "--config.log_every=7"),
     *("--config.checkpoint.every_steps=10", "--config.evals.test.every_steps=25"),

@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 
 import vit_jax
+from tests.small_models import TINY_FLAGS
 from vit_jax.__main__ import COMMANDS, main
 from vit_jax.parallel.processes import Preemption
 from vit_jax.training.reporter import Reporter
@@ -16,10 +17,7 @@ from vit_jax.training.reporter import Reporter
 pytestmark = pytest.mark.usefixtures("shared_programs")
 
 TINY = [
-    "--config.model.depth=1",
-    "--config.model.width=16",
-    "--config.model.mlp_dim=16",
-    "--config.model.num_heads=2",
+    *TINY_FLAGS,
     "--config.data.batch_size=16",
     "--config.data.workers=0",
     "--config.log_every=2",

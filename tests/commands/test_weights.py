@@ -18,7 +18,7 @@ from flax import traverse_util
 from PIL import Image
 
 import vit_jax
-from tests.small_models import assert_same, random_params
+from tests.small_models import TINY_FLAGS, assert_same, random_params
 from vit_jax.__main__ import main
 from vit_jax.models.config import ModelConfig
 from vit_jax.preprocessing import PreprocessingConfig
@@ -53,10 +53,6 @@ def data_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def config(data_dir: Path, *overrides: str) -> list[str]:
     """The digits with the model above, as far as a file of weights leaves it open."""
     overrides = (
-        "model.depth=1",
-        "model.width=16",
-        "model.mlp_dim=16",
-        "model.num_heads=2",
         "data.batch_size=16",
         "data.workers=0",
         f"data.data_dir={data_dir}",
@@ -66,7 +62,7 @@ def config(data_dir: Path, *overrides: str) -> list[str]:
         "checkpoint.every_steps=2",
         *overrides,
     )
-    return ["--config=configs/quickstart.py", *(f"--config.{o}" for o in overrides)]
+    return ["--config=configs/quickstart.py", *TINY_FLAGS, *(f"--config.{o}" for o in overrides)]
 
 
 def start(directory: Path, model: ModelConfig = MODEL, **options: Any) -> Path:

@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 
 from tests.eight_devices import EightDevices
+from tests.small_models import small_vit
 from vit_jax.data.sources.records import Record
 from vit_jax.errors import UserError
 from vit_jax.evaluation.classification import Classification, ClassificationConfig
@@ -60,8 +61,8 @@ def png(pixels: np.ndarray) -> bytes:
 
 
 def make_model(classes: int) -> ModelConfig:
-    return ModelConfig(
-        "ViT-B/4", (8, 12), classes, depth=1, width=16, mlp_dim=32, num_heads=2, head_bias=-1.0
+    return small_vit(
+        name="ViT-B/4", image_size=(8, 12), num_classes=classes, depth=1, head_bias=-1.0
     )
 
 

@@ -15,7 +15,7 @@ from flax import nnx
 from jax import Array, P
 from jax.sharding import AbstractMesh
 
-from tests.small_models import random_params, refusal
+from tests.small_models import random_params, refusal, small_vit
 from vit_jax.errors import UserError
 from vit_jax.models import positions
 from vit_jax.models.config import ModelConfig
@@ -64,11 +64,7 @@ ROWS, COLUMNS, WIDTH = 2, 4, 16
 
 
 def _model() -> ModelConfig:
-    return ModelConfig(
-        *("ViT-mu/8", (16, 32), 3),
-        **{"depth": 1, "width": WIDTH, "mlp_dim": 32, "num_heads": 2},
-        positions="factorised",
-    ).completed()
+    return small_vit(image_size=(16, 32), num_classes=3, depth=1, positions="factorised")
 
 
 def test_tokens_are_patches_plus_row_plus_column() -> None:

@@ -10,7 +10,7 @@ import pytest
 from tensorboardX.proto.event_pb2 import Event
 
 import vit_jax
-from tests.small_models import refusal
+from tests.small_models import TINY_FLAGS, refusal
 from vit_jax.config import load_config
 from vit_jax.training.callbacks import CallbackContext, Callbacks, register_callback
 
@@ -125,8 +125,8 @@ def test_train_in_python_with_a_callback_of_one_s_own(tmp_path: Path) -> None:
 
     register_callback("recorder", lambda context: Recorder())
     overrides = [
-        *("--config.model.depth=1", "--config.model.width=16", "--config.model.mlp_dim=16"),
-        *("--config.model.num_heads=2", "--config.data.batch_size=16", "--config.total_steps=4"),
+        *TINY_FLAGS,
+        *("--config.data.batch_size=16", "--config.total_steps=4"),
         *("--config.optimizer.warmup_steps=2", "--config.log_every=2"),
         *("--config.evals.test.every_steps=2", "--config.callbacks=('recorder',)"),
         f"--config.data.data_dir={tmp_path / 'data'}",

@@ -10,8 +10,8 @@ import numpy as np
 import optax
 import pytest
 
+from tests.small_models import small_vit
 from vit_jax.losses import cross_entropy
-from vit_jax.models import ModelConfig
 from vit_jax.models.families import parameter_table
 from vit_jax.models.functional import abstract_params, apply_model
 from vit_jax.parallel.mesh import MeshConfig, make_mesh
@@ -21,16 +21,7 @@ from vit_jax.training.step import init_state, make_train_step
 from vit_jax.training.supervised import Supervised
 
 ROWS, CLASSES, HEIGHT, WIDTH = 16, 3, 8, 16
-MODEL = ModelConfig(
-    "ViT-B/8",
-    image_size=(HEIGHT, WIDTH),
-    num_classes=CLASSES,
-    depth=1,
-    width=8,
-    mlp_dim=16,
-    num_heads=2,
-    scan=False,
-).completed()
+MODEL = small_vit(image_size=(HEIGHT, WIDTH), num_classes=CLASSES, depth=1, scan=False)
 # Plain gradient descent: the change of the parameters is the gradient.
 OPTIMIZER = make_optimizer(
     OptimizerConfig("sgd", momentum=0.0),

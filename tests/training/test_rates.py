@@ -10,9 +10,9 @@ import optax
 import pytest
 
 from tests.real_processes import COMPILE_FAST
+from tests.small_models import TINY_FLAGS, small_vit
 from vit_jax.__main__ import main
 from vit_jax.errors import UserError
-from vit_jax.models.config import ModelConfig
 from vit_jax.models.families import parameter_table
 from vit_jax.models.functional import abstract_params
 from vit_jax.parallel.mesh import MeshConfig, make_mesh
@@ -23,17 +23,7 @@ from vit_jax.training.reporter import Reporter
 from vit_jax.training.step import init_state, make_train_step
 from vit_jax.training.supervised import Supervised
 
-MODEL = ModelConfig(
-    "ViT-B/8",
-    image_size=16,
-    num_classes=3,
-    depth=3,
-    width=8,
-    mlp_dim=16,
-    num_heads=2,
-    registers=2,
-    representation_size=4,
-)
+MODEL = small_vit(num_classes=3, depth=3, registers=2, representation_size=4)
 SHAPES = abstract_params(MODEL)
 TABLE = parameter_table(MODEL)
 HEAD_ONLY = ("(?!head/).*",)
@@ -158,14 +148,14 @@ def test_what_is_frozen_whole_has_no_moments(name: Any, copies: Any) -> None:
     leaves = jax.tree.leaves(jax.eval_shape(optimizer.init, _params()))
     moments = [leaf.size for leaf in leaves if leaf.ndim]
     # The head's kernel and bias; of the stacked MLPs, two kernels and two biases.
-    assert sorted(moments) == sorted([4 * 3, 3, *[3 * 8 * 16] * 2, 3 * 8, 3 * 16] * copies)
+    assert sorted(moments) == sorted([4 * 3, 3, *[3 * 16 * 32] * 2, 3 * 16, 3 * 32] * copies)
 
 
 def _step(config: Any, params: Any) -> Any:
     optimizer = make_optimizer(config, optax.constant_schedule(0.5), params, TABLE)
     mesh = make_mesh(MeshConfig(), jax.devices()[:1])
     step = make_train_step(
-        Supervised(MODEL.completed()),
+        Supervised(MODEL),
         optimizer,
         mesh,
         micro_batches=2,
@@ -213,15 +203,13 @@ def test_a_run_says_how_much_it_trains(caplog: pytest.LogCaptureFixture) -> None
     config = OptimizerConfig(freeze=("(?!head/|blocks/2/mlp/dense1/).*",))
     make_optimizer(config, optax.constant_schedule(1.0), SHAPES, TABLE)
     total = sum(p.size for p in jax.tree.leaves(SHAPES))
-    assert f"training {4 * 3 + 3 + 8 * 16 + 16:,} of {total:,} parameters" in caplog.text
+    assert f"training {4 * 3 + 3 + 16 * 32 + 32:,} of {total:,} parameters" in caplog.text
 
 
 TINY = [
     "--config=configs/quickstart.py",
+    *TINY_FLAGS,
     "--config.model.depth=2",
-    "--config.model.width=16",
-    "--config.model.mlp_dim=16",
-    "--config.model.num_heads=2",
     "--config.data.batch_size=16",
     "--config.optimizer.warmup_steps=2",
     "--config.log_every=2",

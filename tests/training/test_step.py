@@ -8,7 +8,7 @@ import numpy as np
 import optax
 import pytest
 
-from vit_jax.models import ModelConfig
+from tests.small_models import small_vit
 from vit_jax.models.families import parameter_table
 from vit_jax.models.functional import abstract_params
 from vit_jax.parallel.mesh import MeshConfig, make_mesh
@@ -18,16 +18,7 @@ from vit_jax.training.step import _strided, init_state, make_train_step
 from vit_jax.training.supervised import Supervised
 
 ROWS, RATE, AVERAGE = 8, 0.5, 0.75
-MODEL = ModelConfig(
-    "ViT-B/8",
-    image_size=(8, 16),
-    num_classes=3,
-    depth=1,
-    width=8,
-    mlp_dim=16,
-    num_heads=2,
-    scan=False,
-).completed()
+MODEL = small_vit(image_size=(8, 16), num_classes=3, depth=1, scan=False)
 # Plain gradient descent: the change of the parameters is the gradient.
 OPTIMIZER = make_optimizer(
     OptimizerConfig("sgd", momentum=0.0),

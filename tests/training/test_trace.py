@@ -7,13 +7,14 @@ from typing import Any
 
 import pytest
 
+from tests.small_models import TINY_FLAGS
 from vit_jax.__main__ import main
 from vit_jax.parallel.processes import Preemption
 
 RUN = [
     *("train", "--config=configs/quickstart.py", "--config.total_steps=8", "--config.log_every=2"),
-    *("--config.model.depth=1", "--config.model.width=16", "--config.model.mlp_dim=16"),
-    *("--config.model.num_heads=2", "--config.data.batch_size=16", "--config.data.workers=0"),
+    *TINY_FLAGS,
+    *("--config.data.batch_size=16", "--config.data.workers=0"),
     *("--config.optimizer.warmup_steps=2", "--config.evals.test.every_steps=4"),
 ]
 
