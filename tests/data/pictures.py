@@ -2,11 +2,15 @@
 
 import io
 import struct
+import warnings
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
+
+from vit_jax.data.images.decoding import decode
+from vit_jax.data.images.errors import ImageError
 
 Picture = Image.Image | npt.ArrayLike | None
 
@@ -58,3 +62,21 @@ def distance(a: Picture, b: Picture) -> float:
     one, other = np.asarray(a, np.float64), np.asarray(b, np.float64)
     assert one.shape == other.shape
     return float(np.abs(one - other).max())
+
+
+def pillow(data: bytes) -> np.ndarray:
+    return np.asarray(Image.open(io.BytesIO(data)).convert("RGB"))
+
+
+def outcome(data: bytes) -> np.ndarray | None:
+    """Pixels, or None for an `ImageError` of one line."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Pillow's, about corrupt EXIF data.
+        try:
+            image = decode(data)
+        except ImageError as error:
+            assert str(error).startswith("cannot read the image (") and "\n" not in str(error)
+            assert " at 0x" not in str(error)
+            return None
+    assert image.mode == "RGB"
+    return np.asarray(image)
