@@ -2,69 +2,31 @@
 
 import csv
 import dataclasses
-import json
 import logging
-import os
 from pathlib import Path
 from typing import Any
 
-import jax
-import numpy as np
 import pytest
-from PIL import Image
 
-from tests.small_models import SMALL, random_params
-from vit_jax.__main__ import main
-from vit_jax.models.config import ModelConfig
-from vit_jax.models.functional import apply_model
-from vit_jax.preprocessing import normalize
-from vit_jax.weights.classes import imagenet_names, imagenet_synsets
-from vit_jax.weights.files import write_weights
-
-SHARED = Path(os.environ.get("VIT_JAX_SHARED", Path(__file__).parents[3] / "shared"))
-DEIT, CATS = (SHARED / "data" / n for n in ("deit_tiny_patch16_224.safetensors", "cats.png"))
-needs_shared = pytest.mark.skipif(
-    not (DEIT.exists() and CATS.exists()),
-    reason=f"needs {DEIT.name} and {CATS.name} in VIT_JAX_SHARED/data, not part of the package",
+from tests.commands.scored_photos import (
+    COUNT,
+    NAMES,
+    accuracy,
+    evaluate,
+    make_params,
+    predicted,
+    score,
+    write_model,
+    write_photos,
 )
-
-NAMES = ("cat", "dog", "emu", "fox", "gnu")
-COUNT = 40
-
-
-def make_params(model: ModelConfig = SMALL, seed: int = 0) -> Any:
-    """Random ones, whose head gives each class about as many images as the others."""
-    params = random_params(model, seed)
-    if model.num_classes:
-        images = normalize(np.stack([draw(i) for i in range(COUNT)]), model.preprocessing)
-        kernel = params["head"]["kernel"]
-        logits = np.asarray(jax.jit(apply_model(model))(params, images)) - params["head"]["bias"]
-        spread = logits.std(axis=0)
-        params["head"] = {"kernel": kernel / spread, "bias": -logits.mean(axis=0) / spread}
-    return params
-
-
-def write_model(path: Path, model: ModelConfig = SMALL, names: Any = NAMES, seed: int = 0) -> Path:
-    write_weights(path, make_params(model, seed), model, class_names=names)
-    return path
-
-
-def draw(seed: int) -> np.ndarray:
-    return np.random.default_rng(seed).integers(0, 256, (16, 16, 3), np.uint8)
+from tests.small_models import SMALL
+from vit_jax.__main__ import main
+from vit_jax.weights.files import write_weights
 
 
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_model(tmp_path_factory.mktemp("weights") / "w.npz")
-
-
-def write_photos(folder: Path, classes: dict[str, list[int]]) -> Path:
-    """A folder for each class, with images that its numbers draw."""
-    for name, seeds in classes.items():
-        (folder / name).mkdir(parents=True)
-        for seed in seeds:
-            Image.fromarray(draw(seed)).save(folder / name / f"{seed}.png")
-    return folder
 
 
 @pytest.fixture(scope="module")
@@ -78,44 +40,6 @@ def photos(tmp_path_factory: pytest.TempPathFactory, weights: Path) -> dict[str,
         classes[names[0] if right else NAMES[(NAMES.index(names[0]) + 1) % 5]].append(seed)
     assert all(classes.values())
     return classes
-
-
-def predicted(weights: Path, folder: Path, *flags: str) -> dict[int, list[str]]:
-    """The names of the classes by the image's number, the most probable first."""
-    output = folder.parent / f"{folder.name}.csv"
-    command = ["predict", f"--weights={weights}", f"--images={folder}", f"--output={output}"]
-    assert main([*command, *flags]) == 0
-    answers: dict[int, list[str]] = {}
-    with open(output, encoding="utf-8", newline="") as file:
-        for row in csv.DictReader(file):
-            answers.setdefault(int(Path(row["image"]).stem), []).append(row["name"])
-    return answers
-
-
-def accuracy(weights: Path, folder: Path, names: dict[str, str], own_only: bool = False) -> float:
-    """As `predict` sees it.
-
-    Args:
-      names: the model's name of each folder's.
-      own_only: whether the names that no folder has are left out.
-    """
-    hits = []
-    for seed, best in predicted(weights, folder).items():
-        (path,) = folder.glob(f"*/{seed}.png")
-        kept = [name for name in best if not own_only or name in names.values()]
-        hits.append(kept[0] == names[path.parent.name])
-    return float(np.mean(hits))
-
-
-def evaluate(output: Path, *flags: str) -> list[dict[str, Any]]:
-    assert main(["evaluate", *flags, f"--output={output}"]) == 0
-    return json.loads(output.read_text())
-
-
-def score(output: Path, weights: Path, folder: Path, *flags: str) -> dict[str, float]:
-    (row,) = evaluate(output, f"--weights={weights}", f"--dataset={folder}", *flags)
-    assert row["weights"] == str(weights) and row["evaluation"] == "classification"
-    return row["scores"]
 
 
 # Which class is which.
@@ -214,36 +138,6 @@ def test_a_head_without_names(
     named = write_photos(tmp_path / "numbers", {"4": photos["gnu"], "2": photos["emu"]})
     found = score(tmp_path / "a.json", path, named)
     assert found["top1"] == accuracy(path, named, {"4": "4", "2": "2"})
-
-
-@needs_shared
-@pytest.mark.parametrize(
-    ("folders", "top1"),
-    [
-        # Ids in another order than the model's, and names: the photograph is a tabby to it.
-        (("n02124075", "n02123045"), 0.5),
-        (("Egyptian cat", "tabby", "lynx, catamount"), 1 / 3),
-        (("tiger_cat",), 0.0),
-        (("n02123045-tabby_cat",), 1.0),
-    ],
-)
-def test_real_weights_on_folders_of_imagenets_classes(
-    folders: Any, top1: Any, tmp_path: Path
-) -> None:
-    for name in folders:
-        (tmp_path / "photos" / name).mkdir(parents=True)
-        (tmp_path / "photos" / name / "cats.png").symlink_to(CATS)
-    found = score(tmp_path / "a.json", DEIT, tmp_path / "photos")
-    assert (found["top1"], found["examples"]) == (pytest.approx(top1), len(folders))
-    # What `predict` says of the same image.
-    output = tmp_path / "p.csv"
-    command = ["predict", f"--weights={DEIT}", f"--images={CATS}", f"--output={output}"]
-    assert main([*command, "--top_k=1"]) == 0
-    (row,) = csv.DictReader(output.read_text().splitlines())
-    label = int(row["class"])
-    same = {imagenet_synsets()[label], *imagenet_names()[label].split(", ")}
-    hits = [name in same or name.split("-")[0] in same for name in folders]
-    assert np.mean(hits) == pytest.approx(top1)
 
 
 # Which examples, and where the scores go.

@@ -1,19 +1,23 @@
 """A real trained model, DeiT-Ti/16, on a photograph of two cats."""
 
 import csv
+import os
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
 import pytest
 
 import vit_jax
+from tests.commands.scored_photos import score
 from tests.small_models import assert_same
 from vit_jax.__main__ import main
 from vit_jax.models.functional import apply_model, model_params
-from vit_jax.weights.classes import imagenet_names
+from vit_jax.weights.classes import imagenet_names, imagenet_synsets
 
-DATA = Path(__file__).parents[3] / "shared/data"
+SHARED = Path(os.environ.get("VIT_JAX_SHARED", Path(__file__).parents[3] / "shared"))
+DATA = SHARED / "data"
 WEIGHTS, PHOTOGRAPH = DATA / "deit_tiny_patch16_224.safetensors", DATA / "cats.png"
 
 needs_data = pytest.mark.skipif(
@@ -94,3 +98,33 @@ def test_the_classes_of_imagenet() -> None:
     assert names[TABBY] == "tabby, tabby cat"
     assert names[TIGER_CAT] == "tiger cat" and names[EGYPTIAN_CAT] == "Egyptian cat"
     assert all(name == name.strip() != "" for name in names)
+
+
+@needs_data
+@pytest.mark.parametrize(
+    ("folders", "top1"),
+    [
+        # Ids in another order than the model's, and names: the photograph is a tabby to it.
+        (("n02124075", "n02123045"), 0.5),
+        (("Egyptian cat", "tabby", "lynx, catamount"), 1 / 3),
+        (("tiger_cat",), 0.0),
+        (("n02123045-tabby_cat",), 1.0),
+    ],
+)
+def test_real_weights_on_folders_of_imagenets_classes(
+    folders: Any, top1: Any, tmp_path: Path
+) -> None:
+    for name in folders:
+        (tmp_path / "photos" / name).mkdir(parents=True)
+        (tmp_path / "photos" / name / "cats.png").symlink_to(PHOTOGRAPH)
+    found = score(tmp_path / "a.json", WEIGHTS, tmp_path / "photos")
+    assert (found["top1"], found["examples"]) == (pytest.approx(top1), len(folders))
+    # What `predict` says of the same image.
+    output = tmp_path / "p.csv"
+    command = ["predict", f"--weights={WEIGHTS}", f"--images={PHOTOGRAPH}", f"--output={output}"]
+    assert main([*command, "--top_k=1"]) == 0
+    (row,) = csv.DictReader(output.read_text().splitlines())
+    label = int(row["class"])
+    same = {imagenet_synsets()[label], *imagenet_names()[label].split(", ")}
+    hits = [name in same or name.split("-")[0] in same for name in folders]
+    assert np.mean(hits) == pytest.approx(top1)

@@ -45,11 +45,6 @@ MODEL = ModelConfig(
 DIGITS = tuple(str(digit) for digit in range(10))
 
 
-@pytest.fixture(scope="module")
-def data_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("data")
-
-
 def config(data_dir: Path, *overrides: str) -> list[str]:
     """The digits with the model above, as far as a file of weights leaves it open."""
     overrides = (
