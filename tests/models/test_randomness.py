@@ -8,12 +8,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from tests.models.vit_parts import (
-    encode,
-    gelu_tanh,
-    logits_of,
-    module_of,
-)
+from tests.models.vit_parts import encode, gelu_tanh, logits_of, module_of
 from tests.small_models import small_vit
 from vit_jax.models.attention import Mlp
 from vit_jax.models.blocks import skip

@@ -1,7 +1,6 @@
 """timm's models and files against ours, both ways."""
 
 import functools
-import math
 from pathlib import Path
 from typing import Any
 
@@ -10,40 +9,23 @@ import pytest
 import timm
 import torch
 from safetensors.torch import save_file
-from timm.data import create_transform, resolve_data_config
 from timm.models import save_for_hf
 
 import vit_jax
-from tests.peers.drawn import (
-    assert_close,
-    images_for,
-    module_outputs,
-    outputs,
-    photograph,
-    redrawn_model,
-    redrawn_module,
-)
+from tests.peers.drawn import assert_close, images_for, module_outputs, outputs, redrawn_module
+from tests.peers.like_timm import SIZES, assert_equal, assert_equal_preprocessing
 from tests.small_models import random_params
 from vit_jax.__main__ import main
 from vit_jax.models.config import ModelConfig
-from vit_jax.models.functional import model_params
-from vit_jax.preprocessing import PreprocessingConfig
 from vit_jax.weights.files import write_weights
-from vit_jax.weights.layouts.timm_config import write_config
 
-SIZES = {"Ti": "vit_tiny_patch16_224", "S": "vit_small_patch16_224", "B": "vit_base_patch16_224"}
 SMALL = {"embed_dim": 48, "depth": 2, "num_heads": 3, "img_size": 64, "num_classes": 7}
 MEAN = {"global_pool": "avg"}
 GOOGLES_GAP = {"global_pool": "avg", "class_token": False, "fc_norm": False}
 
 
-def _made(**arguments: Any) -> Any:
+def made(**arguments: Any) -> Any:
     return redrawn_module(timm.create_model(SIZES["Ti"], **SMALL | arguments))
-
-
-def _assert_equal(model: Any, module: Any, batch: int = 2) -> None:
-    images = images_for(model, batch)
-    assert_close(outputs(model, images), module_outputs(module, images))
 
 
 @pytest.mark.parametrize("size", SIZES)
@@ -52,7 +34,7 @@ def test_a_bare_file_of_each_size(tmp_path: Path, size: Any) -> None:
     save_file(module.state_dict(), tmp_path / "vit.safetensors")
     model = vit_jax.load_model(f"ViT-{size}/16", weights=tmp_path / "vit.safetensors")
     assert model.config.pooling == "token" and model.config.num_classes == 1000
-    _assert_equal(model, module, batch=1)
+    assert_equal(model, module, batch=1)
 
 
 @pytest.mark.parametrize("size", SIZES)
@@ -61,7 +43,7 @@ def test_mean_pooling_of_each_size(tmp_path: Path, size: Any) -> None:
     save_file(module.state_dict(), tmp_path / "vit.safetensors")
     model = vit_jax.load_model(f"ViT-{size}/16", weights=tmp_path / "vit.safetensors")
     assert model.config.pooling == "gap_timm"
-    _assert_equal(model, module, batch=1)
+    assert_equal(model, module, batch=1)
 
 
 REGISTERS = {"reg_tokens": 4}
@@ -97,12 +79,12 @@ FORMS: dict[str, Any] = {
 @pytest.mark.parametrize("form", FORMS)
 def test_a_saved_directory_of_each_form(tmp_path: Path, form: Any) -> None:
     arguments, pooling = FORMS[form]
-    module = _made(**arguments)
+    module = made(**arguments)
     save_for_hf(module, tmp_path, safe_serialization=True)
     model = vit_jax.load_model(weights=tmp_path)
     assert model.config.pooling == pooling
     assert model.config.registers == arguments.get("reg_tokens", 0)
-    _assert_equal(model, module)
+    assert_equal(model, module)
 
 
 @pytest.mark.parametrize(
@@ -122,23 +104,23 @@ def test_what_only_an_architectures_name_says(
 ) -> None:
     module = timm.create_model(architecture, img_size=image_size, depth=2, num_classes=5)
     save_for_hf(redrawn_module(module), tmp_path, safe_serialization=True)
-    _assert_equal(vit_jax.load_model(weights=tmp_path), module)
+    assert_equal(vit_jax.load_model(weights=tmp_path), module)
 
 
 def test_an_epsilon_that_matters(tmp_path: Path) -> None:
-    module = _made()
+    module = made()
     with torch.no_grad():  # Tokens as small as the root of the epsilon, 1e-6.
         for parameter in (*module.patch_embed.parameters(), module.pos_embed, module.cls_token):
             parameter *= 1e-3
     save_for_hf(module, tmp_path, safe_serialization=True)
-    _assert_equal(vit_jax.load_model(weights=tmp_path), module)
+    assert_equal(vit_jax.load_model(weights=tmp_path), module)
 
 
 def test_the_saved_config_gives_preprocessing_and_classes(tmp_path: Path) -> None:
     names = ["a", "b", "c", "d", "e", "f", "g"]
     data = {"crop_pct": 0.95, "mean": (0.1, 0.2, 0.3), "std": (0.4, 0.5, 0.6)}
     save_for_hf(
-        _made(),
+        made(),
         tmp_path,
         {"labels": names, "label_names": names},
         safe_serialization=True,
@@ -147,165 +129,26 @@ def test_the_saved_config_gives_preprocessing_and_classes(tmp_path: Path) -> Non
     model = vit_jax.load_model(weights=tmp_path)
     assert model.class_names == tuple(names)
     module = timm.create_model(f"local-dir:{tmp_path}", pretrained=True)
-    _assert_equal_preprocessing(model, module)
+    assert_equal_preprocessing(model, module)
     assert model.config.preprocessing.short_side == 67  # 64 / 0.95 = 67.4
-
-
-def _written(directory: Path, model: Any, **options: Any) -> Any:
-    directory.mkdir(exist_ok=True)
-    write_weights(
-        directory / "model.safetensors",
-        model_params(model),
-        model.config,
-        layout="timm",
-        **options,
-    )
-    return timm.create_model(f"local-dir:{directory}", pretrained=True).eval()
-
-
-@pytest.mark.parametrize("pooling", ["token", "gap_timm"])
-@pytest.mark.parametrize("size", SIZES)
-def test_timm_builds_each_size_from_what_we_write(tmp_path: Path, size: Any, pooling: str) -> None:
-    image_size = 224 if pooling == "token" else 96
-    options = {"image_size": image_size, "num_classes": 10, "pooling": pooling}
-    model = redrawn_model(f"ViT-{size}/16", **options)
-    module = _written(tmp_path, model)
-    assert module.default_cfg["architecture"] == SIZES[size]
-    assert module.num_features == model.config.size.width
-    _assert_equal(model, module, batch=1)
-
-
-OUR_FORMS: dict[str, Any] = {
-    "no head": {"num_classes": 0},
-    "Google's mean": {"pooling": "gap"},
-    "registers": {"registers": 4},
-    "registers, mean": {"registers": 3, "pooling": "gap_timm"},
-    "registers, Google's mean": {"registers": 3, "pooling": "gap"},
-    "not square": {"image_size": (48, 96)},
-    "not square, registers": {"image_size": (48, 96), "registers": 4},
-    "not a whole number of patches": {"image_size": (50, 99)},
-    "exact GELU": {"gelu": "exact"},
-    "a smaller epsilon": {"norm_epsilon": 1e-12},
-    "a size that timm has not": {"name": "ViT-mu/8"},
-    "another shape": {"width": 88, "num_heads": 11, "mlp_dim": 95, "depth": 3},
-}
-
-
-@pytest.mark.parametrize("form", OUR_FORMS)
-def test_timm_builds_each_form_from_what_we_write(tmp_path: Path, form: Any) -> None:
-    options = {"name": "ViT-Ti/16", "image_size": 64, "num_classes": 7, "depth": 2}
-    model = redrawn_model(**options | OUR_FORMS[form])
-    module = _written(tmp_path, model)
-    _assert_equal(model, module)
-    (tmp_path / "model.json").unlink()
-    _assert_equal(vit_jax.load_model(weights=tmp_path), module)
 
 
 def test_timms_wrong_kinds_would_show() -> None:
     """What the tests above compare does depend on GELU and epsilon."""
     images = np.random.default_rng(1).uniform(-1, 1, (2, 64, 64, 3)).astype(np.float32)
-    exact = module_outputs(_made(), images)
-    assert (module_outputs(_made(act_layer="gelu_tanh"), images) - exact).abs().max() > 2e-4
-
-
-PREPROCESSINGS: dict[str, Any] = {
-    "squash": {"resize": "squash", "antialias": True},
-    "squash, bicubic": {"resize": "squash", "interpolation": "bicubic", "antialias": True},
-    "crop": {"resize": "short_side", "short_side": 72, "antialias": True},
-    "whole crop, bicubic": {
-        "resize": "short_side",
-        "interpolation": "bicubic",
-        "antialias": True,
-        "mean": (0.485, 0.456, 0.406),
-        "std": (0.229, 0.224, 0.225),
-    },
-}
-
-
-def _assert_equal_preprocessing(model: Any, module: Any) -> None:
-    transform = create_transform(**resolve_data_config(model=module))
-    for image in (photograph(150, 100), photograph(60, 120)):
-        theirs = transform(image).permute(1, 2, 0)
-        (ours,) = vit_jax.preprocess([image], model)
-        np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-5)
-
-
-@pytest.mark.parametrize("image_size", [64, (48, 80)])
-@pytest.mark.parametrize("form", PREPROCESSINGS)
-def test_timm_prepares_images_as_what_we_write_says(
-    tmp_path: Path, form: Any, image_size: int | tuple[int, ...]
-) -> None:
-    model = redrawn_model(
-        "ViT-Ti/16",
-        image_size=image_size,
-        num_classes=3,
-        depth=1,
-        preprocessing=PREPROCESSINGS[form],
-    )
-    module = _written(tmp_path, model, class_names=("cat", "dog", "newt"))
-    assert module.pretrained_cfg["label_names"] == ["cat", "dog", "newt"]
-    _assert_equal_preprocessing(model, module)
-    (tmp_path / "model.json").unlink()
-    again = vit_jax.load_model(weights=tmp_path)
-    assert again.class_names == ("cat", "dog", "newt")
-    _assert_equal_preprocessing(again, module)
-
-
-@pytest.mark.parametrize("side", [32, 96, 224, 384, 518])
-def test_the_written_crop_is_what_timm_resizes_to(side: int) -> None:
-
-    for short_side in range(side, 2 * side):
-        config = ModelConfig(
-            image_size=side,
-            num_classes=1,
-            preprocessing=PreprocessingConfig(resize="short_side", short_side=short_side),
-        )
-        share = write_config(config.completed(), None)["pretrained_cfg"]["crop_pct"]
-        assert math.floor(side / share) == short_side
+    exact = module_outputs(made(), images)
+    assert (module_outputs(made(act_layer="gelu_tanh"), images) - exact).abs().max() > 2e-4
 
 
 @pytest.mark.parametrize(("old", "new"), [(64, 96), (96, 48), ((48, 96), (80, 64))])
 def test_another_resolution(tmp_path: Path, old: Any, new: Any) -> None:
     """timm resizes positions bicubically with antialiasing."""
-    save_for_hf(_made(img_size=old), tmp_path, safe_serialization=True)
+    save_for_hf(made(img_size=old), tmp_path, safe_serialization=True)
     module = timm.create_model(f"local-dir:{tmp_path}", pretrained=True, img_size=new).eval()
     model = vit_jax.load_model(
         weights=tmp_path, image_size=new, position_resize="bicubic_antialiased"
     )
-    _assert_equal(model, module)
-
-
-def test_convert_to_timm(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    model = redrawn_model("ViT-Ti/16", image_size=64, num_classes=5, pooling="gap_timm")
-    write_weights(tmp_path / "google.npz", model_params(model), model.config)
-    source, target = tmp_path / "google.npz", tmp_path / "hub" / "model.safetensors"
-    command = ["convert", f"--source={source}", f"--target={target}", "--layout=timm"]
-    assert main(command) == 0
-    assert str(target) in capsys.readouterr().out
-    _assert_equal(model, timm.create_model(f"local-dir:{target.parent}", pretrained=True).eval())
-
-
-@pytest.mark.parametrize(
-    ("options", "words"),
-    [
-        ({"pooling": "attention"}, "attention pooling"),
-        ({"representation_size": 9}, "representation layer"),
-        ({"positions": "sincos2d"}, "fixed positions"),
-        ({"positions": "none", "pooling": "gap"}, "positions"),
-        ({"norm_epsilon": 1e-3}, "norm_epsilon"),
-    ],
-)
-def test_a_form_that_timm_has_not_is_refused(
-    tmp_path: Path, options: dict[str, Any], words: str, capsys: pytest.CaptureFixture[str]
-) -> None:
-    model = redrawn_model("ViT-Ti/16", image_size=32, num_classes=5, depth=1, **options)
-    write_weights(tmp_path / "google.npz", model_params(model), model.config)
-    source, target = tmp_path / "google.npz", tmp_path / "vit.safetensors"
-    command = ["convert", f"--source={source}", f"--target={target}", "--layout=timm"]
-    assert main(command) == 2
-    (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith("error: timm's ViT has no") and words in line
-    assert not target.exists()
+    assert_equal(model, module)
 
 
 @pytest.mark.parametrize(
@@ -326,7 +169,7 @@ def test_a_form_that_timm_has_not_is_refused(
 def test_a_form_of_timm_that_we_have_not_is_refused(
     tmp_path: Path, arguments: Any, words: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    save_for_hf(_made(**arguments), tmp_path / "timm", safe_serialization=True)
+    save_for_hf(made(**arguments), tmp_path / "timm", safe_serialization=True)
     source, target = tmp_path / "timm", tmp_path / "google.npz"
     assert main(["convert", f"--source={source}", f"--target={target}", "--layout=google"]) == 2
     (line,) = capsys.readouterr().err.splitlines()

@@ -1,4 +1,4 @@
-"""Hugging Face's models, configs and image processors against ours, both ways."""
+"""Hugging Face's models and configs against ours, both ways."""
 
 from pathlib import Path
 from typing import Any
@@ -10,13 +10,9 @@ import timm
 import torch
 from timm.models import save_for_hf
 from transformers import (
-    AutoImageProcessor,
     AutoModelForImageClassification,
-    CLIPImageProcessor,
-    DeiTImageProcessor,
     ViTConfig,
     ViTForImageClassification,
-    ViTImageProcessor,
     ViTModel,
 )
 
@@ -26,12 +22,11 @@ from tests.peers.drawn import (
     images_for,
     module_outputs,
     outputs,
-    photograph,
     redrawn_model,
     redrawn_module,
 )
+from tests.peers.like_transformers import SMALL, made, write
 from vit_jax.__main__ import main
-from vit_jax.errors import UserError
 from vit_jax.models.functional import model_params
 from vit_jax.weights.files import write_weights
 
@@ -40,18 +35,6 @@ SIZES = {
     "S": {"hidden_size": 384, "num_attention_heads": 6, "intermediate_size": 1536},
     "B": {},
 }
-SMALL = {
-    "hidden_size": 48,
-    "num_attention_heads": 4,
-    "intermediate_size": 100,
-    "num_hidden_layers": 2,
-    "image_size": 64,
-    "num_labels": 7,
-}
-
-
-def _made(**arguments: Any) -> Any:
-    return redrawn_module(ViTForImageClassification(ViTConfig(**SMALL | arguments)))
 
 
 def _assert_equal(model: Any, module: Any, batch: int = 2) -> None:
@@ -81,13 +64,13 @@ FORMS: dict[str, Any] = {
 
 @pytest.mark.parametrize("form", FORMS)
 def test_a_saved_directory_of_each_form(tmp_path: Path, form: Any) -> None:
-    module = _made(**FORMS[form])
+    module = made(**FORMS[form])
     module.save_pretrained(tmp_path)
     _assert_equal(vit_jax.load_model(weights=tmp_path), module)
 
 
 def test_a_bare_file(tmp_path: Path) -> None:
-    module = _made(hidden_size=192, num_attention_heads=3)
+    module = made(hidden_size=192, num_attention_heads=3)
     module.save_pretrained(tmp_path)
     (tmp_path / "model.safetensors").rename(tmp_path / "vit.safetensors")
     (tmp_path / "config.json").unlink()
@@ -95,7 +78,7 @@ def test_a_bare_file(tmp_path: Path) -> None:
 
 
 def test_an_epsilon_that_matters(tmp_path: Path) -> None:
-    module = _made()
+    module = made()
     embeddings = module.vit.embeddings
     with torch.no_grad():  # Tokens as small as the root of 1e-12, the epsilon.
         for parameter in embeddings.parameters():
@@ -131,20 +114,10 @@ def test_all_tokens_without_a_pooler(tmp_path: Path) -> None:
         assert_close(model(images, capture=["tokens"])[1]["tokens"], theirs)
 
 
-def _written(directory: Path, model: Any, **options: Any) -> None:
-    write_weights(
-        directory / "model.safetensors",
-        model_params(model),
-        model.config,
-        layout="huggingface",
-        **options,
-    )
-
-
 @pytest.mark.parametrize("size", SIZES)
 def test_transformers_builds_each_size_from_what_we_write(tmp_path: Path, size: Any) -> None:
     model = redrawn_model(f"ViT-{size}/16", num_classes=10)
-    _written(tmp_path, model)
+    write(tmp_path, model)
     module = ViTForImageClassification.from_pretrained(tmp_path)
     assert module.config.num_labels == 10
     assert module.config.num_hidden_layers == 12
@@ -166,7 +139,7 @@ OUR_FORMS: dict[str, Any] = {
 def test_transformers_builds_each_form_from_what_we_write(tmp_path: Path, form: Any) -> None:
     options = {"name": "ViT-Ti/16", "image_size": 64, "num_classes": 7, "depth": 2}
     model = redrawn_model(**options | OUR_FORMS[form])
-    _written(tmp_path, model)
+    write(tmp_path, model)
     module, report = ViTForImageClassification.from_pretrained(tmp_path, output_loading_info=True)
     assert not any(report.values())
     _assert_equal(model, module)
@@ -178,7 +151,7 @@ def test_transformers_has_a_pooler_from_our_representation_layer(tmp_path: Path)
     model = redrawn_model(
         "ViT-Ti/16", image_size=64, num_classes=0, depth=2, representation_size=80
     )
-    _written(tmp_path, model)
+    write(tmp_path, model)
     module, report = ViTModel.from_pretrained(tmp_path, output_loading_info=True)
     assert not any(report.values())
     images = images_for(model)
@@ -187,7 +160,7 @@ def test_transformers_has_a_pooler_from_our_representation_layer(tmp_path: Path)
 
 def test_transformers_has_no_head_where_we_have_none(tmp_path: Path) -> None:
     model = redrawn_model("ViT-Ti/16", image_size=64, num_classes=0, depth=2)
-    _written(tmp_path, model)
+    write(tmp_path, model)
     module = ViTModel.from_pretrained(tmp_path, add_pooling_layer=False)
     images = images_for(model)
     theirs = module_outputs(module, images).last_hidden_state
@@ -197,91 +170,21 @@ def test_transformers_has_no_head_where_we_have_none(tmp_path: Path) -> None:
 def test_what_only_a_config_says_does_matter() -> None:
     """The forms above would fail with another GELU or epsilon."""
     images = np.random.default_rng(1).uniform(-1, 1, (2, 64, 64, 3)).astype(np.float32)
-    plain = module_outputs(_made(), images).logits
+    plain = module_outputs(made(), images).logits
     for arguments in (FORMS["tanh GELU"], FORMS["a large epsilon"]):
-        changed = module_outputs(_made(**arguments), images).logits
+        changed = module_outputs(made(**arguments), images).logits
         assert (changed - plain).abs().max() > 2e-4
 
 
 def test_class_names_both_ways(tmp_path: Path) -> None:
     names = ("chat", "żółw", "newt")
     model = redrawn_model("ViT-Ti/16", image_size=32, num_classes=3, depth=1)
-    _written(tmp_path, model, class_names=names)
+    write(tmp_path, model, class_names=names)
     module = AutoModelForImageClassification.from_pretrained(tmp_path)
     assert module.config.id2label == dict(enumerate(names))
     assert module.config.label2id == {name: i for i, name in enumerate(names)}
     module.save_pretrained(tmp_path / "again")
     assert vit_jax.load_model(weights=tmp_path / "again").class_names == names
-
-
-PHOTOGRAPHS = (photograph(150, 100), photograph(60, 120))
-IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
-PREPROCESSINGS: dict[str, Any] = {
-    "squash": {"antialias": True},
-    "squash, bicubic": {"interpolation": "bicubic", "antialias": True, **IMAGENET},
-    "crop": {"resize": "short_side", "short_side": 72, "antialias": True, **IMAGENET},
-    "whole crop, bicubic": {
-        "resize": "short_side",
-        "interpolation": "bicubic",
-        "antialias": True,
-    },
-}
-
-
-def _assert_equal_preprocessing(model: Any, directory: Any, images: Any = PHOTOGRAPHS) -> None:
-    """To one level of 255 where torchvision resizes in the place of Pillow.
-
-    The margins of these crops are even; of an odd one Hugging Face leaves off the smaller half at
-    the top and the left, torchvision and we round it to even.
-    """
-    level = 1 / (255 * np.asarray(model.config.preprocessing.std))
-    for backend, bar in (("pil", 1e-5), ("torchvision", level + 1e-5)):
-        processor = AutoImageProcessor.from_pretrained(directory, backend=backend)
-        for image in images:
-            (theirs,) = processor(images=image, return_tensors="np")["pixel_values"]
-            (ours,) = vit_jax.preprocess([image], model)
-            difference = np.abs(ours - theirs.transpose(1, 2, 0))
-            assert difference.shape == ours.shape and (difference <= bar).all()
-
-
-@pytest.mark.parametrize("form", PREPROCESSINGS)
-def test_transformers_prepares_images_as_what_we_write_says(tmp_path: Path, form: Any) -> None:
-    model = redrawn_model(
-        "ViT-Ti/16",
-        image_size=(48, 80) if form == "squash" else 64,
-        num_classes=3,
-        depth=1,
-        preprocessing=PREPROCESSINGS[form],
-    )
-    _written(tmp_path, model)
-    _assert_equal_preprocessing(model, tmp_path)
-    (tmp_path / "model.json").unlink()
-    again = vit_jax.load_model(weights=tmp_path)
-    _assert_equal_preprocessing(again, tmp_path)
-
-
-@pytest.mark.parametrize(
-    "processor",
-    [
-        ViTImageProcessor(size={"height": 64, "width": 64}),
-        ViTImageProcessor(size={"height": 64, "width": 64}, resample=3, image_mean=[0.1, 0.2, 0.3]),
-        CLIPImageProcessor(size={"shortest_edge": 72}, crop_size={"height": 64, "width": 64}),
-    ],
-    ids=["squash", "squash, bicubic", "crop"],
-)
-def test_we_prepare_images_as_a_saved_processor(tmp_path: Path, processor: Any) -> None:
-    _made().save_pretrained(tmp_path)
-    processor.save_pretrained(tmp_path)
-    _assert_equal_preprocessing(vit_jax.load_model(weights=tmp_path), tmp_path)
-
-
-def test_a_square_that_is_cropped(tmp_path: Path) -> None:
-    """DeiT's form there; other aspects than a square we keep, as DeiT itself did."""
-    _made().save_pretrained(tmp_path)
-    DeiTImageProcessor(size={"height": 72, "width": 72}, crop_size=64).save_pretrained(tmp_path)
-    model = vit_jax.load_model(weights=tmp_path)
-    assert model.config.preprocessing.short_side == 72
-    _assert_equal_preprocessing(model, tmp_path, [photograph(100, 100)])
 
 
 def test_convert_from_timm_to_transformers(
@@ -322,24 +225,11 @@ def test_a_form_that_transformers_has_not_is_refused(
     assert not target.exists()
 
 
-def test_a_crop_that_would_be_padded_is_refused(tmp_path: Path) -> None:
-    model = redrawn_model(
-        "ViT-Ti/16",
-        image_size=(48, 80),
-        num_classes=3,
-        depth=1,
-        preprocessing=PREPROCESSINGS["crop"] | {"short_side": 48},
-    )
-    with pytest.raises(UserError, match="no crop of 48x80 pixels"):
-        _written(tmp_path, model)
-    assert not list(tmp_path.iterdir())
-
-
 @pytest.mark.parametrize(
     ("module", "words"),
     [
-        (lambda: _made(hidden_act="relu"), "relu"),
-        (lambda: _made(qkv_bias=False), "blocks/attention/query/bias"),
+        (lambda: made(hidden_act="relu"), "relu"),
+        (lambda: made(qkv_bias=False), "blocks/attention/query/bias"),
         (lambda: ViTModel(ViTConfig(**SMALL), use_mask_token=True), "embeddings.mask_token"),
         (lambda: ViTModel(ViTConfig(**SMALL, pooler_act="relu")), "pooler_act"),
     ],

@@ -11,11 +11,7 @@ from safetensors.numpy import save_file
 from tests.small_models import assert_same, random_params, refusal
 from tests.weights.huggingface_files import CLASSIFIER, ENCODER, POOLER, drawn_file, small_model
 from vit_jax.weights.files import open_weights, write_weights
-from vit_jax.weights.layouts.huggingface import (
-    HUGGINGFACE,
-    from_huggingface,
-    to_huggingface,
-)
+from vit_jax.weights.layouts.huggingface import HUGGINGFACE, from_huggingface, to_huggingface
 
 
 def test_each_value_has_its_place() -> None:

@@ -10,19 +10,10 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from tests.small_models import SMALL, assert_same, random_params, refusal
-from tests.weights.huggingface_files import (
-    ENCODER,
-    NAMES,
-    drawn_file,
-    small_model,
-)
+from tests.weights.huggingface_files import ENCODER, NAMES, drawn_file, small_model
 from vit_jax.preprocessing import PreprocessingConfig, normalize
 from vit_jax.weights.files import open_weights, write_weights
-from vit_jax.weights.layouts.huggingface import (
-    read_config,
-    to_huggingface,
-    write_config,
-)
+from vit_jax.weights.layouts.huggingface import read_config, to_huggingface, write_config
 from vit_jax.weights.layouts.huggingface_preprocessor import read_preprocessor, write_preprocessor
 
 
