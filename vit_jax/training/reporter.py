@@ -4,7 +4,7 @@ import math
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Self
+from typing import Any, Self
 
 import jax
 from jax import Array
@@ -79,7 +79,8 @@ class Reporter:
         self._pending = step, metrics, waited
         # CPUs may compute a step where it is dispatched: the next one would count its time. Several
         # processes must learn of a loss that is not finite after the same step.
-        if jax.process_count() == 1 and metrics["loss"].is_ready():
+        loss: Any = metrics["loss"]  # The types of jax 0.10 do not know `is_ready`.
+        if jax.process_count() == 1 and loss.is_ready():
             self.settle()
 
     def settle(self) -> None:
