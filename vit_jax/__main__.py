@@ -27,6 +27,7 @@ COMMANDS = {
     "options": "list the keys of a config, with their types, defaults and meaning",
     "models": "list models and released weight files, with published accuracies",
     "report": "write a page of a run, or of several side by side",
+    "vtab": "fine-tune weights on the 19 tasks of VTAB-1k, and print the paper's table of them",
     "paper": "show a table of the paper beside our own figures",
     "prepare": "download a TFDS data set and store it as ArrayRecord",
 }
@@ -94,7 +95,8 @@ def _run(argv: list[str]) -> int:
         flag = unknown[0].partition("=")[0]
         raise UserError(f"{name}: unknown argument {unknown[0]!r}{nearest(flag, flags)}")
     changes = [override for override in overrides if override.startswith("--config.")]
-    if changes and "--config" not in flags:
+    takes_changes = "--config" in flags or hasattr(command, "OVERRIDES")
+    if changes and not takes_changes:
         raise UserError(f"{name} takes no config, so {changes[0]!r} would be ignored")
     command.run(parsed, overrides)
     return 0

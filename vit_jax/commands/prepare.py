@@ -8,7 +8,9 @@ from vit_jax.plain import plain
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds this command's flags."""
     parser.add_argument(
-        "--dataset", required=True, help="a TFDS name, such as cifar10 or imagenet2012"
+        "--dataset",
+        required=True,
+        help="a TFDS name, such as cifar10 or imagenet2012, or vtab:TASK",
     )
     parser.add_argument(
         "--data_dir", help="where to store it (default: TFDS's own, ~/tensorflow_datasets)"

@@ -11,7 +11,7 @@ def prepare(dataset: str, data_dir: str | None = None) -> str:
     Does nothing if the data set is prepared already.
 
     Args:
-      dataset: a TFDS name.
+      dataset: a TFDS name, or `vtab:TASK` for that of a task of VTAB.
       data_dir: where TFDS keeps its data sets; None is TFDS's default, ~/tensorflow_datasets.
 
     Raises:
@@ -21,4 +21,8 @@ def prepare(dataset: str, data_dir: str | None = None) -> str:
         raise UserError(f"--dataset={dataset}: a table needs no preparation; train on it directly")
     if is_folder(dataset):
         raise UserError(f"--dataset={dataset}: a folder needs no preparation; train on it directly")
+    if dataset.startswith("vtab:"):
+        from vit_jax.data.sources.vtab import task_named
+
+        dataset = task_named(dataset.removeprefix("vtab:")).dataset
     return prepare_tfds(dataset, data_dir)

@@ -6,6 +6,7 @@ A config file can register a source of its own (`register_source`), which is the
 
 from __future__ import annotations
 
+import importlib
 import os
 import re
 from collections.abc import Callable
@@ -25,6 +26,8 @@ _KIND = r"[a-z][a-z0-9_]+"
 # What follows the colon of a TFDS name, such as `mnist:3.0.*/no_config`.
 _VERSION = r"(\d+|\*)\.(\d+|\*)\.(\d+|\*)(/|$)"
 _openers: dict[str, Opener] = {}
+# Modules of this package that register a kind; they are imported when it is asked for.
+_OWN_KINDS = {"vtab": "vit_jax.data.sources.vtab"}
 
 
 def register_source(kind: str) -> Callable[[_O], _O]:
@@ -119,15 +122,16 @@ def open_source(
         " and slice a split instead, such as train[:90%]",
     )
     kind, colon, rest = dataset.partition(":")
-    if colon and kind in _openers:
+    if is_registered(dataset):
         _refuse(label, "label", f"{dataset!r} is a source of the registered kind {kind!r}")
         source = _open_registered(kind, rest, split, data_dir)
         if source.max_labels is not None and max_labels not in (None, source.max_labels):
             _refuse(max_labels, "max_labels", f"{source.name} sets it to {source.max_labels}")
         return source
     if re.fullmatch(_KIND, kind) and colon and re.match(_VERSION, rest) is None:
+        known = [*_openers, *_OWN_KINDS]
         raise UserError(
-            f"data set {dataset!r}: no kind {kind!r} is registered{nearest(kind, _openers)} (a "
+            f"data set {dataset!r}: no kind {kind!r} is registered{nearest(kind, known)} (a "
             "config file that calls register_source must be given with --config)"
         )
     from vit_jax.data.sources.tfds import open_tfds
@@ -138,6 +142,8 @@ def open_source(
 def is_registered(dataset: str) -> bool:
     """Whether `dataset` names a source of a registered kind."""
     kind, colon, _ = dataset.partition(":")
+    if colon and kind in _OWN_KINDS and kind not in _openers:
+        importlib.import_module(_OWN_KINDS[kind])
     return bool(colon) and kind in _openers
 
 

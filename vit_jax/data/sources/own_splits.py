@@ -53,6 +53,6 @@ def own_splits(
         from vit_jax.data.sources.folder import split_folders
 
         return split_folders(dataset)
-    from vit_jax.data.sources.tfds import tfds_splits
+    from vit_jax.data.sources.tfds import tfds_split_sizes
 
-    return tfds_splits(dataset, data_dir)
+    return tuple(tfds_split_sizes(dataset, data_dir))

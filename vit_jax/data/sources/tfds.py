@@ -53,14 +53,15 @@ def open_tfds(
         return source
 
 
-def tfds_splits(dataset: str, data_dir: str | None) -> tuple[str, ...]:
-    """Names of a prepared data set's splits.
+def tfds_split_sizes(dataset: str, data_dir: str | None) -> dict[str, int]:
+    """The number of examples in each split of a prepared data set.
 
     Raises:
       NoDataError: the name is unknown, or the data set is not prepared.
     """
     with quiet():
-        return tuple(_prepared_builder(dataset, data_dir).info.splits)
+        splits = _prepared_builder(dataset, data_dir).info.splits
+        return {name: split.num_examples for name, split in splits.items()}
 
 
 def _prepared_builder(dataset: str, data_dir: str | None, label: str | None = None) -> Any:
@@ -119,7 +120,7 @@ class TfdsSource:
             example = features.deserialize_example_np(
                 records[index], decoders={self._keys.image: tfds.decode.SkipDecoding()}
             )
-            image, labels = example[self._keys.image], self._keys.labels(example)
+            image, labels = self._keys.encoded(example), self._keys.labels(example)
         except UserError:
             raise
         except Exception as error:  # What reads a damaged shard raises nearly anything.

@@ -63,7 +63,7 @@ _KNOWN = {
     _name_of(feature): feature
     for feature in (
         *(tfds.features.FeaturesDict, tfds.features.Image),
-        *(tfds.features.Sequence, tfds.features.Dataset),
+        *(tfds.features.Sequence, tfds.features.Dataset, tfds.features.Tensor),
     )
 } | {_name_of(tfds.features.ClassLabel): _ClassLabel}
 
