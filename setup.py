@@ -85,7 +85,7 @@ setup(
             'jax2onnx; python_version < "3.12"',
         ],
         "test": [
-            *("hypothesis", "mypy", "pytest", "pytest-xdist", "pyyaml", "ruff"),
+            *("hypothesis", "mypy", "pyright", "pytest", "pytest-xdist", "pyyaml", "ruff"),
             *("ipykernel", "nbclient"),
             *("jinja2", "matplotlib", "pyarrow"),
         ],
