@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import ast
 import dataclasses
 import inspect
+import itertools
 import re
+import textwrap
 from collections.abc import Iterator
 from typing import Any, NamedTuple, get_args, get_origin, get_type_hints
 
 from vit_jax.hints import fields_of, is_section, kind_of, kinds_of, members_of, type_words
-from vit_jax.schema import field_docs
 
 
 class Option(NamedTuple):
@@ -56,6 +58,38 @@ def list_sections(section: type, name: str = "config") -> Iterator[Section]:
     yield Section(name, kind_of(section), _purpose(section), tuple(options))
     for inner_name, each in inner:
         yield from list_sections(each, inner_name)
+
+
+def field_docs(section: type) -> dict[str, str]:
+    """Returns the description of each field of a dataclass, in the fields' order.
+
+    A field's description is the string literal that follows it in the class body. Fields without
+    one are left out. Fields of base classes are included.
+    """
+    docs: dict[str, str] = {}
+    for cls in reversed(section.__mro__):
+        docs |= _docs_in_body(cls)
+    return {field.name: docs[field.name] for field in fields_of(section) if field.name in docs}
+
+
+def _docs_in_body(cls: type) -> dict[str, str]:
+    if not dataclasses.is_dataclass(cls):
+        return {}
+    try:
+        tree = ast.parse(textwrap.dedent(inspect.getsource(cls)))
+    except (OSError, TypeError):  # made by make_dataclass, or without source
+        return {}
+    docs = {}
+    assert isinstance(tree.body[0], ast.ClassDef)
+    body = tree.body[0].body
+    for field, text in itertools.pairwise(body):
+        match field, text:
+            case (
+                ast.AnnAssign(target=ast.Name(id=name)),
+                ast.Expr(value=ast.Constant(value=str(words))),
+            ):
+                docs[name] = inspect.cleandoc(words)
+    return docs
 
 
 def _sections_in(hint: Any) -> Iterator[type]:

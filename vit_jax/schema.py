@@ -6,14 +6,10 @@ that comes in kinds (see `kinds.Kinds`) is built as the dataclass that its key `
 
 from __future__ import annotations
 
-import ast
 import contextlib
 import dataclasses
-import inspect
-import itertools
 import math
 import numbers
-import textwrap
 import types
 from collections.abc import Mapping
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
@@ -105,38 +101,6 @@ def difference(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "")
             shown = [shown_value(d[key]) if key in d else "(absent)" for d in (old, new)]
             lines.append(f"{name}: {shown[0]} -> {shown[1]}")
     return lines
-
-
-def field_docs(section: type) -> dict[str, str]:
-    """Returns the description of each field of a dataclass, in the fields' order.
-
-    A field's description is the string literal that follows it in the class body. Fields without
-    one are left out. Fields of base classes are included.
-    """
-    docs: dict[str, str] = {}
-    for cls in reversed(section.__mro__):
-        docs |= _docs_in_body(cls)
-    return {field.name: docs[field.name] for field in fields_of(section) if field.name in docs}
-
-
-def _docs_in_body(cls: type) -> dict[str, str]:
-    if not dataclasses.is_dataclass(cls):
-        return {}
-    try:
-        tree = ast.parse(textwrap.dedent(inspect.getsource(cls)))
-    except (OSError, TypeError):  # made by make_dataclass, or without source
-        return {}
-    docs = {}
-    assert isinstance(tree.body[0], ast.ClassDef)
-    body = tree.body[0].body
-    for field, text in itertools.pairwise(body):
-        match field, text:
-            case (
-                ast.AnnAssign(target=ast.Name(id=name)),
-                ast.Expr(value=ast.Constant(value=str(words))),
-            ):
-                docs[name] = inspect.cleandoc(words)
-    return docs
 
 
 def _build(section: type[T], values: Any, where: str, places: dict[str, str]) -> T:

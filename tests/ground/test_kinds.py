@@ -9,7 +9,8 @@ import pytest
 
 from vit_jax.errors import UserError
 from vit_jax.kinds import Kinds
-from vit_jax.schema import build, field_docs, to_dict
+from vit_jax.options import field_docs
+from vit_jax.schema import build, to_dict
 
 
 @dataclasses.dataclass(frozen=True)

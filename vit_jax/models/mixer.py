@@ -10,8 +10,9 @@ from jax import Array
 from vit_jax.models import blocks
 from vit_jax.models.attention import GELUS, layer_norm
 from vit_jax.models.config import ModelConfig
-from vit_jax.models.model import PATCH_EMBEDDING, TokenModel, head
+from vit_jax.models.model import head
 from vit_jax.models.placement import Placement
+from vit_jax.models.token_model import PATCH_EMBEDDING, TokenModel
 from vit_jax.parameters import Parameter, Table, dense, nested, norm, stacked
 
 _BLOCK: Table = {

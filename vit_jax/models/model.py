@@ -13,15 +13,12 @@ from jax import Array
 from vit_jax.errors import UserError
 from vit_jax.image_size import format_size
 from vit_jax.losses import Loss
-from vit_jax.models import blocks, summary
+from vit_jax.models import summary
 from vit_jax.models.config import ModelConfig
-from vit_jax.models.placement import OneDevice, Placement
-from vit_jax.parameters import Parameter, Table, dense, nested
+from vit_jax.models.placement import Placement
+from vit_jax.parameters import Parameter, dense, nested
 from vit_jax.preprocessing import largest_value
 from vit_jax.spelling import nearest
-
-_PATCH = ("height", "columns", "channels")
-PATCH_EMBEDDING: Table = dense(_PATCH, ("width",), "stem")
 
 # One key for each of `tokens`, `encode` and `pool`; None turns off what is random in it.
 Keys = tuple[Array | None, Array | None, Array | None]
@@ -259,54 +256,3 @@ class Model(nnx.Module):
                 f"{format_size(self.config.input_size)}"
             )
         return images.astype(self.config.dtype)
-
-
-class TokenModel(Model):
-    """A model of equal blocks on the patches of an image."""
-
-    embedding: nnx.Conv
-    blocks: nnx.Module
-    norm: nnx.LayerNorm
-
-    def _add_embedding(self, channels: int, width: int, rngs: nnx.Rngs) -> None:
-        side = (self.config.embedding_size,) * 2
-        dtype = self.config.dtype
-        self.embedding = nnx.Conv(
-            channels, width, side, strides=side, padding="VALID", dtype=dtype, rngs=rngs
-        )
-
-    def patches(self, images: Array, *, placement: Placement | None = None) -> Array:
-        """See `Model.patches`."""
-        del placement
-        return self._embed(self._checked(images))
-
-    def _embed(self, x: Array) -> Array:
-        """[batch, height, width, channels] -> [batch, rows * columns, width]."""
-        x = self.embedding(x)
-        return x.reshape(x.shape[0], -1, x.shape[-1])
-
-    def tokens(
-        self, patches: Array, *, key: Array | None = None, placement: Placement | None = None
-    ) -> Array:
-        """See `Model.tokens`."""
-        del key
-        placement = placement or OneDevice()
-        return placement.constrain(placement.gather_sequence(patches))
-
-    def encode(
-        self,
-        tokens: Array,
-        *,
-        key: Array | None = None,
-        placement: Placement | None = None,
-        capture: Collection[str] = (),
-    ) -> tuple[Array, dict[str, Array]]:
-        """See `Model.encode`."""
-        placement = placement or OneDevice()
-        of_blocks = {*capture, "layers"} if "normed_layers" in capture else capture
-        tokens, captured = blocks.run(self.blocks, tokens, self.config, key, placement, of_blocks)
-        if "normed_layers" in capture:
-            captured["normed_layers"] = self.norm(captured["layers"])
-        if "tokens" in capture:
-            captured["tokens"] = self.norm(tokens)
-        return tokens, {name: x for name, x in captured.items() if name in capture}

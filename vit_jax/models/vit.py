@@ -19,10 +19,11 @@ from vit_jax.models.attention import (
     layer_norm,
 )
 from vit_jax.models.config import ModelConfig
-from vit_jax.models.model import PATCH_EMBEDDING, Keys, TokenModel, head
+from vit_jax.models.model import Keys, head
 from vit_jax.models.placement import OneDevice, Placement
 from vit_jax.models.positions import scheme
 from vit_jax.models.resnet import Backbone, backbone_parameters
+from vit_jax.models.token_model import PATCH_EMBEDDING, TokenModel
 from vit_jax.parameters import Parameter, Table, dense, nested, norm, stacked
 
 _BLOCK: Table = {
