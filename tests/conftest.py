@@ -60,7 +60,7 @@ def eight_devices(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EightDev
 
 @pytest.fixture(scope="module")
 def shared_programs() -> Iterator[None]:
-    """Runs of equal configs in this process, and this file, trace and compile their step once."""
+    """Runs of this file, in this process, trace and compile a step that they share once."""
     from tests.shared_programs import sharing  # Here, since JAX reads its settings when imported.
 
     with sharing():

@@ -25,6 +25,8 @@ from vit_jax.preprocessing import PreprocessingConfig
 from vit_jax.training.reporter import Reporter
 from vit_jax.weights.files import open_weights, write_weights
 
+pytestmark = pytest.mark.usefixtures("shared_programs")
+
 PREPROCESSING = PreprocessingConfig(
     mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225), antialias=True
 )

@@ -8,6 +8,8 @@ from vit_jax.__main__ import main
 from vit_jax.analysis import peaks
 from vit_jax.training import reporter
 
+pytestmark = pytest.mark.usefixtures("shared_programs")
+
 RUN = [
     *("train", "--config=configs/quickstart.py", "--config.total_steps=4", "--config.log_every=2"),
     *TINY_FLAGS,

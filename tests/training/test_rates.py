@@ -217,6 +217,7 @@ TINY = [
 ]
 
 
+@pytest.mark.usefixtures("shared_programs")
 def test_a_frozen_run_goes_on_where_it_was_stopped(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

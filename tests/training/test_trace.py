@@ -11,6 +11,8 @@ from tests.small_models import TINY_FLAGS
 from vit_jax.__main__ import main
 from vit_jax.parallel.processes import Preemption
 
+pytestmark = pytest.mark.usefixtures("shared_programs")
+
 RUN = [
     *("train", "--config=configs/quickstart.py", "--config.total_steps=8", "--config.log_every=2"),
     *TINY_FLAGS,
