@@ -73,6 +73,7 @@ setup(
         "plots": ["jinja2", "matplotlib"],  # The report.
         "onnx": ["jax<0.11", "jax2onnx>=0.13", "onnxruntime"],  # It knows no newer jax.
         "parquet": ["pyarrow"],  # predict --embed=FILE.parquet
+        "hub": ["huggingface_hub>=1"],  # --weights=hf://ORG/NAME
         "wandb": ["wandb"],
         "mlflow": ["mlflow-skinny"],
         # The pages: mkdocs serve.
@@ -87,7 +88,7 @@ setup(
         "test": [
             *("hypothesis", "mypy", "pyright", "pytest", "pytest-xdist", "pyyaml", "ruff"),
             *("ipykernel", "nbclient"),
-            *("jinja2", "matplotlib", "pyarrow"),
+            *("huggingface_hub", "jinja2", "matplotlib", "pyarrow"),
         ],
     },
     classifiers=[

@@ -8,11 +8,11 @@ TPU compiler takes more than a quarter of an hour for the unrolled step.
 """
 
 import argparse
-import platform
 import time
 
 import jax
 
+from benchmarks.machine import machine
 from vit_jax.experiments.synthetic import synthetic_program
 from vit_jax.parallel.mesh import MeshConfig
 from vit_jax.parallel.topologies import topology_devices
@@ -23,10 +23,7 @@ ROWS = [(True, 6), (True, 12), (True, 24), (False, 24)]
 
 def main(model: str, batch_size: int, topology: str | None) -> None:
     devices = jax.devices() if topology is None else topology_devices(topology)
-    print(
-        f"{model}, batch {batch_size}, for {len(devices)} x {devices[0].device_kind}; "
-        f"jax {jax.__version__}, Python {platform.python_version()}\n"
-    )
+    print(f"{model}, batch {batch_size}, for {machine(devices)}\n")
     print("| blocks | depth | trace and compile |\n| --- | --- | --- |")
 
     def step(depth: int, scan: bool) -> Program:

@@ -21,15 +21,14 @@ def main(model: str, repeats: int) -> None:
     import numpy as np
 
     import vit_jax
+    from benchmarks.machine import versions
     from vit_jax.models.functional import model_params
     from vit_jax.weights.files import write_weights
 
     made = vit_jax.create_model(model)
     params = model_params(made)
     size = sum(leaf.nbytes for leaf in jax.tree.leaves(params))
-    print(
-        f"{model}: parameters of {size / 1e6:.0f} MB; jax {jax.__version__}, numpy {np.__version__}"
-    )
+    print(f"{model}: parameters of {size / 1e6:.0f} MB; {versions()}, numpy {np.__version__}")
     layouts = (("google", "w.npz"), ("timm", "w.safetensors"))
     with tempfile.TemporaryDirectory() as directory:
         for layout, file in layouts:

@@ -11,7 +11,6 @@ weights drop out, and all costs of the steps stay in.
 import argparse
 import contextlib
 import io
-import platform
 import statistics
 import tempfile
 import time
@@ -20,6 +19,7 @@ from typing import Any
 
 import jax
 
+from benchmarks.machine import machine
 from vit_jax.experiments.synthetic import seconds_a_step
 from vit_jax.schema import build
 from vit_jax.training.config import TrainConfig
@@ -33,11 +33,7 @@ _NEVER = 10**9
 def main(
     model: str, image_size: int, batch_size: int, steps: int, checkpoint_every: int, rounds: int
 ) -> None:
-    kind = jax.devices()[0].device_kind
-    print(
-        f"{model}, {image_size} pixels, batch {batch_size}, {len(jax.devices())} x {kind}, "
-        f"jax {jax.__version__}, Python {platform.python_version()}"
-    )
+    print(f"{model}, {image_size} pixels, batch {batch_size}, {machine()}")
     with tempfile.TemporaryDirectory() as directory:
         # All rounds run the same programs.
         jax.config.update("jax_compilation_cache_dir", f"{directory}/programs")

@@ -11,7 +11,6 @@ time counts all threads, so that other programs on the machine disturb it little
 import argparse
 import contextlib
 import io
-import platform
 import statistics
 import tempfile
 import time
@@ -21,6 +20,7 @@ from pathlib import Path
 import jax
 import numpy as np
 
+from benchmarks.machine import machine
 from vit_jax.__main__ import main as run_command
 from vit_jax.data.images.transforms import EvalTransform
 from vit_jax.data.sources.reading import read_image_file
@@ -32,11 +32,7 @@ from vit_jax.weights.load import load_model
 def main(weights: str, images: str, batch_size: int, first: int, more: int, rounds: int) -> None:
     files = [str(path) for path in sorted(Path(images).rglob("*.jpg"))][: first + more]
     assert len(files) == first + more, f"{images} has only {len(files)} .jpg files"
-    kind = jax.devices()[0].device_kind
-    print(
-        f"{Path(weights).name}, {more} images, batch {batch_size}, {len(jax.devices())} x {kind}, "
-        f"jax {jax.__version__}, Python {platform.python_version()}"
-    )
+    print(f"{Path(weights).name}, {more} images, batch {batch_size}, {machine()}")
     with tempfile.TemporaryDirectory() as directory:
         # All rounds run the same programs.
         jax.config.update("jax_compilation_cache_dir", f"{directory}/programs")

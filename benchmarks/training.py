@@ -11,11 +11,11 @@ devices.
 
 import argparse
 import itertools
-import platform
 import time
 
 import jax
 
+from benchmarks.machine import machine
 from vit_jax.analysis.peaks import images_at_peak
 from vit_jax.errors import UserError
 from vit_jax.experiments.synthetic import random_batch, seconds_a_step, synthetic_program
@@ -38,10 +38,7 @@ def main(
     steps: int,
 ) -> None:
     devices = jax.devices()
-    print(
-        f"{len(devices)} x {devices[0].device_kind}, jax {jax.__version__}, "
-        f"Python {platform.python_version()}, {image_size} pixels, {dtype}\n\n{HEAD}"
-    )
+    print(f"{machine(devices)}, {image_size} pixels, {dtype}\n\n{HEAD}")
     print("|" + " --- |" * (HEAD.count("|") - 1))
     if attentions is None:
         fused = [kernel for kernel in KERNELS if KERNELS[kernel] == devices[0].platform]

@@ -1,13 +1,18 @@
 """Settings of every test process and of the processes that tests start."""
 
+import functools
 import os
 import shutil
 import signal
 import tempfile
+import threading
 from collections.abc import Iterator
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 import pytest
 
+from tests import hub_server
 from tests.eight_devices import EightDevices
 from tests.eight_devices import eight_devices as start_eight_devices
 from tests.real_processes import COMPILE_FAST
@@ -49,6 +54,35 @@ def pytest_unconfigure() -> None:
 def no_compile_cache(monkeypatch: pytest.MonkeyPatch) -> None:
     """Processes that the test starts compile all that they run."""
     monkeypatch.delenv(_CACHE)
+
+
+@pytest.fixture
+def storage_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A folder that is the storage of released files, on a server of this machine."""
+    folder = tmp_path / "storage"
+    folder.mkdir()
+
+    class Handler(SimpleHTTPRequestHandler):
+        def log_message(self, *_: object) -> None:
+            pass
+
+    handler = functools.partial(Handler, directory=str(folder))
+    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+    monkeypatch.setenv("VIT_JAX_STORAGE", f"http://127.0.0.1:{server.server_port}")
+    monkeypatch.setenv("VIT_JAX_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    yield folder
+    server.shutdown()
+    server.server_close()
+
+
+@pytest.fixture
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[hub_server.Hub]:
+    """A Hugging Face Hub of this process, with an empty cache."""
+    with hub_server.serving() as hub:
+        hub_server.use(hub, tmp_path / "hub_cache", monkeypatch)
+        yield hub
 
 
 @pytest.fixture(scope="session")

@@ -1,16 +1,14 @@
 """The results as a page of Markdown."""
 
 import os
-import platform
 from collections import Counter
 from collections.abc import Callable, Sequence
-
-import jax
 
 from benchmarks.damage.kinds import kind_of
 from benchmarks.damage.outcomes import End
 from benchmarks.damage.pool import Result
 from benchmarks.damage.record import commit
+from benchmarks.machine import versions
 
 
 def as_markdown(results: Sequence[Result], arguments: Sequence[str], workers: int) -> str:
@@ -27,8 +25,8 @@ def as_markdown(results: Sequence[Result], arguments: Sequence[str], workers: in
         f"{len(results):,} cases, {len(faults)} of them in the last column; {seconds:.0f} s in "
         f"{workers} processes ({seconds / max(len(results), 1):.2f} s a case, at most "
         f"{max((r.seconds for r in results), default=0):.1f} s and "
-        f"{max((r.megabytes for r in results), default=0)} MiB). Commit {commit()}, Python "
-        f"{platform.python_version()}, jax {jax.__version__}, {os.cpu_count()} cores.",
+        f"{max((r.megabytes for r in results), default=0)} MiB). Commit {commit()}, "
+        f"{versions()}, {os.cpu_count()} cores.",
     ]
     for kind in dict.fromkeys(result.case.kind for result in results):
         of_kind = [result for result in results if result.case.kind == kind]

@@ -4,37 +4,20 @@ import dataclasses
 import json
 import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from PIL import Image
 
 import vit_jax
-from tests.commands.test_predict import MODEL, write
+from tests.commands.named_photos import MODEL, READABLE, write
 from vit_jax.__main__ import main
+from vit_jax.inference import embedding
+from vit_jax.inference.embedding import Embedded, embed
 from vit_jax.inference.features import FeatureConfig, features
-
-NAMES = ("b.png", "c.png", "d.png", "e.png", "f.png")
-
-
-@pytest.fixture(scope="module")
-def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write(tmp_path_factory.mktemp("weights") / "w.npz")
-
-
-@pytest.fixture(scope="module")
-def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Five images, and before and among them two that cannot be read."""
-    folder = tmp_path_factory.mktemp("photos")
-    rng = np.random.default_rng(0)
-    for name in NAMES:
-        Image.fromarray(rng.integers(0, 256, (20, 30, 3), np.uint8)).save(folder / name)
-    (folder / "a.png").touch()
-    (folder / "ca.png").write_bytes((folder / "c.png").read_bytes()[:300])
-    return folder
 
 
 def run(weights: Path, photos: Path, output: Path, *flags: str) -> int:
@@ -45,7 +28,7 @@ def run(weights: Path, photos: Path, output: Path, *flags: str) -> int:
 def expected(weights: Path, photos: Path, config: FeatureConfig) -> np.ndarray:
     model = vit_jax.load_model(weights=weights)
     return np.asarray(
-        features(model, vit_jax.preprocess([photos / n for n in NAMES], model), config)
+        features(model, vit_jax.preprocess([photos / n for n in READABLE], model), config)
     )
 
 
@@ -84,7 +67,7 @@ def test_features_are_those_of_the_model(
 ) -> None:
     assert run(weights, photos, tmp_path / name, *flags) == 0
     images, found, made_by = read(tmp_path / name)
-    assert images == [str(photos / each) for each in NAMES]
+    assert images == [str(photos / each) for each in READABLE]
     wanted = expected(weights, photos, config)
     assert found.dtype == np.float32 and found.shape == wanted.shape
     np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-5)
@@ -92,14 +75,14 @@ def test_features_are_those_of_the_model(
     assert made_by["blocks"] == config.blocks and made_by["image_size"] == "16x16"
     errors = capsys.readouterr().err
     assert f"left out {photos / 'a.png'}: cannot read" in errors
-    assert errors.endswith("2 of 7 images could not be read\n")
+    assert errors.endswith("4 of 7 images could not be read\n")
     assert os.listdir(tmp_path) == [name]
 
 
 def test_a_model_needs_no_head(photos: Path, tmp_path: Path) -> None:
     headless = write(tmp_path / "w.npz", dataclasses.replace(MODEL, num_classes=0))
     assert run(headless, photos, tmp_path / "a.npz") == 0
-    assert read(tmp_path / "a.npz")[1].shape == (5, 32)
+    assert read(tmp_path / "a.npz")[1].shape == (3, 32)
 
 
 def test_names_that_are_no_text(weights: Path, photos: Path, tmp_path: Path) -> None:
@@ -156,6 +139,30 @@ def test_mistakes_end_in_one_line(
     assert error.startswith("error: ") and error.count("\n") == 1
     assert message in error
     assert os.listdir(tmp_path) == []
+
+
+def test_a_stopped_job_starts_anew_and_says_so(
+    weights: Path,
+    photos: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    output = tmp_path / "a.npz"
+
+    def stopped(*arguments: Any, **options: Any) -> Iterator[Embedded]:
+        yield next(embed(*arguments, **options))
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(embedding, "embed", stopped)
+        assert run(weights, photos, output, "--batch_size=2") == 130
+    assert f"{output} is not written, and the same command starts anew" in capsys.readouterr().err
+    assert os.listdir(tmp_path) == []
+    for _ in range(2):
+        assert run(weights, photos, output) == 0
+    assert f"{output} exists, and is computed anew" in capsys.readouterr().err
+    assert os.listdir(tmp_path) == ["a.npz"]
 
 
 def test_options_without_embed(

@@ -17,72 +17,21 @@ import scipy.special
 from PIL import Image
 
 import vit_jax
+from tests.commands.named_photos import ERRORS, MODEL, NAMES, READABLE, write
 from tests.real_processes import finish, start_on
-from tests.small_models import SMALL, random_params
+from tests.small_models import random_params
 from vit_jax.__main__ import main
 from vit_jax.analysis.attention_maps import attention_maps, overlay
 from vit_jax.commands.predict import list_files
 from vit_jax.models.config import ModelConfig
-from vit_jax.preprocessing import PreprocessingConfig
 from vit_jax.weights.files import write_weights
 
-MODEL = dataclasses.replace(
-    SMALL,
-    preprocessing=PreprocessingConfig(
-        mean=(0.485, 0.456, 0.406),
-        std=(0.229, 0.224, 0.225),
-        resize="short_side",
-        short_side=18,
-        interpolation="bicubic",
-        antialias=True,
-    ),
-)
-NAMES = ("ant", "bee, wasp", 'dog "wild"', "élan", "fox")
 # A printed probability is rounded to six digits; batches of other sizes may round otherwise.
 ROUNDING = 2e-6
 
 # By image: class, name and probability of each answer, or the error.
 # By image: rows of class, name and share, or why it cannot be read.
 Answers = dict[str, Any]
-
-
-def write(path: Path, model: ModelConfig = MODEL, names: tuple[str, ...] | None = NAMES) -> Path:
-    params = random_params(model)
-    if model.num_classes:  # Else one class has it all.
-        params["head"]["kernel"] *= 0.2
-    write_weights(path, params, model, class_names=names)
-    return path
-
-
-@pytest.fixture(scope="module")
-def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write(tmp_path_factory.mktemp("weights") / "w.npz")
-
-
-@pytest.fixture(scope="module")
-def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Seven images, of which four cannot be read, in a folder with other things."""
-    folder = tmp_path_factory.mktemp("photos")
-    (folder / "deep/er").mkdir(parents=True)
-    rng = np.random.default_rng(0)
-    for name, size in {"b.png": (20, 30), "c.JPG": (64, 48), "deep/er/e.webp": (16, 16)}.items():
-        Image.fromarray(rng.integers(0, 256, (*size, 3), np.uint8)).save(folder / name)
-    (folder / "a.png").write_bytes((folder / "b.png").read_bytes()[:500])
-    (folder / "d.jpg").touch()
-    (folder / "deep/f.gif").write_text("not an image")
-    (folder / "g.png").symlink_to(folder / "gone.png")
-    (folder / "notes.txt").write_text("not named like an image")
-    (folder / ".hidden.png").write_bytes((folder / "b.png").read_bytes())
-    return folder
-
-
-ERRORS = {
-    "a.png": "truncated",
-    "d.jpg": "not in a known format",
-    "deep/f.gif": "not in a known format",
-    "g.png": "No such file",
-}
-READABLE = ("b.png", "c.JPG", "deep/er/e.webp")
 
 
 def predict(weights: Path, images: list[str], output: Path | None, *flags: str) -> str:

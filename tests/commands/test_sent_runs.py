@@ -3,9 +3,14 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
+from tests.hub_server import Hub
+from tests.small_models import SMALL, random_params
 from vit_jax.__main__ import main
+from vit_jax.weights.files import write_weights
 
 
 @pytest.mark.parametrize("address", ["gs://bucket/data", "s3://bucket/data", "http://host/data"])
@@ -18,3 +23,39 @@ def test_the_config_of_a_run_reaches_no_network(
     assert main(["evaluate", f"--weights={tmp_path}"]) == 2
     error = capsys.readouterr().err
     assert f"add --config.data.data_dir={address}" in error and error.count("\n") == 1
+
+
+@pytest.mark.parametrize("start", ["hf://org/tiny", f"hf://org/tiny@{'a' * 40}"])
+def test_what_a_run_started_from_is_not_asked_for(
+    start: str, hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its config names a repository; commands on its weights leave that alone."""
+    monkeypatch.setenv("VIT_JAX_STORAGE", hub.address)
+    hub.add("org/tiny", {"model.safetensors": b"?"})
+    run, photos = tmp_path / "run", tmp_path / "photos"
+    write_weights(run / "weights.npz", random_params(SMALL), SMALL, class_names=tuple("abcde"))
+    config = {
+        "init_from": start,
+        "model": {"name": "ViT-mu/8", "image_size": 16, "depth": 2},
+        "data": {"dataset": str(photos), "train": "all", "batch_size": 2},
+        "optimizer": {"name": "adamw", "lr": 0.1},
+        "evals": {"test": {"split": "all"}},
+        "total_steps": 1,
+    }
+    (run / "config.json").write_text(json.dumps(config))
+    (run / "lock").touch()
+    for name in "ab":
+        (photos / name).mkdir(parents=True)
+        Image.fromarray(np.zeros((16, 16, 3), np.uint8)).save(photos / name / "0.png")
+    out = tmp_path / "out"
+    out.mkdir()
+    for command in (
+        ["predict", f"--weights={run}", "--images", str(photos), f"--output={out / 'a.csv'}"],
+        ["evaluate", f"--weights={run}"],
+        ["evaluate", f"--weights={run}", f"--dataset={photos}", "--split=all"],
+        ["convert", f"--source={run}", f"--target={out / 'model.safetensors'}", "--layout=timm"],
+        ["report", str(run), f"--output={out / 'report.html'}"],
+    ):
+        assert main(command) == 0, command
+    assert not hub.asked
+    assert start in (out / "README.md").read_text().replace("\\", "")  # Of Markdown.

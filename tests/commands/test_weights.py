@@ -1,12 +1,8 @@
 """Training and evaluation that start from weight files, on a model that trains in a second."""
 
 import dataclasses
-import functools
 import json
 import logging
-import threading
-from collections.abc import Iterator
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -227,36 +223,15 @@ def test_a_finished_run_predicts(
     assert answer["probability"] == pytest.approx(shares.max(), abs=1e-5)
 
 
-@pytest.fixture
-def storage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A folder that is the storage of released files, on a server of this machine."""
-    folder = tmp_path / "storage"
-    folder.mkdir()
-
-    class Handler(SimpleHTTPRequestHandler):
-        def log_message(self, *_: object) -> None:
-            pass
-
-    handler = functools.partial(Handler, directory=str(folder))
-    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
-    threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
-    monkeypatch.setenv("VIT_JAX_STORAGE", f"http://127.0.0.1:{server.server_port}")
-    monkeypatch.setenv("VIT_JAX_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    yield folder
-    server.shutdown()
-    server.server_close()
-
-
 def test_training_starts_at_a_released_file(
-    storage: Path, data_dir: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    storage_folder: Path, data_dir: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     """The file of a name, as small as these tests, of other classes and without a description."""
     caplog.set_level(logging.INFO)
     released = dataclasses.replace(
         MODEL, num_classes=7, gelu="tanh", norm_epsilon=1e-6, preprocessing=PreprocessingConfig()
     )
-    file = storage / "vit_models/gsam/ViT-S_16.npz"
+    file = storage_folder / "vit_models/gsam/ViT-S_16.npz"
     file.parent.mkdir(parents=True)
     write_weights(file, random_params(released), released)
     file.with_suffix(".json").unlink()

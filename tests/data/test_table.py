@@ -4,6 +4,7 @@ import json
 import logging
 import os
 import pickle
+import unicodedata
 from pathlib import Path
 from typing import Any
 
@@ -328,3 +329,28 @@ def test_paths_that_are_meant_from_the_current_folder_are_explained(
     monkeypatch.chdir(root)
     message = refusal(root / "deep", "path,label\na.jpg,x\n")
     assert f"paths are read from {root}/deep, where the table lies, not from the current" in message
+
+
+def test_accents_of_another_form_find_their_files(tmp_path: Path) -> None:
+    """A table in NFC beside files of macOS, which are in NFD, and the other way round."""
+    composed, taken_apart = (unicodedata.normalize(form, "été/café") for form in ("NFC", "NFD"))
+    for form, other in ((composed, taken_apart), (taken_apart, composed)):
+        root = tmp_path / str(form == composed)
+        (root / other).parent.mkdir(parents=True)
+        for i in range(4):
+            (root / f"{other}{i}.jpg").write_text(f"{other}{i}.jpg")
+        rows = f"path,label\n{form}0.jpg,x\n{root}/{form}1.jpg,y\n./{other}2.jpg,x\n"
+        source = open_source(table(root, rows), "all")
+        assert found(source) == {f"{other}{i}.jpg": "xyx"[i] for i in range(3)}
+        assert all(record.problem is None for record in records_of(source))
+        message = refusal(root, f"{rows}{form}2.jpg,x\n")
+        assert f"row 5: {other}2.jpg is in row 4 already" in message
+        assert f"there is no file {form}9.jpg" in refusal(root, f"{rows}{form}9.jpg,x\n")
+        # After copies from two systems, a name may be there in both forms.
+        (root / f"{form}3.jpg").parent.mkdir(exist_ok=True)
+        (root / f"{form}4.jpg").write_text(f"{form}4.jpg")
+        rows = f"path,label\n{form}3.jpg,x\n{form}4.jpg,y\n"
+        assert found(open_source(table(root, rows), "all")) == {
+            f"{other}3.jpg": "x",
+            f"{form}4.jpg": "y",
+        }

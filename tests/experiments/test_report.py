@@ -4,20 +4,25 @@ import importlib.util
 import json
 import re
 import shutil
+import time
 from collections import Counter
 from html.parser import HTMLParser
 from pathlib import Path
+from types import SimpleNamespace
 
 import jax
 import numpy as np
 import pytest
 from PIL import Image
 
+import vit_jax
 from tests.small_models import refusal
 from vit_jax.__main__ import main
+from vit_jax.experiments.report import during
 from vit_jax.experiments.report.during import RunReport
 from vit_jax.experiments.report.page import write_report
 from vit_jax.experiments.report.record import read_run
+from vit_jax.runs.config_file import read_config
 
 # Names that a page must not take for markup, or a figure for mathematics.
 CLASSES = ("<script>alert(1)<\u2044script>", "$x_y$ & co")
@@ -116,6 +121,39 @@ def test_images_that_take_too_long_to_score_are_left_out(run: Path, tmp_path: Pa
     page = Page(tmp_path / "page.html")
     assert "classes" not in page.tables
     assert any(f"vit_jax report {run}" in text for text in page.texts)
+
+
+def test_the_last_page_is_written_in_time(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A page takes 4 s, and what its images need beside their scores 15 s."""
+    now, given = [1000.0], []
+
+    def write(runs: list[Path], output: Path, *, seconds: float) -> None:
+        given.append(seconds)
+        now[0] += 4
+
+    monkeypatch.setattr(during, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    monkeypatch.setattr(during, "write_report", write)
+    report = RunReport(run)
+    report._file = tmp_path / "page.html"
+    report.scalars(1, {"test/top1": 0.5})
+    assert report.seconds_later(10.0) == 4 + 15 + 10
+    report.finish()
+    for left, seconds in ((100.0, 60.0), (29.0, 10.0), (19.0, 0.0), (5.0, 0.0)):
+        report.ends_at(now[0] + left)
+        report.finish()
+        assert given[-1] == seconds
+    assert given[:2] == [0, 60.0]
+
+
+def test_a_start_tells_its_end(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[float] = []
+    report = RunReport(tmp_path / "run")
+    monkeypatch.setattr(report, "ends_at", told.append)
+    began = time.monotonic()
+    vit_jax.train(read_config(run), tmp_path / "run", [report], max_minutes=10)
+    assert told == [pytest.approx(began + 600, abs=60)]
 
 
 def test_training_without_the_extra_says_how_to_make_the_report_later(

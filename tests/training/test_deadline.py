@@ -52,5 +52,15 @@ def test_evaluations_that_were_not_timed_are_reckoned_in_steps(clock: Clock) -> 
     assert taken - steps_taken(clock, many, 2.0) == pytest.approx(1.2 * (20 - 2), abs=1)
 
 
+def test_what_callbacks_do_later_fits_too(clock: Clock) -> None:
+    """A report that takes 7 s and the evaluations once more."""
+    end = make(2)
+    end.seconds_later = lambda evaluation: 7 + evaluation
+    with end.timing_evaluation():
+        clock.now += 10
+    spent = 10 + 3.0 * steps_taken(clock, end, 3.0)
+    assert spent + 10 + 5 + 17 <= 120 < spent + 1.2 * (10 + 5 + 17) + 2 * 3.0
+
+
 def test_without_minutes_there_is_no_end(clock: Clock) -> None:
     assert steps_taken(clock, make(None), 1e6) == 1000

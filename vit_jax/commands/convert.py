@@ -19,7 +19,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--source",
         required=True,
-        help="a weight file, the directory of a finished run, or the name of a released file",
+        help="a weight file, the directory of a finished run, the name of a released file, or "
+        "hf://ORG/NAME[@REVISION] of the Hugging Face Hub",
     )
     parser.add_argument(
         "--target",
@@ -54,7 +55,7 @@ def run(arguments: argparse.Namespace, overrides: list[str]) -> None:
         origin_of,
         require_licence,
     )
-    from vit_jax.weights.catalogue.names import resolve
+    from vit_jax.weights.catalogue.names import pinned, resolve
     from vit_jax.weights.files import HUB_FILE, descriptions_of, open_weights, write_weights
     from vit_jax.weights.load import load_model
 
@@ -71,6 +72,7 @@ def run(arguments: argparse.Namespace, overrides: list[str]) -> None:
                 f"{HUB_FILE}, in the layout {' or '.join(LIBRARIES)}, has a model card"
             )
         require_licence(arguments.license)
+    arguments.source = pinned(arguments.source)
     source = resolve(arguments.source)
     model = load_model(weights=source, image_size=arguments.image_size)
     card = None

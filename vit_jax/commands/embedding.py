@@ -55,11 +55,17 @@ def write_features(
     made_by = _made_by(arguments, model, config)
     errors: dict[str, str] = {}
     remove_unfinished(output)
+    if output.exists():
+        say(f"{output} exists, and is computed anew")
     try:
         shown = _readable(_with_progress(batches, len(files)), errors)
         write_all({output: lambda file: write(file, shown, made_by, output.parent)})
     except OSError as error:
         raise UserError(f"--embed={output}: {error.strerror}; choose another file") from error
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(
+            f"{output} is not written, and the same command starts anew"
+        ) from None
     for image, reason in errors.items():
         say(f"left out {image}: {reason}")
     return len(errors)

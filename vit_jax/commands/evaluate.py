@@ -33,7 +33,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         required=True,
         nargs="+",
         action="extend",
-        help="files, directories of runs that have ended, or names of released files",
+        help="files, directories of runs that have ended, names of released files, or "
+        "hf://ORG/NAME[@REVISION] of the Hugging Face Hub",
     )
     parser.add_argument(
         "--dataset",
@@ -111,9 +112,10 @@ def _score_all(
     from vit_jax.commands.evaluations import config_job, flags_job
     from vit_jax.evaluation.table import Row
     from vit_jax.evaluation.weight_files import Scorer
-    from vit_jax.parallel.agreement import check_same, on_all_processes
+    from vit_jax.parallel.agreement import check_same, gather_texts, on_all_processes
     from vit_jax.parallel.mesh import make_mesh
     from vit_jax.training.process_checks import check_same_data, digest_of_file
+    from vit_jax.weights.catalogue.names import pinned
 
     if arguments.config is not None and arguments.dataset is not None:
         load_config(arguments.config, changes)  # It may register evaluators and data sets.
@@ -122,7 +124,11 @@ def _score_all(
         check_same(contents, "another --class_map", "give all hosts the same file")
     rows = []
     with Scorer() as scorer, _Progress(shown=jax.process_index() == 0) as progress:
-        for weights in arguments.weights:
+        for given in arguments.weights:
+            with on_all_processes():
+                weights = pinned(given)
+            if weights != given:  # A branch may have moved from one process to the next.
+                weights = gather_texts(weights)[0]
             with on_all_processes():
                 if arguments.dataset is None:
                     job = config_job(weights, arguments, changes)

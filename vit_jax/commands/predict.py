@@ -33,7 +33,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--weights",
         required=True,
-        help="a file, the directory of a run that has ended, or the name of a released file",
+        help="a file, the directory of a run that has ended, the name of a released file, or "
+        "hf://ORG/NAME[@REVISION] of the Hugging Face Hub",
     )
     parser.add_argument(
         "--images",
@@ -80,8 +81,11 @@ def run(arguments: argparse.Namespace, overrides: list[str]) -> None:
         raise UserError(f"--output={arguments.output}: name a .csv or a .jsonl file")
     if isinstance(sys.stdout, io.TextIOWrapper):  # Names of files need not be text.
         sys.stdout.reconfigure(errors="backslashreplace")
+    from vit_jax.weights.catalogue.names import pinned
+
     notes: list[str] = []
     files = list_files(arguments.images, notes)
+    arguments.weights = pinned(arguments.weights)
     if arguments.embed is not None:
         from vit_jax.commands.embedding import write_features
 

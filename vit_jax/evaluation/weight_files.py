@@ -49,7 +49,7 @@ def open_scored(
     """Opens weights with their own head.
 
     Args:
-      weights: a file, the directory of a run that has ended, or the name of a released file.
+      weights: a file, the directory of a run that has ended, or a name as `resolve` takes it.
       image_size: pixels, a side or (height, width); None is that of `like`, or of the weights.
       like: what the model must be apart from its head; None is what the weights are.
 

@@ -27,7 +27,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 from vit_jax import atomic
 from vit_jax.errors import UserError
@@ -48,6 +48,20 @@ class Callback(Protocol):
 
     def close(self) -> None:
         """The run has ended or was interrupted."""
+
+
+class WorksLater(Callback, Protocol):
+    """A callback that has something to do after training, such as a report."""
+
+    def seconds_later(self, evaluation: float) -> float:
+        """What that takes; a start with `max_minutes` ends so much earlier.
+
+        Args:
+          evaluation: seconds that all evaluations take.
+        """
+
+    def ends_at(self, moment: float) -> None:
+        """Tells when it must be done, by `time.monotonic`; not called without `max_minutes`."""
 
 
 @dataclass(frozen=True)
@@ -102,6 +116,20 @@ class Callbacks:
             except Exception:  # It is someone else's code, and the run is worth more than its log.
                 _log.exception("callback %s failed at step %d and is ended", name, step)
                 self._callbacks.remove((name, callback))
+
+    def seconds_later(self, evaluation: float) -> float:
+        """What all of them take after training; see `WorksLater`."""
+        return sum(each.seconds_later(evaluation) for each in self._later())
+
+    def ends_at(self, moment: float) -> None:
+        """Tells those that work after training when they must be done."""
+        for each in self._later():
+            each.ends_at(moment)
+
+    def _later(self) -> list[WorksLater]:
+        # Most have neither of the two methods.
+        having = (each for _, each in self._callbacks if hasattr(each, "seconds_later"))
+        return [cast(WorksLater, each) for each in having]
 
     def close(self) -> None:
         """Closes all callbacks."""

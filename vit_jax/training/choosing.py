@@ -20,6 +20,7 @@ from vit_jax.schema import build
 from vit_jax.training.config import TrainConfig
 from vit_jax.training.measuring import fits, measure
 from vit_jax.training.open_keys import AUTO, open_keys
+from vit_jax.training.released_start import best_release
 from vit_jax.weights.catalogue.names import resolve
 from vit_jax.weights.files import open_weights
 
@@ -51,6 +52,8 @@ SHAPE = (
 )
 # Shares of a run on a CPU that the steps may take, beside what was measured.
 _SPARE = 0.9
+# A report is drawn at the end, after one more pass over the images that score the result.
+_REPORT_SECONDS = 20.0
 
 
 class Choices:
@@ -66,12 +69,13 @@ class Choices:
 
     def make(self) -> None:
         """Makes all of them, in the order in which they build on each other."""
-        self._model()
         self._splits()
         source = open_source(self._get("data.dataset"), self._get("data.train"))
         counts = class_counts(source)
         self._unequal(counts[counts > 0].tolist())
         self.images, self.classes = len(source), max(int((counts > 0).sum()), 1)
+        self._weights()
+        self._model()
         self._devices()
         self._rates()
         self._memory()
@@ -101,6 +105,20 @@ class Choices:
     @property
     def _starts_trained(self) -> bool:
         return self._get("init_from") is not None
+
+    def _weights(self) -> None:
+        if self._get("init_from") != AUTO:
+            return
+        split = self._get("evals.test.split")
+        tested = 0 if split is None else len(open_source(self._get("data.dataset"), split))
+        release, reason = best_release(self.images + tested, on_cpu=self.on_cpu)
+        self._set("init_from", release.name, reason)
+        try:
+            resolve(release.name)
+        except UserError as error:
+            raise UserError(
+                f"{error}; or give weights that are here, as in configs/photos.py:FOLDER,WEIGHTS"
+            ) from error
 
     def _model(self) -> None:
         if not self._starts_trained:
@@ -234,10 +252,11 @@ class Choices:
         """Steps that fit, by a trial of the step that is compiled as it will be."""
         trial = measure(self._trial())
         self.rate = self._get("data.batch_size") / trial.step_seconds
-        scored = trial.evaluated * (2 if self._get("init_head") else 1)
+        scored = trial.evaluated * (3 if self._get("init_head") else 2)
         passes = scored + (self.images if self._get("init_head") else 0)
         elapsed = time.monotonic() - self.began
         other = elapsed + 2 * trial.compile_seconds + passes * trial.image_seconds
+        other += _REPORT_SECONDS
         return max(1, int(_SPARE * (minutes * 60 - other) / trial.step_seconds))
 
     def _trial(self, **chosen: Any) -> TrainConfig:

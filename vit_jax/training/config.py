@@ -65,7 +65,8 @@ class TrainConfig:
     seed: int = 0
     """Seed of the initial parameters, the order of examples, crops, flips, mixing and dropout."""
     init_from: str | None = None
-    """Weights to start from: a file, the directory of a run that has ended, or a released name."""
+    """Weights to start from: a file, the directory of a run that has ended, a released name, or
+    `hf://ORG/NAME[@REVISION]` of the Hugging Face Hub, of which the run keeps the commit."""
     init_head: Literal["probe"] | None = None
     """How the head of a run that starts from `init_from` starts. `probe`: as a logistic regression
     on the features of the training images, which are computed once. None: at zero, or as the head

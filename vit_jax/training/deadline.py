@@ -2,7 +2,7 @@
 
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -20,19 +20,22 @@ _SPARE = 1.2
 class Deadline:
     """Says when a start must stop taking steps, so that its end still fits into its minutes.
 
-    The end is a checkpoint, the evaluations of the weights, and the file of weights.
+    The end is a checkpoint, the evaluations of the weights, the file of weights, and what callbacks
+    do after that.
 
     Attributes:
       minutes: of this start; None sets no end.
       began: when it began, by `time.monotonic`.
       agree_every: steps between two agreements of several processes.
       evaluation_steps: the steps that take as long as all evaluations, until those were timed.
+      seconds_later: what callbacks take, by the seconds of all evaluations; None is nothing.
     """
 
     minutes: float | None
     began: float
     agree_every: int
     evaluation_steps: float
+    seconds_later: Callable[[float], float] | None = None
 
     def __post_init__(self) -> None:
         self._evaluation: float | None = None
@@ -45,7 +48,8 @@ class Deadline:
         evaluation = self._evaluation
         if evaluation is None:
             evaluation = self.evaluation_steps * max(self._steps, default=0.0)
-        return _SPARE * (evaluation + _SAVE_SECONDS)
+        later = 0.0 if self.seconds_later is None else self.seconds_later(evaluation)
+        return _SPARE * (evaluation + _SAVE_SECONDS + later)
 
     @contextmanager
     def timing_evaluation(self) -> Iterator[None]:

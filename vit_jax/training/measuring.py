@@ -7,15 +7,22 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
+from vit_jax.analysis.macs import count_macs
 from vit_jax.inference.memory import (
     OutOfMemory,
     ProgramMemory,
     check_memory,
     noticing_lack_of_memory,
 )
+from vit_jax.models.config import ModelConfig
+from vit_jax.models.functional import abstract_params, apply_model
 from vit_jax.training.config import TrainConfig
 from vit_jax.training.setup import initial_params, make_chunks, make_evaluations, prepare
 
+# What the speed of matrix products is measured with: a forward pass that takes part of a second on
+# a laptop's CPU.
+_MEASURED = ModelConfig("ViT-Ti/16", image_size=224, num_classes=0)
+_MEASURED_BATCH = 8
 # A step takes about three times the work of a pass over its images (arXiv 2104.10350 counts so).
 _PASS_OF_A_STEP = 1 / 3
 _STEPS = 2
@@ -51,6 +58,21 @@ def fits(config: TrainConfig) -> bool:
     except OutOfMemory:
         return False
     return True
+
+
+def macs_per_second() -> float:
+    """Multiply-adds a second of a small ViT's forward pass on a device of this process."""
+    model = _MEASURED.completed()
+    params = jax.tree.map(lambda x: np.full(x.shape, 0.01, x.dtype), abstract_params(model))
+    images = np.zeros((_MEASURED_BATCH, *model.input_size, 3), np.float32)
+    params, images = jax.device_put((params, images))
+    forward = jax.jit(apply_model(model)).lower(params, images).compile()
+    times = []
+    for _ in range(_STEPS):
+        began = time.perf_counter()
+        jax.block_until_ready(forward(params, images))
+        times.append(time.perf_counter() - began)
+    return sum(count_macs(model).values()) * _MEASURED_BATCH / min(times)
 
 
 def measure(config: TrainConfig) -> Trial:

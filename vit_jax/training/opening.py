@@ -128,11 +128,8 @@ def open_run(
             directory=directory,
             saved=start if probe is None else None,
             has_probe=probe is not None,
-            deadline=Deadline(
-                max_minutes or config.max_minutes,
-                began=began,
-                agree_every=config.log_every,
-                evaluation_steps=examples / config.data.batch_size / 2,
+            deadline=_deadline(
+                max_minutes or config.max_minutes, began, config, examples, reporter.callbacks
             ),
             fixed=fixed,
             notes=notes,
@@ -222,6 +219,30 @@ def make_best(setup: Setup, evaluations: Evaluations) -> BestStep | None:
     if early_stop.mode is not None:
         lower = early_stop.mode == "min"
     return BestStep(lower_is_better=lower, patience=early_stop.patience)
+
+
+def _deadline(
+    minutes: float | None,
+    began: float,
+    config: TrainConfig,
+    examples: int,
+    callbacks: Callbacks | None,
+) -> Deadline:
+    """The end of this start, which its callbacks know too.
+
+    Args:
+      examples: of all evaluations; a pass over them takes half as long an example as a step, until
+        it was timed.
+    """
+    if callbacks is not None and minutes is not None:
+        callbacks.ends_at(began + 60 * minutes)
+    return Deadline(
+        minutes,
+        began=began,
+        agree_every=config.log_every,
+        evaluation_steps=examples / config.data.batch_size / 2,
+        seconds_later=None if callbacks is None else callbacks.seconds_later,
+    )
 
 
 def _open_reporter(

@@ -4,6 +4,7 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
+from vit_jax.data.sources.labels import refuse_several_labels
 from vit_jax.data.sources.records import Source
 from vit_jax.errors import UserError
 from vit_jax.evaluation.linear_probe import fit_probe
@@ -73,9 +74,6 @@ def with_probe_head(setup: Setup, params: Params) -> tuple[Params, str]:
 
 
 def _check(source: Source, params: Params) -> None:
-    if source.max_labels is not None:
-        raise UserError(
-            f"config.init_head='probe': records of {source.name} have several labels; leave it out"
-        )
+    refuse_several_labels(source, "config.init_head='probe'")
     if set(params.get("head", {})) != set(_HEAD):
         raise UserError("config.init_head='probe': the model has no head; leave it out")

@@ -52,7 +52,7 @@ class Reporter:
         self._schedule(start)  # Compiles its operations now, not in the time of a step.
         self._log_every = setup.config.log_every
         self._warned = False
-        self._writer, self._callbacks = writer, callbacks
+        self._writer, self.callbacks = writer, callbacks
         self._progress = Progress(start, setup.total_steps, shown=writer is not None)
         self._clock = Clock(setup.config.data.batch_size, _images_at_peak(setup))
         self._devices = setup.mesh.local_devices
@@ -191,9 +191,9 @@ class Reporter:
         self._clock.pause(time.perf_counter() - began)
 
     def _write(self, step: int, scalars: dict[str, float]) -> None:
-        if self._writer is not None and self._callbacks is not None:
+        if self._writer is not None and self.callbacks is not None:
             new = self._writer.write(step, scalars)
-            self._callbacks.scalars(step, new)
+            self.callbacks.scalars(step, new)
 
     def __enter__(self) -> Self:
         return self

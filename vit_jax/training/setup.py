@@ -13,7 +13,7 @@ from vit_jax.data.config import DataConfig
 from vit_jax.data.images.transforms import make_transform
 from vit_jax.data.loader import Loader, local_rows
 from vit_jax.data.order import records_by_class
-from vit_jax.data.sources.labels import balanced_weights, class_counts
+from vit_jax.data.sources.labels import balanced_weights, class_counts, refuse_several_labels
 from vit_jax.data.sources.open import open_source
 from vit_jax.data.sources.records import Source
 from vit_jax.data.sources.subset import Subset
@@ -149,10 +149,7 @@ def _class_weights(config: TrainConfig, source: Source) -> tuple[float, ...] | N
     """
     if config.loss_weights is None:
         return None
-    if source.max_labels is not None:
-        raise UserError(
-            f"config.loss_weights: records of {source.name} have several labels; leave it out"
-        )
+    refuse_several_labels(source, "config.loss_weights")
     weights = balanced_weights(class_counts(source)).tolist()
     more = (config.model.num_classes or len(weights)) - len(weights)
     return (*weights, *[1.0] * more)
@@ -188,11 +185,7 @@ def make_chunks(setup: Setup) -> Chunks:
 
 
 def _records_by_class(source: Source) -> tuple[np.ndarray, ...]:
-    if source.max_labels is not None:
-        raise UserError(
-            f"config.data.sampling='balanced': records of {source.name} have several labels; leave "
-            "it out"
-        )
+    refuse_several_labels(source, "config.data.sampling='balanced'")
     return records_by_class(source)
 
 

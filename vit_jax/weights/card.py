@@ -266,6 +266,8 @@ def _shown(name: str) -> str:
     if name.startswith(("/", "./", "../", "~")) or os.path.exists(name):
         return os.path.basename(os.path.abspath(name))
     kind, colon, rest = name.partition(":")
+    if rest.startswith("//"):
+        return name  # It is public.
     return f"{kind}:{_shown(rest)}" if colon else name
 
 

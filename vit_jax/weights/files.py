@@ -37,6 +37,8 @@ from vit_jax.weights.stored import AnyArray
 
 # Hubs want weights under this name. Only then does a layout's own config lie beside them.
 HUB_FILE = "model.safetensors"
+# A directory's weights: the first of these that it has.
+FOLDER_FILES = ("weights.npz", HUB_FILE, f"{HUB_FILE}{INDEX_SUFFIX}")
 CARD_NAME = "README.md"
 _FIELDS = {field.name for field in dataclasses.fields(ModelConfig)}
 # Heads with this many classes are ImageNet's where nothing beside the weights names classes.
@@ -192,13 +194,18 @@ def _open_file(path: Path) -> tuple[Path, Mapping[str, AnyArray]]:
     if os.path.isdir(path):
         path = _in_directory(path)
     path = index_of_part(path) or path
-    if path.name.endswith(f".safetensors{INDEX_SUFFIX}"):
-        return path.with_name(path.name.removesuffix(INDEX_SUFFIX)), open_shards(path)
-    return path, open_arrays(path)
+    whole = weights_named(path)
+    return whole, open_arrays(path) if whole == path else open_shards(path)
+
+
+def weights_named(path: Path) -> Path:
+    """The file beside which the descriptions of weights lie: not the index of a sharded one."""
+    is_index = path.name.endswith(f".safetensors{INDEX_SUFFIX}")
+    return path.with_name(path.name.removesuffix(INDEX_SUFFIX)) if is_index else path
 
 
 def _in_directory(path: Path) -> Path:
-    for name in ("weights.npz", HUB_FILE, f"{HUB_FILE}{INDEX_SUFFIX}"):
+    for name in FOLDER_FILES:
         if os.path.lexists(path / name):
             return path / name
     try:

@@ -37,8 +37,8 @@ def load_model(
     Args:
       name: such as `ViT-B/16`; it must be the file's model. With another patch side than the
         file's, the patch embedding is resized.
-      weights: a file, the directory of a finished run, or the name of a released file, which is
-        downloaded once.
+      weights: a file, the directory of a finished run, or the name of a released file or of a
+        repository of the Hugging Face Hub, `hf://ORG/NAME[@REVISION]`, which is downloaded once.
       image_size: pixels, a side or (height, width); None keeps the file's.
       num_classes: None keeps the file's head, 0 removes it, and any other number than the file's
         gives a head of zeros.

@@ -30,6 +30,12 @@ def index_of_part(path: Path) -> Path | None:
     return index
 
 
+def is_part(name: str, index: str) -> bool:
+    """Whether a file is named as a part of the checkpoint with this index."""
+    part = _PART.fullmatch(name)
+    return part is not None and f"{part[1]}{part[2]}{INDEX_SUFFIX}" == index
+
+
 def open_shards(index: Path) -> dict[str, StoredArray]:
     """Opens the parts of a sharded checkpoint, as Hugging Face's `model.safetensors.index.json`.
 

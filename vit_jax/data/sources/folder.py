@@ -22,6 +22,7 @@ from vit_jax.data.sources.labelled_files import (
     FoundFiles,
     LabelledFiles,
     draw_test,
+    refuse_fraction,
     require_fraction,
     shuffled,
 )
@@ -61,11 +62,7 @@ def _scan(root: str, test_fraction: float | None) -> FoundFiles:
     left_out = LeftOut()
     layout = find_layout(root, left_out)
     if layout.splits:
-        if test_fraction is not None:
-            raise UserError(
-                f"test_fraction={test_fraction} would be ignored: {root} has its own splits "
-                f"({', '.join(layout.splits)}); leave it out"
-            )
+        refuse_fraction(test_fraction, root, layout.splits)
         folder = _with_splits(root, layout.splits, left_out)
     else:
         folder = _without_splits(root, left_out, test_fraction)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
@@ -159,6 +159,19 @@ def require_fraction(test_fraction: float | None, where: str) -> float:
             f"test_fraction={test_fraction} for {where}: choose a share above 0 and below 1"
         )
     return test_fraction
+
+
+def refuse_fraction(test_fraction: float | None, where: str, splits: Iterable[str]) -> None:
+    """Refuses a share to draw where there are splits already.
+
+    Raises:
+      UserError: one is given.
+    """
+    if test_fraction is not None:
+        raise UserError(
+            f"test_fraction={test_fraction} would be ignored: {where} has its own splits "
+            f"({', '.join(splits)}); leave it out"
+        )
 
 
 def draw_test(classes: Sequence[Sequence[File]], test_fraction: float) -> dict[str, list[File]]:

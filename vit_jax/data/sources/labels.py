@@ -30,6 +30,19 @@ def labels_at_hand(source: Source) -> np.ndarray | None:
     return labels_of_source(source) if hasattr(source, "labels") else None
 
 
+def refuse_several_labels(source: Source, option: str) -> None:
+    """Refuses an option that needs one label for each record.
+
+    Args:
+      option: as in `config.loss_weights`.
+
+    Raises:
+      UserError: records may have several labels.
+    """
+    if source.max_labels is not None:
+        raise UserError(f"{option}: records of {source.name} have several labels; leave it out")
+
+
 def class_counts(source: Source) -> np.ndarray:
     """The number of records of each class, int [classes]; those without a label are left out.
 

@@ -17,11 +17,13 @@ from vit_jax.data.sources.labelled_files import (
     FoundFiles,
     LabelledFiles,
     draw_test,
+    refuse_fraction,
     require_fraction,
     shuffled,
 )
 from vit_jax.data.sources.layout import class_name
 from vit_jax.data.sources.split_words import kind_of, split_name
+from vit_jax.data.sources.table_files import find_files
 from vit_jax.data.sources.table_rows import Row, problem, read_rows
 from vit_jax.errors import UserError
 
@@ -92,8 +94,9 @@ def _read(
     rows = [_normal(table, root, row) for row in read_rows(table, label)]
     if not rows:
         raise UserError(f"table {table} has no rows of images")
+    rows, missing = find_files(root, rows)
     _refuse_duplicates(table, rows)
-    _require_files(table, root, rows)
+    _require_files(table, root, missing)
     names = class_names(rows)
     has_lists = any(row.has_list for row in rows)
     if not has_lists:
@@ -119,11 +122,7 @@ def _read(
         drawn = draw_test(list(by_class.values()), test_fraction)
         return FoundFiles(root, names, drawn, test_fraction, max_labels)
     named = _named_splits(table, {name: rows for name, rows in splits.items() if name is not None})
-    if test_fraction is not None:
-        raise UserError(
-            f"test_fraction={test_fraction} would be ignored: {table} has its own splits "
-            f"({', '.join(named)}); leave it out"
-        )
+    refuse_fraction(test_fraction, str(table), named)
     _require_classes_in_train(table, named)
     files = {name: shuffled([file(row) for row in rows]) for name, rows in named.items()}
     return FoundFiles(root, names, files, None, max_labels)
@@ -177,32 +176,13 @@ def _refuse_duplicates(table: Path, rows: Sequence[Row]) -> None:
         raise problem(table, row.number, f"{row.path} is in row {first.number} already; {more}")
 
 
-def _require_files(table: Path, root: str, rows: Sequence[Row]) -> None:
-    """Looks for all files, with one listing a folder: a look at each would take minutes."""
-    files: dict[str, set[str]] = {}
-    missing = []
-    for row in rows:
-        folder, name = os.path.split(os.path.join(root, row.path))
-        if folder not in files:
-            files[folder] = _files_in(folder)
-        # Some file systems find names in other spellings than they list.
-        if name not in files[folder] and not os.path.isfile(os.path.join(folder, name)):
-            missing.append(row)
+def _require_files(table: Path, root: str, missing: Sequence[Row]) -> None:
     if missing:
         more = f" (and {len(missing) - 1:,} more are missing)" if len(missing) > 1 else ""
         hint = f"paths are read from {root}"
         if all(os.path.isfile(row.path) for row in missing):
             hint += ", where the table lies, not from the current folder"
         raise problem(table, missing[0].number, f"there is no file {missing[0].path}{more}; {hint}")
-
-
-def _files_in(folder: str) -> set[str]:
-    try:
-        with os.scandir(folder) as entries:
-            # A link that leads nowhere is told when it is read, as in folders.
-            return {each.name for each in entries if each.is_symlink() or not each.is_dir()}
-    except OSError:  # Missing, or it may be entered and not listed.
-        return set()
 
 
 def _require_label(table: Path, rows: Sequence[Row]) -> None:

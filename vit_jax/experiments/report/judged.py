@@ -135,7 +135,7 @@ def judge(config: TrainConfig, workdir: Path, evaluation: str, *, seconds: float
         for batch in each.stream(params):
             if time.monotonic() > ends:
                 raise UserError(
-                    f"that takes more than {seconds:g} s; "
+                    f"that takes more than {seconds:.0f} s; "
                     f"`python -m vit_jax report {shlex.quote(str(workdir))}` does it"
                 )
             unreadable += (batch.start + np.flatnonzero(~batch.readable)).tolist()

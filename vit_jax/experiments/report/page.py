@@ -133,6 +133,10 @@ def _judged(
     if name is None:
         missing.append("No evaluation of the config scores classes.")
         return None
+    if seconds <= 0:
+        again = f"python -m vit_jax report {shlex.quote(str(record.path))}"
+        missing.append(f"There was no time to score images one by one: `{again}` does it.")
+        return None
     try:
         return judge(config, record.path, name, seconds=seconds)
     except UserError as error:

@@ -55,23 +55,45 @@ def fetch(url: str) -> Path:
       UserError: the file does not exist, the storage cannot be reached, what it sends is damaged
         again and again, or the cache cannot be written.
     """
-    path = url.removeprefix(f"{STORAGE}/")
-    if "://" in path or path.startswith("/") or ".." in PurePosixPath(path).parts:
-        raise UserError(f"{url} is not a file at {STORAGE}; download it yourself and give its path")
-    cache = Path(os.environ.get("VIT_JAX_CACHE") or "~/.cache/vit_jax").expanduser()
-    storage = (os.environ.get("VIT_JAX_STORAGE") or STORAGE).rstrip("/")
-    file = cache / path
+    file = _in_cache(url)
     try:
         if not _is_whole(file):
             with _exclusive_lock(file):
                 if not _is_whole(file):  # Another process may have downloaded it meanwhile.
-                    _download(f"{storage}/{path}", file)
+                    _download(_address(url), file)
     except OSError as error:
         raise UserError(
             f"{file} cannot be stored ({error.strerror or error}); make room, or set "
             "VIT_JAX_CACHE to a directory that can be written"
         ) from error
     return file
+
+
+def is_cached(url: str) -> bool:
+    """Whether `fetch` would need no network.
+
+    Raises:
+      UserError: it is no file of the storage.
+    """
+    return _is_whole(_in_cache(url))
+
+
+def shown_address(url: str) -> str:
+    """Where `fetch` downloads a file from, without a password."""
+    address = _address(url)
+    return without_secret(address, address)
+
+
+def _in_cache(url: str) -> Path:
+    path = url.removeprefix(f"{STORAGE}/")
+    if "://" in path or path.startswith("/") or ".." in PurePosixPath(path).parts:
+        raise UserError(f"{url} is not a file at {STORAGE}; download it yourself and give its path")
+    return Path(os.environ.get("VIT_JAX_CACHE") or "~/.cache/vit_jax").expanduser() / path
+
+
+def _address(url: str) -> str:
+    storage = (os.environ.get("VIT_JAX_STORAGE") or STORAGE).rstrip("/")
+    return f"{storage}/{url.removeprefix(f'{STORAGE}/')}"
 
 
 def _beside(file: Path, suffix: str) -> Path:

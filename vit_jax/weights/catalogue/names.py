@@ -1,4 +1,4 @@
-"""Released weight files by name, and the file that a user means by `--weights`."""
+"""Released weight files by name, and the file or folder that a user means by `--weights`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from pathlib import Path
 from vit_jax.errors import UserError
 from vit_jax.spelling import near
 from vit_jax.weights.catalogue import augreg
-from vit_jax.weights.catalogue.download import STORAGE, fetch
+from vit_jax.weights.catalogue.download import STORAGE, fetch, is_cached
+from vit_jax.weights.catalogue.hub import SCHEME, HubName, cached_repository, fetch_repository
 from vit_jax.weights.catalogue.released import RELEASES, Release
 
 # An address of the storage, which may come before a name.
@@ -60,27 +61,75 @@ def find(name: str) -> Release:
         guess = "" if meant is None else f"; did you mean {meant!r}?"
         raise UserError(
             f"no weights are named {name!r}{guess} "
-            "(python -m vit_jax models lists the names; or give a file or a run's directory)"
+            "(python -m vit_jax models lists the names; or give a file, a run's directory, or "
+            "hf://ORG/NAME of the Hugging Face Hub)"
         )
     return release
 
 
 def resolve(weights: str | os.PathLike[str]) -> Path:
-    """Returns the file or directory that a user means; a released file is downloaded.
+    """Returns the file or directory that a user means; what is not here is downloaded.
 
     Args:
-      weights: the path of a file or of a directory with one, otherwise a name as in `find`.
+      weights: the path of a file or of a directory with one, `hf://ORG/NAME[@REVISION]` of the
+        Hugging Face Hub, otherwise a name as in `find`.
 
     Raises:
-      UserError: neither exists, or the download fails.
+      UserError: none of them exists, or the download fails.
     """
     text = os.fspath(weights)
+    if text.startswith(SCHEME):
+        return fetch_repository(HubName.parse(text))
     path = Path(text).expanduser()
     if os.path.exists(path):
         return path
     if _must_be_a_path(text, path):
         raise UserError(f"{text}: no such file or directory; check the path")
     return fetch(find(text).url)
+
+
+def is_here(weights: str) -> bool:
+    """Whether `resolve` needs no network, for a path, a commit of the Hub or a listed name.
+
+    For any other name it is False. This asks no network either.
+    """
+    if weights.startswith(SCHEME):
+        name = HubName.parse(weights)
+        return name.is_pinned and cached_repository(name) is not None
+    if os.path.exists(Path(weights).expanduser()):
+        return True
+    return any(r.name == weights and is_cached(r.url) for r in releases())
+
+
+def pinned(weights: str) -> str:
+    """The name of weights that means the same ones tomorrow; downloads those of the Hub.
+
+    Args:
+      weights: as for `resolve`. One of the Hub gets its commit as revision; others stay.
+
+    Raises:
+      UserError: as `resolve`.
+    """
+    if not weights.startswith(SCHEME):
+        return weights
+    name = HubName.parse(weights)
+    return str(name._replace(revision=fetch_repository(name).name))
+
+
+def is_pin_of(stored: object, weights: str) -> bool:
+    """Whether a recorded name is `pinned` of one whose revision is no commit.
+
+    Args:
+      stored: what a run's record holds in its place.
+      weights: as a user names them.
+    """
+    if not weights.startswith(SCHEME) or not isinstance(stored, str):
+        return False
+    name = HubName.parse(weights)
+    prefix = f"{SCHEME}{name.repository}@"
+    if name.is_pinned or not stored.startswith(prefix):
+        return False
+    return name._replace(revision=stored.removeprefix(prefix)).is_pinned
 
 
 def _must_be_a_path(text: str, path: Path) -> bool:
