@@ -16,7 +16,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--weights",
         required=True,
-        help="a weight file, the directory of a run that has ended, or the name of a released file",
+        help="a weight file, the directory of a run that has ended, the name of a released file, "
+        "or hf://ORG/NAME[@REVISION] of the Hugging Face Hub",
     )
     parser.add_argument(
         "--workdir",

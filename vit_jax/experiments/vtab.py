@@ -19,6 +19,7 @@ from vit_jax.data.sources.open import open_source
 from vit_jax.data.sources.vtab import TASKS, task_named
 from vit_jax.errors import NoDataError, UserError
 from vit_jax.parallel.agreement import on_all_processes
+from vit_jax.training.choices import pinned_start
 from vit_jax.training.choosing import SHAPE
 from vit_jax.training.loop import train
 from vit_jax.weights.catalogue.names import resolve
@@ -59,7 +60,7 @@ def run_tasks(
     """Fine-tunes weights on each task, or resumes where a former call ended.
 
     Args:
-      weights: a weight file, a finished run's directory, or the name of a released file.
+      weights: a weight file, a finished run's directory, or a name as `resolve` takes it.
       workdir: holds a directory for each task.
       tasks: names in `TASKS`.
       recipe: "paper" or "hyperrule", as `configs/vtab.py` has them.
@@ -77,6 +78,9 @@ def run_tasks(
     """
     with on_all_processes():
         _check_data(tasks, data_dir)
+    # One commit for all tasks, should the weights come from a branch of the Hub.
+    weights = pinned_start(weights, *(Path(workdir) / task for task in tasks))
+    with on_all_processes():
         model = open_weights(resolve(weights)).model
     own = {key: getattr(model, key) for key in SHAPE}
     given = {

@@ -43,17 +43,21 @@ def completed(
       UserError: as `complete`; an unknown key, a wrong value, or values that do not go together.
     """
     if isinstance(config, TrainConfig):
-        return dataclasses.replace(config, init_from=_pinned(config.init_from, workdir))
+        return dataclasses.replace(config, init_from=pinned_start(config.init_from, workdir))
     with on_all_processes():
         values = as_values(config)
-    values["init_from"] = _pinned(values.get("init_from"), workdir)
+    values["init_from"] = pinned_start(values.get("init_from"), workdir)
     return build(TrainConfig, complete(values, workdir, max_minutes=max_minutes))
 
 
-def _pinned(start: Any, workdir: str | os.PathLike[str]) -> Any:
-    """The weights to start from, those of the Hub with the commit that the run's record has.
+def pinned_start(start: Any, *workdirs: str | os.PathLike[str]) -> Any:
+    """The weights to start from, those of the Hub with the commit that a run's record has.
 
-    A new run takes the commit of now, the same one on all processes.
+    Without a record it is the commit of now, the same one on all processes.
+
+    Args:
+      start: as `init_from`; what is no text is returned as it is.
+      workdirs: of runs, begun or not, that start from the same weights.
 
     Raises:
       UserError: as `resolve`.
@@ -61,12 +65,12 @@ def _pinned(start: Any, workdir: str | os.PathLike[str]) -> Any:
     if not isinstance(start, str):
         return start
     with on_all_processes():
-        stored = read_config(workdir).get("init_from") if is_run(workdir) else None
-        found = stored if is_pin_of(stored, start) else pinned(start)
+        stored = [read_config(each).get("init_from") for each in workdirs if is_run(each)]
+        found = next((each for each in stored if is_pin_of(each, start)), None) or pinned(start)
     if found == start:
         return start
     if jax.process_index() == 0:
-        again = ", as this run started" if found == stored else ""
+        again = ", as this run started" if found in stored else ""
         _log.info("init_from=%s is %s%s", start, found, again)
     return gather_texts(found)[0]
 
