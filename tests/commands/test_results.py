@@ -15,7 +15,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.commands.test_predict import MODEL, read_csv, write
+from tests.commands.named_photos import MODEL, write
+from tests.commands.test_predict import read_csv
 from vit_jax.__main__ import main
 from vit_jax.commands.results import Results
 from vit_jax.errors import UserError

@@ -90,7 +90,7 @@ def fetch_repository(name: HubName) -> Path:
         not be read; it holds no weights that can be read; or the download fails.
     """
     try:
-        import huggingface_hub
+        import huggingface_hub  # noqa: F401 (asked for before anything else)
     except ImportError:
         raise UserError(
             f"{name} needs the package huggingface_hub: pip install 'vit_jax[hub]'"
@@ -101,7 +101,7 @@ def fetch_repository(name: HubName) -> Path:
         for _ in range(_ATTEMPTS):
             if (folder := _download(name)) is not None:
                 return folder
-    except (huggingface_hub.errors.HTTPError, _xet_failure(), OSError) as error:
+    except _failures() as error:
         folder = None if _status(error) in (401, 403, 404) else cached_repository(name)
         if folder is None:
             raise _explained(name, error) from error
@@ -113,12 +113,15 @@ def fetch_repository(name: HubName) -> Path:
     raise UserError(f"{name} changes while it is downloaded; use the same command again")
 
 
-def _xet_failure() -> type[Exception]:
-    """What the Hub's own protocol raises; versions that lack it raise one of the others."""
+def _failures() -> tuple[type[Exception], ...]:
+    """What the library raises: errors of its HTTP client, of the Hub's own protocol, of disks.
+
+    The client is another package in each of its versions.
+    """
     from huggingface_hub import errors
 
-    failure: type[Exception] = getattr(errors, "XetDownloadError", OSError)
-    return failure
+    names = ("HTTPError", "XetDownloadError")
+    return (OSError, *(getattr(errors, name) for name in names if hasattr(errors, name)))
 
 
 def cached_repository(name: HubName) -> Path | None:
