@@ -15,7 +15,6 @@ that the true share is no larger.
 
 import argparse
 import io
-import platform
 import statistics
 import time
 from collections.abc import Callable
@@ -26,6 +25,7 @@ import numpy as np
 from PIL import Image
 
 import vit_jax
+from benchmarks.machine import machine
 from vit_jax.data.sources.files import FileSource
 from vit_jax.data.sources.records import Record, Source
 from vit_jax.evaluation.classification import Classification
@@ -69,11 +69,7 @@ def _bmp(picture: np.ndarray) -> bytes:
 def main(
     model: str, image_size: int, batch_size: int, count: int, rounds: int, workers: int, images: str
 ) -> None:
-    kind = jax.devices()[0].device_kind
-    print(
-        f"{model}, {image_size} pixels, {count} images, batch {batch_size}, "
-        f"{len(jax.devices())} x {kind}, jax {jax.__version__}, Python {platform.python_version()}"
-    )
+    print(f"{model}, {image_size} pixels, {count} images, batch {batch_size}, {machine()}")
     scored = vit_jax.create_model(model, image_size=image_size, num_classes=1000, seed=0)
     if images:
         files = [str(path) for path in sorted(Path(images).rglob("*.jpg"))][:count]
