@@ -17,6 +17,7 @@ from tests.data.listed import records_of
 from tests.small_models import refusal
 from vit_jax.analysis.published.results import VTAB_GROUPS
 from vit_jax.data.images.decoding import decode
+from vit_jax.data.preparation.prepare import prepare
 from vit_jax.data.sources.open import open_source
 from vit_jax.data.sources.splits import split_names
 from vit_jax.data.sources.tfds_rules import COMPUTED_LABELS
@@ -236,6 +237,14 @@ def test_a_computed_label_is_chosen_by_name(data_dir: str) -> None:
     assert "no label 'counts'" in text and "did you mean 'count'" in text
     text = refusal(open_source, "clevr", "validation", data_dir=data_dir)
     assert "choose the label with --config.data.label among count, distance, objects/" in text
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_a_task_is_prepared_by_its_name(name: str) -> None:
+    with mock.patch("vit_jax.data.preparation.prepare.prepare_tfds") as prepare_tfds:
+        prepare(f"vtab:{name}", "/data")
+    prepare_tfds.assert_called_once_with(TASKS[name].dataset, "/data")
+    assert "no task 'tv'" in refusal(prepare, "vtab:tv")
 
 
 def test_mistakes_in_names(data_dir: str, tmp_path: Path) -> None:

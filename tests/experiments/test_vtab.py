@@ -1,6 +1,7 @@
 """VTAB-1k end to end, on pictures that show their label; and what its runs are made of."""
 
 import json
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from unittest import mock
 import pytest
 
 from tests.data import vtab_data
+from tests.real_processes import finish, start_process, wait_for
 from tests.small_models import refusal
 from vit_jax.__main__ import main
 from vit_jax.config import load_config
@@ -18,6 +20,7 @@ from vit_jax.data.sources.vtab import TASKS, open_task
 from vit_jax.experiments.vtab import chosen_tasks, means, published, run_tasks
 from vit_jax.models.config import ModelConfig
 from vit_jax.models.functional import init_params
+from vit_jax.runs.directory import newest_checkpoint
 from vit_jax.schema import build
 from vit_jax.training.config import TrainConfig
 from vit_jax.weights.files import write_weights
@@ -93,14 +96,18 @@ def scores(workdir: Path, task: str) -> dict[str, float]:
 def test_a_task_is_learnt_and_scored_on_its_test_split(
     tmp_path: Path, weights: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    data_dir = prepare(tmp_path / "data", ("kitti_distance",))
-    argv = command(weights, data_dir, tmp_path / "runs", "--tasks=kitti_distance")
+    with mock.patch.dict(vtab_data.SIZES, {"train": 800, "validation": 200, "test": 44}):
+        data_dir = prepare(tmp_path / "data", ("kitti_distance",))
+    argv = command(
+        *(weights, data_dir, tmp_path / "runs"),
+        *("--tasks=kitti_distance", "--config.total_steps=20"),
+    )
     assert main(argv) == 0
     output = capsys.readouterr().out
     found = scores(tmp_path / "runs", "kitti_distance")
     assert found["test/top1"] == 1.0
     assert found["shifted/top1"] == 0.0
-    assert found["test/examples"] == vtab_data.SIZES["test"]
+    assert found["test/examples"] == 44
     lines = [line.split() for line in output.splitlines()]
     # The paper's figures, by its Table 9.
     assert ["kitti_distance", "100.0", "84.5", "82.2", "79.9"] in lines
@@ -135,6 +142,34 @@ def test_all_tasks_are_learnt(
     heading, values = (runs / "vtab.csv").read_text().splitlines()
     assert heading.split(",") == [*TASKS, "natural", "specialized", "structured", "mean"]
     assert set(values.split(",")) == {"100.0000"}
+
+
+@pytest.mark.slow
+def test_a_killed_command_goes_on_in_the_task_that_it_was_at(tmp_path: Path, weights: str) -> None:
+    tasks = ("eurosat", "kitti_distance")
+    data_dir = prepare(tmp_path / "data", tasks)
+    changes = [
+        *("--config.evals.shifted=none", "--config.data.batch_size=20"),
+        *("--config.total_steps=200", "--config.checkpoint.every_steps=20"),
+    ]
+
+    def start(workdir: str, *tasks: str) -> subprocess.Popen[str]:
+        flags = (f"--tasks={','.join(tasks)}", *changes)
+        return start_process(command(weights, data_dir, tmp_path / workdir, *flags))
+
+    process = start("killed", *tasks)
+    first, second = (tmp_path / "killed" / task for task in tasks)
+    wait_for(process, lambda: newest_checkpoint(second) is not None)
+    process.kill()
+    process.communicate()
+    assert (first / "weights.npz").exists() and not (second / "weights.npz").exists()
+    (output,) = finish([start("killed", *tasks)])
+    assert output.count("the run has ended") == 1 and "step 200/200" in output
+    assert "step 1/200" not in output
+    assert (tmp_path / "killed/vtab.csv").read_text().startswith(",".join(tasks))
+    finish([start("alone", tasks[1])])
+    alone = tmp_path / "alone" / tasks[1] / "weights.npz"
+    assert (second / "weights.npz").read_bytes() == alone.read_bytes()
 
 
 # Means of the paper's figures: Figure 2 and the last column of Table 9.

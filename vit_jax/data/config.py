@@ -89,8 +89,8 @@ class DataConfig:
     None: 0.1."""
     label: str | None = None
     """Feature of a TFDS data set that is the label: a ClassLabel or a sequence of them, such as
-    `labels` or `objects/label`, or the column of a table. None: the one that TFDS names, or the
-    only one."""
+    `labels` or `objects/label`; a label that is computed, such as `count` of `clevr`; or the column
+    of a table. None: the one that TFDS names, or the only one."""
     max_labels: int | None = None
     """Most labels of one record, for data whose records have any number of labels. None: 64, or the
     most that a row of a table has."""
