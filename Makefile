@@ -17,8 +17,9 @@ INSTALL = $(1)/bin/python -m pip --disable-pip-version-check install --quiet --n
 PACKAGES = "import sysconfig; print(sysconfig.get_path('purelib'))"
 # Whoever starts Python without compiled files would compile all tests in each process.
 unexport PYTHONDONTWRITEBYTECODE
-# Tests of one file share runs and compiled programs, and so one process.
-PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile
+# Tests of one file share runs and compiled programs, and so one process. Files start in the order
+# of tests/conftest.py, not by their numbers of tests.
+PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 TPU_PYTEST := .venv-tpu/bin/python -m pytest -n 2 tests/tpu
 OWN := $(addprefix --ignore=tests/,browser peers tpu)
 

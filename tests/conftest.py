@@ -44,6 +44,19 @@ if _owns_cache:
     os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
 
 
+# The files that take longest, though they hold few tests: with processes, or many steps.
+_LONGEST = (
+    *("parallel/test_processes.py", "parallel/test_meshes_of_processes.py"),
+    *("benchmarks/test_damage.py", "training/test_kills.py", "training/test_long_run.py"),
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Starts the longest files first: one that starts last would leave the other cores idle."""
+    first = tuple(f"tests/{file}::" for file in _LONGEST)
+    items.sort(key=lambda item: not item.nodeid.startswith(first))
+
+
 def pytest_unconfigure() -> None:
     """Removes the cache in the process that made it."""
     if _owns_cache:
