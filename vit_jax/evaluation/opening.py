@@ -33,8 +33,8 @@ def open_evaluations(
 ) -> "Evaluations":
     """Opens the data of all evaluations and checks that it fits the model; reads no image.
 
-    Evaluators that want the same source and preprocessing share a pass, in the smallest of the
-    batch sizes that they name.
+    Evaluators that want the same source, preprocessing and border share a pass, in the smallest of
+    the batch sizes that they name.
 
     Raises:
       NoDataError: a data set is missing.
@@ -47,7 +47,8 @@ def open_evaluations(
     grouped: dict[tuple[object, ...], dict[_Key, Request]] = {}
     for name, evaluator in evaluators.items():
         for role, request in evaluator.requests.items():
-            key = (id(request.source), request.preprocessing or model.preprocessing)
+            preprocessing = request.preprocessing or model.preprocessing
+            key = (id(request.source), preprocessing, request.border)
             grouped.setdefault(key, {})[name, role] = request
     passes = []
     for requests in grouped.values():

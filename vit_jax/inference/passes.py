@@ -41,7 +41,7 @@ class Pass(Generic[K]):
     Worker processes stay between runs, until `close`.
 
     Args:
-      requests: by names of the caller's choice, all with the same source and preprocessing.
+      requests: by names of the caller's choice, all with the same source, preprocessing and border.
       batch_size: rows over all devices, rounded up to a multiple of the devices that split the
         batch. None takes 32 a device, and half of that as often as the program does not fit.
       workers: processes that decode; 0 decodes in threads.
@@ -64,6 +64,7 @@ class Pass(Generic[K]):
         (self.source,) = {id(r.source): r.source for r in requests.values()}.values()
         (preprocessing,) = {r.preprocessing or model.preprocessing for r in requests.values()}
         assert preprocessing is not None
+        (self._border,) = {request.border for request in requests.values()}
         self.requests = dict(requests)
         self._model, self._mesh, self._preprocessing = model, mesh, preprocessing
         self._workers, self._on_error, self._on_error_flag = workers, on_error, on_error_flag
@@ -187,7 +188,7 @@ class Pass(Generic[K]):
         self.batch_size = -(-max(batch_size, 1) // self._splits) * self._splits
         self._chunks = Chunks(
             self.source,
-            EvalTransform(self._model.input_size, self._preprocessing),
+            EvalTransform(self._model.input_size, self._preprocessing, self._border),
             size=self._model.input_size,
             rows=local_rows(self.batch_size, batch_sharding(self._mesh)),
             batch_size=self.batch_size,

@@ -33,6 +33,7 @@ class Request:
     Attributes:
       outputs: names of `Model.captured` that the functions need besides the logits.
       preprocessing: None is the model's.
+      border: pixels that are cut from each side of an image before it is resized.
       sums: makes scalars, which are added up over the batches.
       rows: makes arrays whose first axis is the batch.
     """
@@ -40,6 +41,7 @@ class Request:
     source: Source
     outputs: tuple[str, ...] = ()
     preprocessing: PreprocessingConfig | None = None
+    border: int = 0
     sums: ArrayFunction | None = None
     rows: ArrayFunction | None = None
 

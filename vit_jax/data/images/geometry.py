@@ -8,6 +8,7 @@ from PIL import Image
 
 from vit_jax.data.config import AffineConfig
 from vit_jax.data.images.bilinear import resize_bilinear
+from vit_jax.data.images.errors import ImageError
 from vit_jax.preprocessing import PreprocessingConfig
 
 # Height and width in pixels.
@@ -48,6 +49,20 @@ def central_crop(image: Image.Image, size: Size) -> Image.Image:
     height, width = size
     top, left = round((image.height - height) / 2), round((image.width - width) / 2)
     return image.crop((left, top, left + width, top + height))
+
+
+def without_border(image: Image.Image, pixels: int) -> Image.Image:
+    """The image less some pixels of each side.
+
+    Raises:
+      ImageError: nothing would be left.
+    """
+    if min(image.size) <= 2 * pixels:
+        raise ImageError(
+            f"cannot read the image ({image.width} x {image.height} pixels, of which a border of "
+            f"{pixels} is cut)"
+        )
+    return image.crop((pixels, pixels, image.width - pixels, image.height - pixels))
 
 
 def random_box(image: Image.Image, rng: Generator, *, size: Size) -> Image.Image:

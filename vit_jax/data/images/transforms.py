@@ -23,6 +23,7 @@ from vit_jax.data.images.geometry import (
     random_affine,
     random_box,
     resize,
+    without_border,
 )
 from vit_jax.data.images.randaugment import rand_augment
 from vit_jax.preprocessing import PreprocessingConfig
@@ -92,15 +93,21 @@ def _crop(
 
 @dataclass(frozen=True)
 class EvalTransform:
-    """Encoded bytes to an evaluation image, uint8 [height, width, 3] of `size`."""
+    """Encoded bytes to an evaluation image, uint8 [height, width, 3] of `size`.
+
+    Attributes:
+      border: pixels that are cut from each side of the image before anything else.
+    """
 
     size: Size
     preprocessing: PreprocessingConfig
+    border: int = 0
 
     def __call__(self, data: bytes, rng: Generator | None = None) -> np.ndarray:
         """Raises `ImageError` for bytes that cannot be read."""
         del rng  # Nothing here is random.
-        return self.fit(decode(data))
+        image = decode(data)
+        return self.fit(without_border(image, self.border) if self.border else image)
 
     def fit(self, image: Image.Image) -> np.ndarray:
         """Resizes and crops an RGB image."""

@@ -30,6 +30,10 @@ class FileSource:
         except ImageError as error:
             return Record(b"", -1, file, problem=str(error))
 
+    def paths(self) -> list[str]:
+        """The path of each record's file."""
+        return list(self.files)
+
     def fingerprint(self) -> str:
         """A hash of the paths."""
         paths = "\0".join(self.files).encode(errors="surrogateescape")

@@ -103,6 +103,10 @@ class LabelledFiles:
         assert self.max_labels is None
         return self._labels
 
+    def paths(self) -> list[str]:
+        """The path of each record's file, below the data set's root or absolute."""
+        return [os.fsdecode(self._path(index)) for index in range(len(self))]
+
     def fingerprint(self) -> str:
         """A hash of the labels and of the paths below the root."""
         parts = [self._labels.tobytes(), self._ends.tobytes(), self._paths]
@@ -112,11 +116,11 @@ class LabelledFiles:
 
     def listing(self) -> dict[str, str]:
         """Label and size of each file, by its path below the root."""
-        paths = [self._path(index) for index in range(len(self))]
+        paths = self.paths()
         with ThreadPoolExecutor(_STAT_THREADS) as pool:  # Over a network, each takes a while.
             sizes = pool.map(self._size, paths)
             return {
-                os.fsdecode(path): f"{size} of class {self._label(index)}"
+                path: f"{size} of class {self._label(index)}"
                 for index, (path, size) in enumerate(zip(paths, sizes, strict=True))
             }
 
@@ -129,9 +133,9 @@ class LabelledFiles:
         start = self._last_labels[index - 1] if index else 0
         return tuple(self._labels[start : self._last_labels[index]].tolist())
 
-    def _size(self, path: bytes) -> str:
+    def _size(self, path: str) -> str:
         try:
-            return f"{os.stat(os.path.join(self._root, path)).st_size} bytes"
+            return f"{os.stat(os.path.join(os.fsdecode(self._root), path)).st_size} bytes"
         except OSError as error:
             return f"unreadable ({error.strerror})"
 

@@ -69,3 +69,12 @@ def listing(source: Source) -> dict[str, str]:
     """
     own = getattr(source, "listing", None)
     return {"records": source.fingerprint()} if own is None else own()
+
+
+def file_paths(source: Source) -> list[str] | None:
+    """The paths of a source's files, in record order; None for a source of another kind.
+
+    A source of files has a method `paths` that returns them.
+    """
+    own = getattr(source, "paths", None)
+    return None if own is None else own()

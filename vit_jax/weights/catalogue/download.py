@@ -1,4 +1,4 @@
-"""Files of the public storage, downloaded once into a cache.
+"""Files of the public storage, and others of known content, downloaded once into a cache.
 
 While `NAME` is downloaded, `NAME.part` holds the bytes that have arrived. `NAME.download.json`
 holds the version (ETag, size, MD5) of the part, and later of the whole file. Nothing becomes `NAME`
@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import hashlib
 import json
 import logging
 import os
@@ -55,12 +56,41 @@ def fetch(url: str) -> Path:
       UserError: the file does not exist, the storage cannot be reached, what it sends is damaged
         again and again, or the cache cannot be written.
     """
-    file = _in_cache(url)
+    return _cached(_address(url), _in_cache(url), None)
+
+
+def fetch_pinned(url: str, name: str, sha256: str) -> Path:
+    """As `fetch`, for a small file at any address that is known by its content.
+
+    The cached file is read each time, and downloaded again if it is any other.
+
+    Args:
+      name: of the file in the cache, below `$VIT_JAX_CACHE`.
+      sha256: of its content, in hexadecimal.
+
+    Raises:
+      UserError: the file does not exist, cannot be reached or has another content, or the cache
+        cannot be written.
+    """
+    return _cached(url, _cache() / name, sha256)
+
+
+def sha256_of(path: Path) -> str:
+    """The SHA-256 of a file, in hexadecimal."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _cache() -> Path:
+    return Path(os.environ.get("VIT_JAX_CACHE") or "~/.cache/vit_jax").expanduser()
+
+
+def _cached(url: str, file: Path, sha256: str | None) -> Path:
     try:
-        if not _is_whole(file):
+        if not _is_whole(file, sha256):
             with _exclusive_lock(file):
-                if not _is_whole(file):  # Another process may have downloaded it meanwhile.
-                    _download(_address(url), file)
+                if not _is_whole(file, sha256):  # Another process may have downloaded it meanwhile.
+                    _download(url, file, sha256)
     except OSError as error:
         raise UserError(
             f"{file} cannot be stored ({error.strerror or error}); make room, or set "
@@ -75,7 +105,7 @@ def is_cached(url: str) -> bool:
     Raises:
       UserError: it is no file of the storage.
     """
-    return _is_whole(_in_cache(url))
+    return _is_whole(_in_cache(url), None)
 
 
 def shown_address(url: str) -> str:
@@ -88,7 +118,7 @@ def _in_cache(url: str) -> Path:
     path = url.removeprefix(f"{STORAGE}/")
     if "://" in path or path.startswith("/") or ".." in PurePosixPath(path).parts:
         raise UserError(f"{url} is not a file at {STORAGE}; download it yourself and give its path")
-    return Path(os.environ.get("VIT_JAX_CACHE") or "~/.cache/vit_jax").expanduser() / path
+    return _cache() / path
 
 
 def _address(url: str) -> str:
@@ -100,7 +130,9 @@ def _beside(file: Path, suffix: str) -> Path:
     return file.with_name(file.name + suffix)
 
 
-def _is_whole(file: Path) -> bool:
+def _is_whole(file: Path, sha256: str | None) -> bool:
+    if sha256 is not None:
+        return file.is_file() and sha256_of(file) == sha256
     if not file.is_file() or _flaw(file, file.suffix) is not None:
         return False
     version, found = _read_version(file), file.stat()
@@ -175,7 +207,7 @@ def _exclusive_lock(file: Path) -> Iterator[None]:
         yield
 
 
-def _download(url: str, file: Path) -> None:
+def _download(url: str, file: Path, sha256: str | None) -> None:
     if file.is_file():
         flaw = _flaw(file, file.suffix) or "it is not as it was when it was downloaded"
         _log.warning("%s is damaged (%s); downloading again", file, flaw)
@@ -183,7 +215,7 @@ def _download(url: str, file: Path) -> None:
     while True:
         before = _size(part)
         try:
-            version = _attempt(url, file, part)
+            version = _attempt(url, file, part, sha256)
             break
         except Interrupted as error:
             after, reason = _size(part), without_secret(str(error), url)
@@ -214,7 +246,7 @@ def _size(path: Path) -> int:
     return path.stat().st_size if path.is_file() else 0
 
 
-def _attempt(url: str, file: Path, part: Path) -> Version:
+def _attempt(url: str, file: Path, part: Path, sha256: str | None) -> Version:
     """Completes the part and checks it; returns its version."""
     if part.exists() and not part.is_file():
         part.unlink()  # Such as a pipe, from which nothing would ever come.
@@ -235,4 +267,9 @@ def _attempt(url: str, file: Path, part: Path) -> Version:
         part.unlink()
         kind = file.suffix or "such"
         raise Interrupted(f"the server answers, but what it sends is no {kind} file: {flaw}")
+    if sha256 is not None and (found := sha256_of(part)) != sha256:
+        part.unlink()
+        raise Interrupted(
+            f"the server answers, but what it sends has the SHA-256 {found} and not {sha256}"
+        )
     return version
