@@ -40,6 +40,7 @@ setup(
     package_data={
         "vit_jax": ["py.typed"],
         "vit_jax.experiments.report": ["page.html"],
+        "vit_jax.evaluation.label_sets": ["lists/*"],
         "vit_jax.weights": ["class_lists/*"],
     },
     entry_points={"console_scripts": ["vit_jax=vit_jax.__main__:main"]},

@@ -277,7 +277,7 @@ def test_a_kind_of_ones_own_from_a_config_file(
         (["--dataset={photos}", "--evaluator.classes=any"], "evaluator.classes: "),
         (["--dataset={photos}", "--config.seed=1"], "would be ignored: it needs --config"),
         (["--dataset={photos}", "--batch_size=0"], "--batch_size=0 must be at least 1"),
-        (["--dataset={photos}", "--output=a.txt"], "--output=a.txt: name a .json or a .csv file"),
+        (["--dataset={photos}", "--output=a.txt"], "a.txt: name a .json, .csv, .png or .svg"),
         (["--dataset={photos}", "--split=none"], "none"),
         (["--dataset={photos}/nowhere"], "does not exist"),
         (["--dataset=no_such_data_set"], "no_such_data_set"),

@@ -67,6 +67,19 @@ def test_the_source_distribution_holds_what_the_pages_use(tmp_path: Path) -> Non
     assert wanted - held == set()
 
 
+def test_the_installed_package_holds_its_data_files(tmp_path: Path) -> None:
+    command = [sys.executable, "setup.py", "--quiet", "build_py", f"--build-lib={tmp_path / 'lib'}"]
+    for name in ("setup.py", "README.md", "configs", "vit_jax"):
+        (shutil.copytree if (ROOT / name).is_dir() else shutil.copy2)(ROOT / name, tmp_path / name)
+    subprocess.run(command, cwd=tmp_path, check=True, capture_output=True)
+    files = [path for path in (ROOT / "vit_jax").rglob("*") if path.is_file()]
+    wanted = {path.relative_to(ROOT) for path in files if "__pycache__" not in path.parts}
+    assert (
+        wanted - {path.relative_to(tmp_path / "lib") for path in tmp_path.rglob("lib/**/*")}
+        == set()
+    )
+
+
 def test_what_a_newcomer_s_first_file_needs_is_a_dependency() -> None:
     required = SETUP.partition("install_requires")[2].partition("extras_require")[0]
     assert '"safetensors' in required

@@ -1,6 +1,7 @@
 """`evaluate`: scores weights on a data set, or on the evaluations of a run or a config."""
 
 import argparse
+import importlib.util
 import logging
 from collections.abc import Sequence
 from pathlib import Path
@@ -23,6 +24,7 @@ _ONLY_WITH_DATASET = (
     *("split", "evaluator", "classes", "class_map"),
     *("label", "data_dir", "workers", "on_error"),
 )
+_PICTURES = (".png", ".svg")
 _log = logging.getLogger(__name__)
 
 
@@ -49,7 +51,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--evaluator",
         metavar="KIND[,KIND]",
-        help="what to compute (classification); --evaluator.KEY=VALUE sets an option of it",
+        help="what to compute (classification), such as per_class or, of a known test set, "
+        "imagenet_real; --evaluator.KEY=VALUE sets an option of it",
     )
     parser.add_argument(
         "--classes",
@@ -68,7 +71,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--batch_size", type=int, help="images at a time (32 a device, or fewer if they do not fit)"
     )
     parser.add_argument(
-        "--output", type=file_path, help="FILE.json or FILE.csv to write the scores to as well"
+        "--output",
+        type=file_path,
+        action="append",
+        default=[],
+        metavar="FILE",
+        help="a .json or .csv file to write the scores to as well, or a .png or .svg picture of "
+        "them; may be given several times",
     )
     parser.add_argument("--data_dir", help="where TFDS data sets lie (TFDS's own default)")
     parser.add_argument("--label", help="the TFDS feature that is the label (the obvious one)")
@@ -100,8 +109,8 @@ def run(arguments: argparse.Namespace, overrides: list[str]) -> None:
         rows = _score_all(arguments, changes, options)
         if jax.process_index() == 0:
             print(as_text(rows))
-            if arguments.output is not None:
-                _write(arguments.output, rows)
+            for path in arguments.output:
+                _write(path, rows)
 
 
 def _score_all(
@@ -153,10 +162,14 @@ def _score_all(
 
 def _check(arguments: argparse.Namespace, changes: Sequence[str], options: Sequence[str]) -> None:
     """Refuses flags that do not go together, before anything is opened."""
-    if arguments.output is not None and arguments.output.suffix not in (".json", ".csv"):
-        raise UserError(f"--output={arguments.output}: name a .json or a .csv file")
-    if arguments.output is not None:
-        check_output(arguments.output)
+    for path in arguments.output:
+        if path.suffix not in (".json", ".csv", *_PICTURES):
+            raise UserError(f"--output={path}: name a .json, .csv, .png or .svg file")
+        check_output(path)
+        if path.suffix in _PICTURES and importlib.util.find_spec("matplotlib") is None:
+            raise UserError(
+                f"--output={path}: a picture needs the extra `plots`: pip install 'vit_jax[plots]'"
+            )
     if arguments.batch_size is not None and arguments.batch_size < 1:
         raise UserError(f"--batch_size={arguments.batch_size} must be at least 1")
     if (arguments.workers or 0) < 0:
@@ -210,9 +223,15 @@ def _write(path: Path, rows: "Sequence[Row]") -> None:
     """Writes all rows, with scores at full precision; the file appears when it is whole."""
     from vit_jax.evaluation.table import as_csv, as_json
 
-    text = as_json(rows) if path.suffix == ".json" else as_csv(rows)
-    try:
+    if path.suffix in _PICTURES:
+        from vit_jax.evaluation.picture import as_picture
+
+        content = as_picture(rows, path.suffix[1:])
+    else:
+        text = as_json(rows) if path.suffix == ".json" else as_csv(rows)
         # Names of files need not be text.
-        write_bytes(path, text.encode("utf-8", "backslashreplace"))
+        content = text.encode("utf-8", "backslashreplace")
+    try:
+        write_bytes(path, content)
     except OSError as error:
         raise UserError(f"--output={path}: {error.strerror}; choose another file") from error

@@ -108,5 +108,8 @@ class Classification:
             f"top-1 {values['top1']:.2%}, top-5 {values['top5']:.2%}, loss {values['loss']:.4f} on "
             f"{examples:,.0f} examples"
         )
-        over = "" if self._classes is None else self._classes.scope
-        return Scores(values | {"examples": examples}, f"{line}{over}")
+        return Scores(values | {"examples": examples}, f"{line}{self.scope()}")
+
+    def scope(self) -> str:
+        """What the scores are over, to end the line with."""
+        return "" if self._classes is None else self._classes.scope

@@ -33,7 +33,7 @@ def as_text(rows: Sequence[Row]) -> str:
     names = [name for name in _score_names(rows) if "/" not in name]
     cells = [["weights", "evaluation", "data", *map(plain, names)]]
     for row in rows:
-        scores = [_number(row.scores.values.get(name)) for name in names]
+        scores = [as_number(row.scores.values.get(name)) for name in names]
         cells.append([plain(row.weights), plain(row.evaluation), plain(row.data), *scores])
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     lines = []
@@ -77,7 +77,7 @@ def _score_names(rows: Sequence[Row]) -> list[str]:
     return list(dict.fromkeys(name for row in rows for name in row.scores.values))
 
 
-def _number(value: float | None) -> str:
+def as_number(value: float | None) -> str:
     """Counts as integers, all else with four decimals."""
     if value is None:
         return ""

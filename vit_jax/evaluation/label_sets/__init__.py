@@ -1,0 +1,1 @@
+"""Known test sets: each a source of images and a rule from prediction to right or wrong."""

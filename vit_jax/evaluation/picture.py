@@ -1,0 +1,121 @@
+"""Scores of several models and evaluations as a picture. It needs the extra `plots`."""
+
+import io
+import math
+import os
+import warnings
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from vit_jax.evaluation.table import Row, as_number
+from vit_jax.plain import plain
+
+_STYLE: Any = {
+    "svg.fonttype": "none",
+    "svg.hashsalt": "vit_jax",
+    "text.parse_math": False,  # Names of classes may hold dollar signs.
+    "font.family": "sans-serif",
+    "font.size": 9,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+}
+# Of more classes, those with the lowest scores are drawn.
+_CLASSES_AT_MOST = 60
+# Letters of a name for which there is room beside an axis.
+_NAME_AT_MOST = 40
+# Inches: of the picture, of what is left and right of the bars, of a bar, and around a panel.
+_WIDTH, _LEFT, _RIGHT, _BAR, _AROUND = 8.0, 3.2, 0.7, 0.22, 0.8
+# Pixels beyond which no picture can be written.
+_HIGHEST = 60_000
+
+
+class Panel(NamedTuple):
+    """Bars of one score.
+
+    Attributes:
+      labels, values: of each bar, from top to bottom.
+    """
+
+    title: str
+    labels: list[str]
+    values: list[float]
+
+
+def as_picture(rows: Sequence[Row], form: str) -> bytes:
+    """Bars: a panel for each score, and one for each score by class of each row.
+
+    Args:
+      form: `png` or `svg`.
+    """
+    import matplotlib as mpl
+    from matplotlib.figure import Figure
+
+    drawn = panels(rows)
+    heights = [_AROUND + _BAR * len(panel.values) for panel in drawn]
+    file = io.BytesIO()
+    with mpl.rc_context(_STYLE), warnings.catch_warnings():
+        # Names may hold letters that the font lacks.
+        warnings.filterwarnings("ignore", message="Glyph")
+        height = sum(heights)
+        figure = Figure(figsize=(_WIDTH, height))
+        top = height
+        for own, panel in zip(heights, drawn, strict=True):
+            # By hand: matplotlib's own layouts take minutes for hundreds of panels.
+            bottom, top = top - own + _AROUND / 2, top - own
+            box = (_LEFT, bottom, _WIDTH - _LEFT - _RIGHT, own - _AROUND)
+            sides = (_WIDTH, height, _WIDTH, height)
+            axes = figure.add_axes(tuple(np.divide(box, sides)))
+            places = range(len(panel.values))
+            bars = axes.barh(places, [0.0 if math.isnan(x) else x for x in panel.values], 0.7)
+            shown = ["none" if math.isnan(x) else as_number(x) for x in panel.values]
+            axes.bar_label(bars, shown, padding=3)
+            axes.set_yticks(places, [_short(label) for label in panel.labels])
+            axes.set_ylim(len(panel.values) - 0.5, -0.5)  # From top to bottom.
+            axes.set_title(panel.title, loc="left")
+            if all(math.isnan(x) or 0 <= x <= 1 for x in panel.values):
+                axes.set_xlim(0, 1.1)
+        dpi = min(150.0, _HIGHEST / height)
+        metadata = {"Date": None} if form == "svg" else None
+        figure.savefig(file, format=form, dpi=dpi, metadata=metadata)
+    return file.getvalue()
+
+
+def panels(rows: Sequence[Row]) -> list[Panel]:
+    """What is drawn, in the order of the scores."""
+    several = len({row.weights for row in rows}) > 1
+    labels = [
+        f"{os.path.basename(row.weights.rstrip('/'))}: " * several + row.evaluation for row in rows
+    ]
+    names = dict.fromkeys(name for row in rows for name in row.scores.values)
+    found = []
+    for name in (name for name in names if "/" not in name):
+        having = [index for index, row in enumerate(rows) if name in row.scores.values]
+        values = [rows[index].scores.values[name] for index in having]
+        found.append(Panel(name, [labels[index] for index in having], values))
+    for group in dict.fromkeys(name.partition("/")[0] for name in names if "/" in name):
+        for label, row in zip(labels, rows, strict=True):
+            own = {
+                name.partition("/")[2]: value
+                for name, value in row.scores.values.items()
+                if name.startswith(f"{group}/")
+            }
+            if own:
+                found.append(_of_classes(f"{group}, {label}", own))
+    return found
+
+
+def _of_classes(title: str, values: dict[str, float]) -> Panel:
+    names = list(values)
+    if len(names) > _CLASSES_AT_MOST:
+        lowest = sorted(names, key=lambda name: (math.isnan(values[name]), values[name]))
+        names = lowest[:_CLASSES_AT_MOST]
+        title = f"{title} (the {len(names)} lowest of {len(values):,})"
+    return Panel(title, names, [values[name] for name in names])
+
+
+def _short(label: str) -> str:
+    """A name as far as there is room for it; tables show it whole."""
+    label = plain(label)
+    return label if len(label) <= _NAME_AT_MOST else f"{label[: _NAME_AT_MOST - 1]}…"
