@@ -152,7 +152,7 @@ def _score_all(
                 progress=progress,
             )
             for name, data, scores in found:
-                rows.append(Row(weights, name, data, scores))
+                rows.append(Row(weights, name, data, scores, job.model.config.input_size))
                 if jax.process_index() == 0:
                     # A kind may have a table of its own, such as that of all classes.
                     for line in f"{weights}: {name} on {data}: {scores.line}".split("\n"):

@@ -1,49 +1,61 @@
-"""`paper`: prints a table of the paper beside our own figures."""
+"""`paper`: prints a published table beside our own results."""
 
 import argparse
+from pathlib import Path
+
+from vit_jax.atomic import write_bytes
+from vit_jax.commands.arguments import check_output, file_path
+from vit_jax.errors import UserError
+
+_TABLES = """tables of "An Image is Worth 16x16 Words" (arXiv 2010.11929v2):
+  1 models       2 the state of the art     3 pre-training   4 fine-tuning   5 data of pre-training
+  6 compute      7 Adam and SGD             8 positions      9 VTAB-1k
+others:
+  augreg       Table 3 of "How to train your ViT?" (arXiv 2106.10270)
+  timm         timm's results for weights that this package reads
+  leaderboard  rows on leaderboards, with the commands that would score them"""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds this command's flags."""
+    parser.epilog = _TABLES
+    parser.add_argument("--table", required=True, metavar="NAME", help="see below")
     parser.add_argument(
-        "--table", required=True, type=int, choices=(1, 6), help="1: the models; 6: compute"
+        "--runs",
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="DIR",
+        help="runs to show beside the published figures: directories of runs or of several runs, "
+        "and .json files that evaluate --output wrote",
+    )
+    parser.add_argument(
+        "--output",
+        type=file_path,
+        metavar="FILE",
+        help="a .md, .csv or .json file to write the table to as well",
     )
 
 
 def run(arguments: argparse.Namespace, overrides: list[str]) -> None:
     """Runs the command."""
     del overrides  # It has no --config, so there are none.
-    _print_table_1() if arguments.table == 1 else _print_table_6()
+    from vit_jax.experiments.paper.page import FORMS, as_text
+    from vit_jax.experiments.paper.tables import table
+
+    output = arguments.output
+    if output is not None:
+        if output.suffix not in FORMS:
+            raise UserError(f"--output={output}: name a file that ends with {', '.join(FORMS)}")
+        check_output(output)
+    page = table(arguments.table, arguments.runs)
+    print(as_text(page))
+    if output is not None:
+        _write(output, FORMS[output.suffix](page))
 
 
-def _print_table_1() -> None:
-    from vit_jax.analysis.macs import count_params
-    from vit_jax.analysis.published.recipes import TABLE_1
-    from vit_jax.models.config import ModelConfig
-
-    print("Table 1: parameters with 1,000 classes at 224 pixels")
-    header = ("layers", "width", "MLP", "heads", "paper")
-    print(f"{'model':<10} {' '.join(f'{name:>6}' for name in header)} {'ours':>12}")
-    for row in TABLE_1:
-        config = ModelConfig(name=row.model, num_classes=1000)
-        ours = sum(count_params(config).values())
-        depth, width, mlp_dim, heads = config.size
-        print(
-            f"{row.model:<10} {depth:>6} {width:>6} {mlp_dim:>6} {heads:>6} {row.params:>5.0f}M "
-            f"{ours:>12,}"
-        )
-
-
-def _print_table_6() -> None:
-    from vit_jax.analysis.macs import exaflops
-    from vit_jax.analysis.published.results import EXAFLOPS, TABLE_6
-    from vit_jax.data.sources.published import DATASETS
-    from vit_jax.models.config import ModelConfig
-
-    print("Table 6: exaFLOPs of pre-training on JFT-300M at 224 pixels, 6 x multiply-adds x images")
-    print(f"{'model':<14} {'epochs':>6} {'paper':>7} {'ours':>8} {'ours / paper':>13}")
-    images = DATASETS["jft"].sizes["train"]
-    for model, epochs in TABLE_6.rows:
-        paper = TABLE_6.value((model, epochs), EXAFLOPS)
-        ours = exaflops(ModelConfig(name=model, num_classes=0), int(epochs) * images)
-        print(f"{model:<14} {epochs:>6} {paper:>7,.0f} {ours:>8,.1f} {ours / paper - 1:>+12.1%}")
+def _write(path: Path, text: str) -> None:
+    try:
+        write_bytes(path, text.encode("utf-8", "backslashreplace"))
+    except OSError as error:
+        raise UserError(f"--output={path}: {error.strerror}; choose another file") from error

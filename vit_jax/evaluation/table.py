@@ -17,12 +17,14 @@ class Row(NamedTuple):
       weights: as the user named them.
       evaluation: its name.
       data: the names of its sources.
+      image_size: height and width of the images in pixels.
     """
 
     weights: str
     evaluation: str
     data: str
     scores: Scores
+    image_size: tuple[int, int]
 
 
 def as_text(rows: Sequence[Row]) -> str:
@@ -47,13 +49,17 @@ def as_text(rows: Sequence[Row]) -> str:
 
 
 def as_json(rows: Sequence[Row]) -> str:
-    """A list of objects: `weights`, `evaluation`, `data`, `scores` by name, and `text`."""
+    """A list of objects: `weights`, `evaluation`, `data`, `scores` by name, `image_size`, `text`.
+
+    The size is [height, width] in pixels.
+    """
     values = [
         {
             "weights": row.weights,
             "evaluation": row.evaluation,
             "data": row.data,
             "scores": row.scores.values,
+            "image_size": row.image_size,
             "text": row.scores.line,
         }
         for row in rows

@@ -63,6 +63,13 @@ TABLE_3 = (
     Table3Row(("ViT-L/16", "ViT-L/32"), "imagenet21k", (30, 90), 1e-3, "linear", 0.03, 0.1),
     Table3Row(("ViT-*",), "imagenet", (300,), 3e-3, "cosine", 0.3, 0.1),
 )
+# What all rows of Table 3 share, by keys of configs (its caption and section 4.1).
+PRE_TRAINING = {
+    "optimizer.name": "adamw",
+    "optimizer.warmup_steps": 10_000,
+    "data.batch_size": 4096,
+    "model.image_size": 224,
+}
 
 _RATES = (0.001, 0.003, 0.01, 0.03)
 # By data set; vtab is each task of VTAB-1k.
@@ -73,6 +80,16 @@ TABLE_4 = {
     "pets": Table4Row(500, _RATES),
     "flowers": Table4Row(500, _RATES),
     "vtab": Table4Row(2500, (0.01,)),
+}
+# What all rows of Table 4 share (its caption and section B.1.1).
+FINE_TUNING = {
+    "optimizer.name": "sgd",
+    "optimizer.momentum": 0.9,
+    "optimizer.schedule": "cosine",
+    "optimizer.weight_decay": 0.0,
+    "optimizer.clip_norm": 1.0,
+    "data.batch_size": 512,
+    "model.image_size": 384,
 }
 # The rates of Table 4 that big_vision's configs/transfer.py reports as chosen for B/32.
 CHOSEN_RATES = {

@@ -138,7 +138,7 @@ TABLE_8 = Grid(
     ("the pre-training is not stated; by its context 7 epochs of JFT-300M",),
 )
 
-# The 19 tasks of VTAB-1k by group, in the order of Table 9.
+# The 19 tasks of VTAB-1k by group, in the order of Table 9. A task's data set is `vtab:TASK`.
 VTAB_GROUPS = {
     "natural": ("caltech101", "cifar100", "dtd", "flowers", "pets", "sun397", "svhn"),
     "specialized": ("camelyon", "eurosat", "resisc45", "retinopathy"),

@@ -11,6 +11,7 @@ import csv
 import math
 import re
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from vit_jax.analysis.published.augreg import FINE_TUNED_384, TABLE_3
 from vit_jax.errors import UserError
@@ -61,7 +62,7 @@ def _published() -> dict[str, tuple[float, str]]:
     """Top-1 and its source by file name."""
     found = {}
     for stem, rate in _RECOMMENDED.items():
-        model = _model_name(stem.partition("-")[0])
+        model = model_name(stem.partition("-")[0])
         top1 = TABLE_3.value((model,), FINE_TUNED_384)
         found[stem] = (top1, "AugReg Table 3, once fine-tuned at 384")
         fine_tuned = f"{stem}--imagenet2012-steps_20k-lr_{rate}-res_384"
@@ -69,7 +70,8 @@ def _published() -> dict[str, tuple[float, str]]:
     return found
 
 
-def _model_name(model: str) -> str:
+def model_name(model: str) -> str:
+    """The name of a model, such as `R26+ViT-S/32`, that files spell `R26_S_32`."""
     *stem, size, patch = model.split("_")
     return "+".join([*stem, f"ViT-{size}/{patch}"])
 
@@ -89,7 +91,7 @@ def rate_on_imagenet(model: str) -> float | None:
       model: a name such as `ViT-B/16`; the result is None for a model without such a file.
     """
     for stem, rate in _RECOMMENDED.items():
-        if parse_name(_model_name(stem.partition("-")[0])) == parse_name(model):
+        if parse_name(model_name(stem.partition("-")[0])) == parse_name(model):
             return float(rate)
     return None
 
@@ -105,7 +107,7 @@ def parse(stem: str) -> Release | None:
     return Release(
         name=f"augreg/{stem}",
         collection="augreg",
-        model=_model_name(match["model"]),
+        model=model_name(match["model"]),
         dataset="+".join(datasets),
         resolution=int(match["res"] or 224),
         num_classes=NUM_CLASSES.get(datasets[-1]),
@@ -113,6 +115,28 @@ def parse(stem: str) -> Release | None:
         accuracy=top1,
         accuracy_source=source,
     )
+
+
+class Choice(NamedTuple):
+    """What `choose` is asked for, in the words of file names.
+
+    Attributes:
+      model: such as `B_16`.
+      dataset: that it is fine-tuned on, and `resolution` in pixels; None if it is not.
+    """
+
+    model: str
+    dataset: str | None
+    resolution: int | None
+
+
+def read_choice(text: str) -> Choice | None:
+    """Reads `MODEL` or `MODEL--DATASET-res_PIXELS`; None for any other text."""
+    match = _CHOICE.fullmatch(text)
+    if match is None:
+        return None
+    resolution = match["res"]
+    return Choice(match["model"], match["adapt_ds"], int(resolution) if resolution else None)
 
 
 def choose(text: str) -> Release | None:
@@ -126,16 +150,16 @@ def choose(text: str) -> Release | None:
     Raises:
       UserError: the index has no such file, or cannot be downloaded.
     """
-    match = _CHOICE.fullmatch(text)
-    if match is None:
+    choice = read_choice(text)
+    if choice is None:
         return None
-    prefix = f"{match['model']}-"
+    prefix = f"{choice.model}-"
     rows = [row for row in _read_index() if row["ds"] == "i21k"]
     rows = [row for row in rows if row["filename"].startswith(prefix)]
     stem = _highest(rows, "final_val", "filename", text)
-    if match["adapt_ds"] is not None:
+    if choice.dataset is not None:
         rows = [row for row in rows if row["filename"] == stem]
-        kind = f"{match['adapt_ds']}-res_{match['res']}"
+        kind = f"{choice.dataset}-res_{choice.resolution}"
         alike = [row for row in rows if _kind(row) == kind]
         if not alike:
             kinds = ", ".join(sorted({_kind(row) for row in rows}))

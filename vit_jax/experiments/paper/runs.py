@@ -1,0 +1,91 @@
+"""The final scores of runs, with what their models are and were trained on."""
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from vit_jax.errors import UserError
+from vit_jax.experiments.paper.lineage import Stage, UnknownOriginError, of_config
+from vit_jax.experiments.paper.scored import Result, Scored
+from vit_jax.experiments.report.record import read_run
+from vit_jax.models.config import ModelConfig
+from vit_jax.runs.config_file import is_run
+from vit_jax.schema import build
+
+# How deep runs may lie in a directory, such as those of a sweep.
+_DEEPEST = 4
+
+
+def read_runs(directory: Path) -> list[Result]:
+    """Reads a run, or all runs in a directory, such as those of VTAB's tasks.
+
+    Raises:
+      UserError: it is neither.
+    """
+    runs = list(_runs_in(directory, _DEEPEST)) if directory.is_dir() else []
+    if not runs:
+        raise UserError(
+            f"--runs={directory}: neither the directory of a run nor one that holds runs; name "
+            "what --workdir named, or a .json file that evaluate --output wrote"
+        )
+    return [_read_run(run) for run in runs]
+
+
+def _runs_in(directory: Path, deepest: int) -> Iterator[Path]:
+    if is_run(directory):
+        yield directory
+    elif deepest:
+        for each in sorted(directory.iterdir()):
+            if each.is_dir():
+                yield from _runs_in(each, deepest - 1)
+
+
+def _read_run(directory: Path) -> Result:
+    run, name = read_run(directory), str(directory)
+    if not run.has_ended:
+        return Result(name, (), "it has not ended, so it has no final scores")
+    base = scored_by(name, run.config)
+    scored = []
+    for evaluation, section in (run.config.get("evals") or {}).items():
+        prefix = f"{evaluation}/"
+        values = {k.removeprefix(prefix): v for k, v in run.scores.items() if k.startswith(prefix)}
+        if values and section:
+            dataset = section.get("dataset") or run.config["data"]["dataset"]
+            kind = section.get("kind", "classification")
+            scored.append(base.on(kind, dataset, section["split"], values))
+    return Result(name, tuple(scored), "" if scored else "it has no scores of an evaluation")
+
+
+def scored_by(weights: str, config: Mapping[str, Any]) -> Scored:
+    """A run's model, without scores.
+
+    Args:
+      weights: the run's directory.
+      config: nested, as in `config.json`.
+
+    Raises:
+      UserError: the config is not one of a run.
+    """
+    unknown: str = ""
+    stages: tuple[Stage, ...] = ()
+    try:
+        stages = of_config(config)
+    except UnknownOriginError as error:
+        unknown = str(error)
+    model = build(ModelConfig, config.get("model") or {})
+    size, named = model.image_size, ModelConfig(model.name).shape
+    changed = [f"{key}={value}" for key, value in model.shape.items() if named.get(key) != value]
+    if model.registers:
+        changed.append(f"registers={model.registers}")
+    return Scored(
+        weights=weights,
+        model=model.name,
+        changes=tuple(changed),
+        positions=model.positions,
+        image_size=size if isinstance(size, int) else None,
+        stages=stages,
+        unknown=unknown,
+        dataset="",
+        split="",
+        values={},
+    )
