@@ -290,5 +290,5 @@ def test_a_name_is_downloaded(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_neither_path_nor_name(text: str) -> None:
     message = _error(text, resolve)
     assert repr(text) in message
-    assert "or give a file or a run's directory" in message
+    assert "or give a file, a run's directory, or hf://ORG/NAME" in message
     assert "known:" not in message
