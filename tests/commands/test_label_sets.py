@@ -131,9 +131,10 @@ def test_a_set_needs_its_images(
 # Pictures.
 
 
+SIZE = (224, 224)
 ROWS = [
-    Row("runs/one/", "per_class", "photos", Scores({"top1": 0.5, "loss": 2.25}, "")),
-    Row("two.npz", "per_class", "photos", Scores({"top1": 0.75, "recall/a$b$": 0.25}, "")),
+    Row("runs/one/", "per_class", "photos", Scores({"top1": 0.5, "loss": 2.25}, ""), SIZE),
+    Row("two.npz", "per_class", "photos", Scores({"top1": 0.75, "recall/a$b$": 0.25}, ""), SIZE),
 ]
 
 
@@ -147,7 +148,7 @@ def test_a_picture_has_a_panel_for_each_score() -> None:
 
 def test_of_many_classes_the_lowest_are_drawn() -> None:
     values = {f"recall/{i}": i / 100 for i in range(99, -1, -1)} | {"recall/x": float("nan")}
-    (panel,) = panels([Row("w", "per_class", "photos", Scores(values, ""))])
+    (panel,) = panels([Row("w", "per_class", "photos", Scores(values, ""), SIZE)])
     assert panel.labels == [str(i) for i in range(60)]
     assert panel.title == "recall, per_class (the 60 lowest of 101)"
 

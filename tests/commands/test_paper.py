@@ -1,14 +1,21 @@
 """Published tables as the command prints them, and as files."""
 
 import csv
+import dataclasses
 import json
 import re
+import shlex
 from pathlib import Path
 
 import pytest
 
+from tests.docs.pages import Command
+from tests.docs.test_commands import test_commands_and_flags_exist as check_command
 from tests.experiments.ended_runs import ended_run
 from vit_jax.__main__ import main
+from vit_jax.evaluation import builtin  # noqa: F401 (registers the kinds)
+from vit_jax.evaluation.config import EvalConfig
+from vit_jax.experiments.paper.leaderboards import COMMANDS
 
 
 def lines(capsys: pytest.CaptureFixture[str], *flags: str) -> list[list[str]]:
@@ -95,6 +102,18 @@ def test_the_leaderboard_says_what_is_not_public(capsys: pytest.CaptureFixture[s
     text = capsys.readouterr().out
     for words in ("not public", "450 percent, which is a typing error", "99.42", "49.00"):
         assert words in text
+
+
+@pytest.mark.parametrize("row", COMMANDS, ids=", ".join)
+def test_the_commands_of_the_leaderboard_exist(row: tuple[str, ...]) -> None:
+    program, kind, *words = shlex.split(COMMANDS[row].removeprefix("python -m "))
+    command = Command("leaderboard", program, [kind, *words])
+    check_command(command)
+    flags = dict(word.removeprefix("--").split("=", 1) for word in words)
+    if kind == "evaluate":
+        keys = {field.name for field in dataclasses.fields(EvalConfig.kinds[flags["evaluator"]])}
+        options = {key.partition(".")[2] for key in flags if key.startswith("evaluator.")}
+        assert options <= keys
 
 
 @pytest.fixture(scope="module")

@@ -9,8 +9,10 @@ from vit_jax.experiments.paper.comparison import Comparison, compare
 from vit_jax.experiments.paper.page import Page
 from vit_jax.experiments.paper.scored import Result
 
-_VIZWIZ = "--dataset=./vizwiz/test --evaluator=vizwiz --evaluator.annotations=./annotations.json"
-_SUBMISSION = f"{_VIZWIZ} --evaluator.submission=./submission.json"
+_VIZWIZ = (
+    "--dataset=./vizwiz/images --evaluator=vizwiz "
+    "--evaluator.annotations=vizwiz/annotations.json --evaluator.submission=predictions.json"
+)
 # By row; a training scores the test split itself when it has ended.
 COMMANDS: dict[tuple[str, ...], str] = {
     ("imagenet", "top-1", "ViT-H/14"): "python -m vit_jax train --config=configs/finetune.py:"
@@ -24,11 +26,11 @@ COMMANDS: dict[tuple[str, ...], str] = {
     ("flowers", "top-1", "ViT-H/14"): "python -m vit_jax train --config=configs/finetune.py:"
     "h14,flowers,weights=WEIGHTS --workdir=runs/h14-flowers",
     ("objectnet", "top-5", "ViT-H/14"): "python -m vit_jax evaluate --weights=runs/h14-imagenet "
-    "--dataset=./objectnet/images --split=all --evaluator=objectnet",
+    "--dataset=./objectnet/images --evaluator=objectnet",
     VIZWIZ_ALL: "python -m vit_jax evaluate --weights=imagenet21k+imagenet2012/ViT-L_16-224 "
-    f"{_SUBMISSION}",
+    f"{_VIZWIZ}",
     VIZWIZ_CLEAN: "python -m vit_jax evaluate --weights=imagenet21k+imagenet2012/ViT-B_8 "
-    f"{_SUBMISSION}",
+    f"{_VIZWIZ}",
 }
 
 
