@@ -172,16 +172,39 @@ def test_released_files_that_evaluate_scored(tmp_path: Path) -> None:
     }
 
 
-def test_a_folder_of_imagenet_s_validation_images(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("folder", "is_imagenet"),
+    [
+        ("/data/imagenet_val/all", True),
+        ("/data/imagenet/val/all", True),
+        ("/data/ImageNet/validation", True),
+        ("./imagenet2012/val", True),
+        # As many images, but others.
+        ("/data/photos/all", False),
+        ("./imagenet-c/all", False),
+    ],
+)
+def test_a_folder_of_imagenet_s_validation_images(
+    tmp_path: Path, folder: str, is_imagenet: bool
+) -> None:
     weights = "../weights/deit_tiny_patch16_224.safetensors"
-    row = (weights, "classification", "/data/imagenet_val/all", 224, 0.7219)
+    row = (weights, "classification", folder, 224, 0.7219)
     page = table("timm", [scores_file(tmp_path / "scores.json", row)])
     name = "deit_tiny_patch16_224.fb_in1k"
-    assert ours(page) == {(name, "imagenet"): (72.19, pytest.approx(72.19))}
-    # Another folder is another data set, though it has as many images.
-    other = (weights, "classification", "/data/photos/all", 224, 0.7219)
-    page = table("timm", [scores_file(tmp_path / "scores.json", other)])
-    assert reason(page) == "the table has no /data/photos"
+    expected = {(name, "imagenet"): (72.19, pytest.approx(72.19))}
+    assert ours(page) == (expected if is_imagenet else {})
+    if not is_imagenet:
+        assert reason(page) == f"the table has no {folder.rpartition('/')[0]}"
+
+
+def test_imagenet_a_over_all_logits_is_another_score(tmp_path: Path) -> None:
+    row = ("./deit_tiny_patch16_224.pth", "imagenet_a", "./imagenet-a/all", 224, 0.07)
+    file = Path(scores_file(tmp_path / "scores.json", row))
+    name = "deit_tiny_patch16_224.fb_in1k"
+    assert ours(table("timm", [str(file)])) == {(name, "imagenet_a"): (7.213, pytest.approx(7))}
+    stated = "top-1 7.00%; ImageNet-A, over all 1,000 logits"
+    file.write_text(file.read_text().replace('"text": ""', f'"text": "{stated}"'))
+    assert reason(table("timm", [str(file)])) == "the table has no ./imagenet-a"
 
 
 @pytest.mark.parametrize(

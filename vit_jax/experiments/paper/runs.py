@@ -6,7 +6,7 @@ from typing import Any
 
 from vit_jax.errors import UserError
 from vit_jax.experiments.paper.lineage import Stage, UnknownOriginError, of_config
-from vit_jax.experiments.paper.scored import Result, Scored
+from vit_jax.experiments.paper.scored import OWN_LOGITS, Result, Scored
 from vit_jax.experiments.report.record import read_run
 from vit_jax.models.config import ModelConfig
 from vit_jax.runs.config_file import is_run
@@ -52,6 +52,8 @@ def _read_run(directory: Path) -> Result:
         if values and section:
             dataset = section.get("dataset") or run.config["data"]["dataset"]
             kind = section.get("kind", "classification")
+            if kind in OWN_LOGITS and section.get("classes") == "all":
+                kind = "classification"
             scored.append(base.on(kind, dataset, section["split"], values))
     return Result(name, tuple(scored), "" if scored else "it has no scores of an evaluation")
 

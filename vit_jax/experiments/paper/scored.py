@@ -1,6 +1,7 @@
 """What was scored, on what and how well, whether a run or a file of scores tells it."""
 
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -12,6 +13,8 @@ LABEL_SETS = (
     *("imagenet_real", "imagenet_v2", "imagenet_sketch", "imagenet_a", "imagenet_r"),
     *("objectnet", "vizwiz"),
 )
+# Those that are published over the logits of their own classes; over all they are others.
+OWN_LOGITS = ("imagenet_a", "imagenet_r")
 
 
 @dataclass(frozen=True)
@@ -45,8 +48,8 @@ class Scored:
     def on(self, kind: str, dataset: str, split: str, values: Mapping[str, float]) -> "Scored":
         """The same model in another evaluation.
 
-        A folder is ImageNet's validation split if it is called so and has as many images; the same
-        holds for the other published data sets.
+        A folder is ImageNet's validation split if it is called so, as `imagenet_val` or
+        `imagenet/val`, and has as many images; the same holds for the other published data sets.
 
         Args:
           kind: of the evaluation.
@@ -54,12 +57,17 @@ class Scored:
         """
         name = kind if kind in LABEL_SETS else dataset_named(dataset)
         if name == dataset and name not in DATASETS:
-            words = Path(dataset).name.lower()
             for known, each in DATASETS.items():
                 whole = each.sizes.get(each.test)
-                if words.startswith((known, each.tfds)) and values.get("examples") == whole:
+                if _is_called(dataset, (known, each.tfds)) and values.get("examples") == whole:
                     name, split = known, each.test
         return replace(self, dataset=name, split=split, values=values)
+
+
+def _is_called(folder: str, names: Iterable[str]) -> bool:
+    *_, above, last = ("", *Path(folder.lower()).parts)
+    pattern = rf"({'|'.join(names)})([-_]?(val|validation|test))?"
+    return any(re.fullmatch(pattern, words) for words in (last, f"{above}_{last}"))
 
 
 @dataclass(frozen=True)
