@@ -113,6 +113,35 @@ def test_sets_over_the_same_pictures_share_one_pass(
         assert any(kind in line and "over the 200 logits of its classes" in line for line in lines)
 
 
+def test_images_without_class_folders(
+    weights: Path, best: np.ndarray, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """ReaL on images as ImageNet's archive has them, and the file for VizWiz's server."""
+    folder = tmp_path / "images"
+    folder.mkdir()
+    names = [f"ILSVRC2012_val_{number:08}.png" for number in range(1, 6)]
+    for seed, name in enumerate(names):
+        Image.fromarray(draw(seed)).save(folder / name)
+    seen = best.argmax(axis=1).tolist()
+    content = json.dumps([[seen[0]], [seen[1]], [], [0], [1], *[[]] * 49_995]).encode()
+    (tmp_path / "real.json").write_bytes(content)
+    monkeypatch.setattr(real, "SHA256", hashlib.sha256(content).hexdigest())
+    flags = [f"--weights={weights}", f"--dataset={folder}"]
+    given = ["--evaluator=imagenet_real", f"--evaluator.labels={tmp_path / 'real.json'}"]
+    (row,) = evaluate(*flags, *given, output=tmp_path / "a.json")
+    right = 2 + (seen[3] == 0) + (seen[4] == 1)
+    assert (row["scores"]["top1"], row["scores"]["examples"]) == (right / 4, 4)
+    own = [3, 500, 999]
+    categories = [{"id": number, "wordnet_id": SYNSETS[number]} for number in own]
+    annotations, submission = tmp_path / "annotations.json", tmp_path / "submission.json"
+    annotations.write_text(json.dumps({"images": names, "categories": categories}))
+    given = [f"--evaluator.annotations={annotations}", f"--evaluator.submission={submission}"]
+    (row,) = evaluate(*flags, "--evaluator=vizwiz", *given, output=tmp_path / "b.json")
+    assert row["scores"] == {"examples": 5}
+    predictions = json.loads(submission.read_text())
+    assert list(predictions) == names and set(predictions.values()) <= set(own)
+
+
 def test_a_set_needs_its_images(
     weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

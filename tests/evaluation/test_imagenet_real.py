@@ -58,7 +58,7 @@ def test_labels_follow_the_number_of_the_file(val: Path, file: Path) -> None:
     best = {1: [7], 2: [795], 3: [8, 230], 4: [1, 2, 3, 4, 5, 809], 5: [850]}
     found = judged(each, logits(each, best))
     assert found.values == {"top1": 2 / 4, "top5": 3 / 4, "examples": 4}
-    assert "over all 1,000 logits; 1 images without labels are not counted" in found.line
+    assert "over all 1,000 logits; images without labels, not counted: 1" in found.line
 
 
 def test_unreadable_images_shift_no_label() -> None:

@@ -178,6 +178,6 @@ class ReassessedLabels:
         line = (
             f"top-1 {values['top1']:.2%}, top-5 {values['top5']:.2%} on {len(hits):,} examples; "
             f"right if any of an image's labels is, over all {len(self._ids):,} logits; "
-            f"{len(labels) - len(hits):,} images without labels are not counted"
+            f"images without labels, not counted: {len(labels) - len(hits):,}"
         )
         return Scores(values, line)
