@@ -251,3 +251,16 @@ def test_data_that_has_moved_is_stated(run: Path, tmp_path: Path) -> None:
     page = Page(moved / "report.html")
     missing = [text for text in page.texts if re.search("data set folder .* does not exist", text)]
     assert len(missing) == 2
+
+
+def test_the_cost_stands_on_the_page_and_in_the_table_of_several(
+    run: Path, page: Page, tmp_path: Path
+) -> None:
+    cost = json.loads((run / "cost.json").read_text())
+    assert any(f"{cost['images']:,} images" in text for text in page.texts)
+    other = tmp_path / "older"
+    shutil.copytree(run, other, ignore=shutil.ignore_patterns("cost.json"))
+    write_report([run, other], tmp_path / "both.html", seconds=0)
+    rows = {row[0]: row[1:] for row in Page(tmp_path / "both.html").tables["compared"]}
+    assert rows["cost/images"] == [f"{cost['images']}", ""]
+    assert rows["cost/exaflops"] == [f"{cost['exaflops']:.6g}", ""]

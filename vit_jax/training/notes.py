@@ -31,6 +31,11 @@ class Notes:
     best_scores: dict[str, float] = field(default_factory=dict)
     passed: list[list[int]] = field(default_factory=list)
 
+    @property
+    def passed_steps(self) -> int:
+        """How many steps passed without an update."""
+        return sum(last - first + 1 for first, last in self.passed)
+
     def add(self, step: int, name: str, scores: Mapping[str, float], judged_by: str | None) -> None:
         """Notes an evaluation.
 

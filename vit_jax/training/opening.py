@@ -7,12 +7,14 @@ from contextlib import ExitStack, contextmanager
 
 import jax
 
+from vit_jax.analysis.macs import training_flops
 from vit_jax.errors import UserError
 from vit_jax.evaluation.opening import Evaluations
 from vit_jax.models.functional import Params
 from vit_jax.parallel.agreement import check_shared, on_all_processes
 from vit_jax.parallel.processes import Preemption
 from vit_jax.runs.checkpoints import Checkpoints
+from vit_jax.runs.cost import CostFile, Hardware
 from vit_jax.runs.directory import RunDirectory
 from vit_jax.runs.metrics import MetricsWriter
 from vit_jax.schema import build, to_dict
@@ -133,6 +135,7 @@ def open_run(
             ),
             fixed=fixed,
             notes=notes,
+            cost=_open_cost(stack, setup, directory, start, notes, began),
             evaluations=evaluations,
             checkpoints=checkpoints,
             reporter=reporter,
@@ -262,3 +265,29 @@ def _open_reporter(
             writer = MetricsWriter(directory.path, start)
             stack.callback(writer.close)
     return Reporter(setup, start, writer, callbacks)
+
+
+def _open_cost(
+    stack: ExitStack,
+    setup: Setup,
+    directory: RunDirectory,
+    start: int,
+    notes: Notes,
+    began: float,
+) -> CostFile | None:
+    """The file of the run's cost on process 0, which is written once more when the stack closes."""
+    if jax.process_index() != 0:
+        return None
+    # As for MFU: frozen parameters need no gradient, so the count would be too high.
+    is_known = not setup.config.optimizer.freeze
+    cost = CostFile(
+        directory.path,
+        Hardware.of(setup.mesh.devices.flat),
+        step=start,
+        passed=notes.passed_steps,
+        batch_size=setup.config.data.batch_size,
+        flops_per_image=training_flops(setup.model) if is_known else None,
+        began=began,
+    )
+    stack.callback(cost.write)
+    return cost

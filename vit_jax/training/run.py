@@ -13,6 +13,7 @@ from vit_jax.errors import NotFiniteError, NotSavedError, UserError
 from vit_jax.evaluation.opening import Evaluations
 from vit_jax.parallel.processes import Preemption
 from vit_jax.runs.checkpoints import Checkpoints
+from vit_jax.runs.cost import CostFile
 from vit_jax.runs.directory import RunDirectory
 from vit_jax.training.deadline import Deadline
 from vit_jax.training.final_weights import RunResult, best_weights, write_final_weights
@@ -43,6 +44,7 @@ class Run:
       deadline: of this start.
       fixed: the objective's fixed arrays, on the mesh.
       notes: what a resumed run must know besides its arrays.
+      cost: None on other processes than 0.
     """
 
     setup: Setup
@@ -52,6 +54,7 @@ class Run:
     deadline: Deadline
     fixed: Any
     notes: Notes
+    cost: CostFile | None
     evaluations: Evaluations
     checkpoints: Checkpoints
     reporter: Reporter
@@ -79,6 +82,8 @@ class Run:
             state, metrics = self._step(state, next(self.loader), self.fixed)
             dispatched(metrics)
         self.reporter.log_step(step, metrics, waited=self.loader.waited)
+        if self.cost is not None:
+            self.cost.note(step, self.notes.passed_steps)
         return state
 
     def evaluate(self, step: int, state: TrainState) -> None:
@@ -254,10 +259,14 @@ class Run:
             self.reporter.log_final_weights(step, chosen, early_stop.name, value)
         with self._on_failure():
             self.reporter.flush()
+            if self.cost is not None:
+                self.cost.write()  # Before the weights, which tell that the run has ended.
         result = RunResult(self.directory.weights, chosen, dict(scores))
         write_final_weights(self.setup, result, params, has_ended=has_ended)
         self.directory.note_weights()
         self.reporter.message(f"weights are in {result.weights}")
+        if self.cost is not None:
+            self.reporter.message(f"cost of the run: {self.cost.write()}")
         return result
 
     def _is_due(self, name: str, step: int) -> bool:

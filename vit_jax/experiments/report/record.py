@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 from vit_jax.errors import UserError
 from vit_jax.reading import read_text
 from vit_jax.runs.config_file import is_run, read_config
+from vit_jax.runs.cost import Cost, read_cost
 from vit_jax.runs.metrics import read_metrics
 from vit_jax.training.config import OWN_METRICS
 
@@ -32,6 +33,7 @@ class RunRecord:
       curves: logged scalars by name, such as `train/loss` and `test/top1`.
       step: the step of the final weights; None if the run has not ended.
       scores: scores of the final weights by name; the latest ones if the run has not ended.
+      cost: what the run has taken so far; None if no version wrote it down.
     """
 
     path: Path
@@ -40,6 +42,7 @@ class RunRecord:
     curves: dict[str, Curve]
     step: int | None
     scores: dict[str, float]
+    cost: Cost | None
 
     @property
     def name(self) -> str:
@@ -88,6 +91,7 @@ def read_run(path: str | os.PathLike[str]) -> RunRecord:
         curves=curves,
         step=step,
         scores=scores,
+        cost=read_cost(directory),
     )
 
 
