@@ -170,7 +170,7 @@ def assert_began_and_no_more(workdir: Path) -> None:
     assert (workdir / "metrics.jsonl").read_bytes() == b""
     assert list((workdir / "checkpoints").iterdir()) == []
     names = {"config.json", "versions.json", "metrics.jsonl", "tensorboard", "checkpoints", "lock"}
-    names |= {"data.gz"}
+    names |= {"data.gz", "cost.json"}
     assert {path.name for path in workdir.iterdir()} == names
 
 

@@ -46,7 +46,8 @@ def test_commands_and_flags_exist(command: Command) -> None:
     )
     config = getattr(parsed, "config", None)
     if config is not None:
-        build(TrainConfig, closed(load_config(config, overrides)))
+        changes = [each for each in overrides if each.startswith("--config.")]
+        build(TrainConfig, closed(load_config(config, changes)))
     if kind == "train":
         given = (parsed.coordinator_address, parsed.num_processes, parsed.process_id)
         assert given.count(None) in (0, 3)
