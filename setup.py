@@ -88,6 +88,8 @@ setup(
         ],
         "test": [
             *("hypothesis", "mypy", "pyright", "pytest", "pytest-xdist", "pyyaml", "ruff"),
+            # A virtual environment of Python 3.12 has none, and packages are built in tests.
+            "setuptools",
             *("ipykernel", "nbclient"),
             *("huggingface_hub", "jinja2", "matplotlib", "pyarrow"),
         ],
