@@ -6,6 +6,8 @@ from vit_jax.analysis.published import augreg
 from vit_jax.analysis.published.leaderboards import LEADERBOARDS, VIZWIZ_ALL
 from vit_jax.analysis.published.results import (
     AVERAGE_5,
+    CORE_DAYS,
+    EXAFLOPS,
     H14_JFT,
     L16_IMAGENET21K,
     L16_JFT,
@@ -21,7 +23,7 @@ from vit_jax.data.sources.published import DATASETS
 from vit_jax.errors import UserError
 from vit_jax.experiments.paper.comparison import Cell, NoRowError
 from vit_jax.experiments.paper.lineage import Stage, timm_name
-from vit_jax.experiments.paper.scored import LABEL_SETS, Scored
+from vit_jax.experiments.paper.scored import COST, LABEL_SETS, Scored
 from vit_jax.models.sizes import parse_name
 
 # Pixels of fine-tuning and of pre-training in the paper, unless a table says otherwise.
@@ -33,11 +35,14 @@ _POSITIONS = {"none": "none", "learned": "1-D", "inherit": "1-D"}
 
 def table_2(scored: Scored) -> tuple[Cell, float]:
     """Table 2, by pre-training data, model and scored data; VTAB by its tasks."""
-    first = _pre_trained(scored)
+    is_cost = scored.dataset == COST
+    first = _only(scored) if is_cost else _pre_trained(scored)
     model = _model(scored, ("ViT-H/14", "ViT-L/16"))
     column = f"{first.dataset} {model}"
     if column not in (H14_JFT, L16_JFT, L16_IMAGENET21K):
         raise NoRowError(f"the table has no {model} that was pre-trained on {first.dataset}")
+    if is_cost:
+        return ((CORE_DAYS,), column), _cost(scored, "core_days")
     if scored.dataset.startswith("vtab:"):
         return ((_task(scored)[1],), column), _percent(scored)
     is_imagenet = scored.dataset in ("imagenet", "imagenet_real")
@@ -59,6 +64,8 @@ def table_5(scored: Scored) -> tuple[Cell, float]:
 def table_6(scored: Scored) -> tuple[Cell, float]:
     """Table 6, by model, epochs of pre-training and scored data."""
     row, _ = _run_on_jft(scored, (model for model, _ in TABLE_6.rows))
+    if scored.dataset == COST:
+        return (row, EXAFLOPS), _cost(scored, "exaflops")
     return (row, _listed(scored, TABLE_6.columns)), _percent(scored)
 
 
@@ -76,8 +83,7 @@ def table_7(scored: Scored) -> tuple[Cell, float]:
 def table_8(scored: Scored) -> tuple[Cell, float]:
     """Table 8, by positions; the 5-shot score during or after pre-training."""
     _model(scored, ("ViT-B/16",))
-    if len(scored.stages) != 1:
-        raise NoRowError(scored.unknown or _history(scored))
+    _only(scored)
     if scored.dataset != "imagenet" or "top1_5_shot" not in scored.values:
         raise NoRowError("it has no 5-shot score on ImageNet (evaluation kind few_shot)")
     _require_size(scored, _PRE_TRAINED)
@@ -143,12 +149,13 @@ def leaderboard(scored: Scored) -> tuple[Cell, float]:
 
 def _run_on_jft(scored: Scored, models: Iterable[str]) -> tuple[tuple[str, str], Stage]:
     """Model and epochs of a run that was pre-trained on JFT-300M, and that stage."""
-    first = _pre_trained(scored)
+    is_cost = scored.dataset == COST
+    first = _only(scored) if is_cost else _pre_trained(scored)
     if first.dataset != "jft":
         raise NoRowError(f"it was pre-trained on {first.dataset}, and the table's on jft")
     if first.epochs is None:
         raise NoRowError("nothing tells the epochs of its pre-training")
-    _require_size(scored, _FINE_TUNED)
+    _require_size(scored, _PRE_TRAINED if is_cost else _FINE_TUNED)
     return (_model(scored, dict.fromkeys(models)), f"{first.epochs:.3g}"), first
 
 
@@ -172,6 +179,19 @@ def _pre_trained(scored: Scored) -> Stage:
     if last.dataset != ("imagenet" if is_of_imagenet else scored.dataset):
         raise NoRowError(f"it was fine-tuned on {last.dataset} and scored on {scored.dataset}")
     return first
+
+
+def _only(scored: Scored) -> Stage:
+    """The training of a model that is pre-trained and no more."""
+    if len(scored.stages) != 1:
+        raise NoRowError(scored.unknown or _history(scored))
+    return scored.stages[0]
+
+
+def _cost(scored: Scored, unit: str) -> float:
+    if unit not in scored.values:
+        raise NoRowError(f"it has no {unit}")
+    return scored.values[unit]
 
 
 def _refuse_collections(scored: Scored, own: str) -> None:

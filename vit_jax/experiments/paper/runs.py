@@ -1,13 +1,14 @@
 """The final scores of runs, with what their models are and were trained on."""
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from vit_jax.errors import UserError
 from vit_jax.experiments.paper.lineage import Stage, UnknownOriginError, of_config
-from vit_jax.experiments.paper.scored import OWN_LOGITS, Result, Scored
-from vit_jax.experiments.report.record import read_run
+from vit_jax.experiments.paper.scored import COST, OWN_LOGITS, Result, Scored
+from vit_jax.experiments.report.record import RunRecord, read_run
 from vit_jax.models.config import ModelConfig
 from vit_jax.runs.config_file import is_run
 from vit_jax.schema import build
@@ -55,7 +56,20 @@ def _read_run(directory: Path) -> Result:
             if kind in OWN_LOGITS and section.get("classes") == "all":
                 kind = "classification"
             scored.append(base.on(kind, dataset, section["split"], values))
-    return Result(name, tuple(scored), "" if scored else "it has no scores of an evaluation")
+    nothing = "" if scored else "it has no scores of an evaluation"
+    if (costs := _costs(run)) is not None:
+        scored.append(replace(base, dataset=COST, values=costs))
+    return Result(name, tuple(scored), nothing)
+
+
+def _costs(run: RunRecord) -> dict[str, float] | None:
+    """What the run took; core-days only of TPUv3, since those of other devices do not compare."""
+    if run.cost is None:
+        return None
+    kinds = run.versions.get("devices")
+    is_v3 = isinstance(kinds, list) and bool(kinds) and {*map(str, kinds)} == {"TPU v3"}
+    found = {"core_days": run.cost.core_days if is_v3 else None, "exaflops": run.cost.exaflops}
+    return {name: value for name, value in found.items() if value is not None}
 
 
 def scored_by(weights: str, config: Mapping[str, Any]) -> Scored:

@@ -13,6 +13,8 @@ LABEL_SETS = (
     *("imagenet_real", "imagenet_v2", "imagenet_sketch", "imagenet_a", "imagenet_r"),
     *("objectnet", "vizwiz"),
 )
+# The data set of what a run took: `core_days` on TPUv3, and `exaflops`.
+COST = "cost"
 # Those that are published over the logits of their own classes; over all they are others.
 OWN_LOGITS = ("imagenet_a", "imagenet_r")
 
@@ -29,9 +31,9 @@ class Scored:
       image_size: pixels a side; None if unknown or not square.
       stages: what it was trained on; empty if nothing tells that.
       unknown: why `stages` is empty.
-      dataset: in the words of configs, or the kind of a label set.
+      dataset: in the words of configs, the kind of a label set, or `COST`.
       split: in TFDS syntax; that of a label set does not matter.
-      values: by name, such as `top1`, from 0 to 1.
+      values: by name, such as `top1`, from 0 to 1; costs by their units.
     """
 
     weights: str
@@ -76,7 +78,7 @@ class Result:
 
     Attributes:
       name: the directory of the run, or the file and the weights.
-      scored: its evaluations.
+      scored: its evaluations, and its cost.
       nothing: why there are no evaluations; empty if there are.
     """
 
