@@ -25,6 +25,38 @@ def test_the_config_of_a_run_reaches_no_network(
     assert f"add --config.data.data_dir={address}" in error and error.count("\n") == 1
 
 
+@pytest.mark.parametrize(
+    ("evaluation", "key"),
+    [
+        ({"kind": "few_shot", "draws_file": "FILE"}, "draws_file"),
+        ({"kind": "vizwiz", "annotations": "a.json", "submission": "FILE"}, "submission"),
+        ({"kind": "imagenet_real"}, "labels"),
+    ],
+)
+def test_the_config_of_a_run_writes_no_file_and_downloads_no_labels(
+    evaluation: dict[str, str], key: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "mine.txt"
+    file.write_text("mine")
+    named = {k: str(file) if value == "FILE" else value for k, value in evaluation.items()}
+    config = {
+        "model": {"name": "ViT-Ti/8"},
+        "data": {"dataset": "digits", "train": "train", "batch_size": 2},
+        "optimizer": {"name": "adamw", "lr": 0.1},
+        "evals": {"x": {"split": "test", **named}},
+        "total_steps": 1,
+    }
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    (tmp_path / "lock").touch()
+    assert main(["evaluate", f"--weights={tmp_path}"]) == 2
+    error = capsys.readouterr().err
+    flag = f"--config.evals.x.{key}={named.get(key)}"
+    assert f"only if you say so: add {flag}\n" in error and error.count("\n") == 1
+    assert main(["evaluate", f"--weights={tmp_path}", flag]) == 2  # There are no weights.
+    assert "if you say so" not in capsys.readouterr().err
+    assert file.read_text() == "mine"
+
+
 @pytest.mark.parametrize("start", ["hf://org/tiny", f"hf://org/tiny@{'a' * 40}"])
 def test_what_a_run_started_from_is_not_asked_for(
     start: str, hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

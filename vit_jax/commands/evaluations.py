@@ -47,6 +47,8 @@ def config_job(weights: str, arguments: argparse.Namespace, changes: Sequence[st
             "evaluate on; give --dataset, or --config"
         )
     config = build(TrainConfig, values)
+    if arguments.config is None:
+        _refuse_beyond_reading(config.evals, changes)
     if not config.evals:
         raise UserError("config.evals is empty: give --dataset, or --config.evals.test.split=test")
     model = open_scored(weights, like=config.model, image_size=arguments.image_size)
@@ -73,6 +75,18 @@ def _refuse_remote(values: Mapping[str, Any], changes: Sequence[str]) -> None:
             f"the run's config names data at {address}, which is read over a network only if you "
             f"say so: add {flag}{address}"
         )
+
+
+def _refuse_beyond_reading(evals: Mapping[str, EvalConfig], changes: Sequence[str]) -> None:
+    """A run may have been sent by someone; what its config says writes no file by itself."""
+    for name, config in evals.items():
+        for key, what in config.beyond_reading().items():
+            flag = f"--config.evals.{name}.{key}="
+            if not any(change.startswith(flag) for change in changes):
+                raise UserError(
+                    f"evaluation {name} of the run's config {what}, which it does only if you say "
+                    f"so: add {flag}{getattr(config, key)}"
+                )
 
 
 def _names_of_training_data(config: TrainConfig, num_classes: int) -> tuple[str, ...] | None:

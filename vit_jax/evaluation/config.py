@@ -3,6 +3,7 @@
 A kind is a dataclass that is registered with `EvalConfig.kinds`; its `make` returns the evaluator.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -34,6 +35,13 @@ class EvalConfig:
             raise UserError(f"every_steps must be at least 1, not {self.every_steps}")
         if self.batch_size is not None and self.batch_size < 1:
             raise UserError(f"batch_size must be at least 1, not {self.batch_size}")
+
+    def beyond_reading(self) -> Mapping[str, str]:
+        """What it does besides reading files that are here, by the key that decides it.
+
+        The config of a run that someone sent must not do so by itself.
+        """
+        return {}
 
     def make(self, opener: Opener) -> Evaluator:
         """Opens the data and returns the evaluator.

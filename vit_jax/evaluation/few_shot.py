@@ -52,6 +52,10 @@ class FewShotConfig(FrozenConfig):
         if self.l2 != "chosen" and self.l2 <= 0:
             raise UserError(f"l2={self.l2:g} must be above 0, or chosen")
 
+    def beyond_reading(self) -> Mapping[str, str]:
+        """It writes the file of its draws."""
+        return {} if self.draws_file is None else {"draws_file": f"writes {self.draws_file}"}
+
     def make(self, opener: Opener) -> "FewShot":
         """Opens the data, and checks the number of examples where labels are at hand."""
         if self.draws_file is not None:

@@ -55,6 +55,10 @@ class ImageNetRealConfig(EvalConfig):
     labels: str | None = None
     """The file of labels, `real.json` of google-research/reassessed-imagenet. None downloads it."""
 
+    def beyond_reading(self) -> Mapping[str, str]:
+        """It downloads the labels if none are given."""
+        return {} if self.labels is not None else {"labels": "may download ReaL's labels"}
+
     def make(self, opener: Opener) -> Evaluator:
         """Opens images and labels, and finds ImageNet's classes in the head."""
         where = f"evaluation {opener.name}"

@@ -49,6 +49,10 @@ class VizWizConfig(EvalConfig):
     """A JSON file of labels to score with, which are not public: `{image: [class, ...]}`, or
     `{image: {"labels": [class, ...], "flaws": [name, ...]}}`."""
 
+    def beyond_reading(self) -> Mapping[str, str]:
+        """It writes the file for the server."""
+        return {} if self.submission is None else {"submission": f"writes {self.submission}"}
+
     def make(self, opener: Opener) -> Evaluator:
         """Finds the images and the 200 classes in the head."""
         where = f"evaluation {opener.name}"
