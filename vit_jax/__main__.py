@@ -29,7 +29,7 @@ COMMANDS = {
     "sweep": "try a grid on a held-out part of train, then train the best with several seeds",
     "report": "write a page of a run, or of several side by side",
     "vtab": "fine-tune weights on the 19 tasks of VTAB-1k, and print the paper's table of them",
-    "paper": "show a table of the paper beside our own figures",
+    "paper": "show a published table beside the results of your runs",
     "prepare": "download a TFDS data set and store it as ArrayRecord",
 }
 

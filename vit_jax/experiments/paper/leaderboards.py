@@ -30,6 +30,7 @@ COMMANDS: dict[tuple[str, ...], str] = {
     VIZWIZ_ALL: "python -m vit_jax evaluate --weights=imagenet21k+imagenet2012/ViT-L_16-224 "
     f"{_VIZWIZ}",
     VIZWIZ_CLEAN: "python -m vit_jax evaluate --weights=imagenet21k+imagenet2012/ViT-B_8 "
+    "--image_size=224 "
     f"{_VIZWIZ}",
 }
 
