@@ -80,6 +80,17 @@ def test_one_label_each_and_classes_by_map() -> None:
     assert "average_precision/eel" not in found.values
 
 
+def test_two_classes_of_one_name_are_two_classes() -> None:
+    """As ImageNet's cranes, the bird and the machine."""
+    each: Any = MeanAveragePrecision(Several(), None, ("crane", "eel", "crane"), "sigmoid", 3)
+    logits = np.array([[2, 0, 0], [1, 1, 1], [0, 2, 2]], np.float32)
+    found = judged(each, logits, sets((0,), (2,), (1,)))
+    assert found.values.keys() == set(each.score_names)
+    assert found.values["average_precision/crane (0)"] == 1
+    assert found.values["average_precision/crane (2)"] == 1 / 2
+    assert found.values["mean_average_precision"] == pytest.approx((1 + 1 / 2 + 1) / 3)
+
+
 def test_nothing_to_score_is_refused() -> None:
     logits = np.zeros((2, 4), np.float32)
     assert "has a label" in refusal(judged, evaluator(Several()), logits, sets((), ()))

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from tests.experiments.ended_runs import ended_run
-from tests.experiments.test_paper_runs import ours
+from tests.experiments.test_paper_runs import ours, reason
 from vit_jax.analysis.published.results import TABLE_9, VTAB_GROUPS
 from vit_jax.experiments.paper.tables import table
 
@@ -42,6 +42,14 @@ def test_fine_tuned_on_jft_s_models(tmp_path: Path) -> None:
     run = str(ended_run(tmp_path / "run", spec, {"test/top1": 0.975}))
     assert ours(table("6", [run])) == {("BiT-R50x1", "7", "cifar10"): (97.67, 97.5)}
     assert ours(table("7", [run])) == {("cifar10", "BiT-R50x1 SGD"): (97.46, 97.5)}
+
+
+def test_epochs_that_table_6_has_not(tmp_path: Path) -> None:
+    change = "--config.epochs=3"
+    first = ended_run(tmp_path / "first", "pretrain.py:b32,jft", {"test/top1": 0.4}, change)
+    spec = f"finetune.py:b32,cifar10,weights={first}"
+    page = table("6", [str(ended_run(tmp_path / "run", spec, {"test/top1": 0.975}))])
+    assert reason(page) == "the table has no ViT-B/32 that was pre-trained for 3 epochs"
 
 
 @pytest.fixture(scope="module")

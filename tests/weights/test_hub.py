@@ -213,6 +213,13 @@ def test_names_of_another_form(name: str) -> None:
     assert "write hf://ORG/NAME" in refusal(resolve, name)
 
 
+@pytest.mark.parametrize("name", ["org/b--c", "org/b..c", "org/tiny.git", "org/tiny-", "o" * 97])
+def test_names_that_the_hub_refuses(name: str) -> None:
+    name = name if "/" in name else f"org/{name}"
+    assert "the Hub has no repository of such a name" in refusal(resolve, f"hf://{name}")
+    assert "of such a name" in refusal(resolve, f"hf://{name}@{'a' * 40}")
+
+
 def test_without_the_library(monkeypatch: pytest.MonkeyPatch) -> None:
     import sys
 

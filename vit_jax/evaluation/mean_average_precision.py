@@ -1,6 +1,7 @@
 """Mean average precision: how well each class ranks its images above all others."""
 
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
@@ -66,10 +67,13 @@ class MeanAveragePrecision:
         labels = range(num_classes) if classes is None else range(len(classes.labels))
         # By label as `ClassMap.apply` numbers it.
         self._names: dict[int, str] = {}
+        counts = Counter(names or ())
         for label in labels:
             own = label if classes is None else classes.competing(label)
             if own >= 0:
-                self._names[own] = names[label] if names and label < len(names) else str(label)
+                name = names[label] if names and label < len(names) else str(label)
+                # Two of ImageNet's classes are both called crane.
+                self._names[own] = name if counts[name] < 2 else f"{name} ({label})"
         self.score_names = (
             "mean_average_precision",
             *(f"average_precision/{name}" for name in self._names.values()),

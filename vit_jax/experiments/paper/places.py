@@ -64,6 +64,8 @@ def table_5(scored: Scored) -> tuple[Cell, float]:
 def table_6(scored: Scored) -> tuple[Cell, float]:
     """Table 6, by model, epochs of pre-training and scored data."""
     row, _ = _run_on_jft(scored, (model for model, _ in TABLE_6.rows))
+    if row not in TABLE_6.rows:
+        raise NoRowError(f"the table has no {row[0]} that was pre-trained for {row[1]} epochs")
     if scored.dataset == COST:
         return (row, EXAFLOPS), _cost(scored, "exaflops")
     return (row, _listed(scored, TABLE_6.columns)), _percent(scored)

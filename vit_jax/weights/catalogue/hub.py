@@ -32,6 +32,9 @@ _NAME = re.compile(
     r"hf://(?P<repository>\w[\w.-]*/\w[\w.-]*)(?:@(?P<revision>\w[\w.-]*(?:/\w[\w.-]*)*))?",
     re.ASCII,
 )
+# What the Hub allows in no repository's name, nor more letters than these.
+_NO_REPOSITORY = re.compile(r"--|\.\.|[-.](/|$)|\.git$")
+_LONGEST = 96
 _COMMIT = re.compile("[0-9a-f]{40}")
 _SECONDS = 30.0
 # A branch may move while its files are asked for.
@@ -66,7 +69,10 @@ class HubName(NamedTuple):
                 f"{text}: write hf://ORG/NAME, or hf://ORG/NAME@REVISION with a commit, tag or "
                 "branch"
             )
-        return cls(match["repository"], match["revision"])
+        repository = match["repository"]
+        if _NO_REPOSITORY.search(repository) or len(repository) > _LONGEST:
+            raise UserError(f"{text}: the Hub has no repository of such a name; check it")
+        return cls(repository, match["revision"])
 
     @property
     def is_pinned(self) -> bool:
