@@ -4,7 +4,9 @@ import ipaddress
 import json
 import re
 import socket
+import subprocess
 import sys
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -20,11 +22,19 @@ from vit_jax.parallel.processes import _bind_address, join_processes
 
 ADDRESS = "localhost:1234"
 
+# By what each of them tries.
+Processes = dict[str, subprocess.Popen[str]]
+
 
 @pytest.mark.parametrize("launch", [by_slurm, pytest.param(by_open_mpi, marks=pytest.mark.slow)])
 def test_launched_processes_train_together(launch: Launch, tmp_path: Path) -> None:
     workdir = tmp_path / "run"
-    short = ["--config.total_steps=8", "--config.log_every=4", "--config.data.workers=0"]
+    short = [
+        *("--config.total_steps=8", "--config.log_every=4", "--config.evals=none"),
+        # Each process compiles for itself.
+        *("--config.optimizer.micro_batches=1", "--config.optimizer.average=none"),
+        "--config.model.dropout=0.0",
+    ]
     directories = [f"--config.data.data_dir={tmp_path / 'data'}", f"--workdir={workdir}"]
     outputs = finish(start_on((2, 1), [*COMMAND, *short, *directories], launch))
     assert "step 8/8" in outputs[0]
@@ -98,7 +108,7 @@ def test_a_launcher_that_says_nonsense(
         join_processes(distributed=True)
 
 
-JOIN = [sys.executable, "-m", "tests.programs.join", "--limit=6"]
+JOIN = [sys.executable, "-m", "tests.programs.join"]
 
 
 def only(index: int, launch: Launch, **changed: str) -> Launch:
@@ -111,24 +121,50 @@ def only(index: int, launch: Launch, **changed: str) -> Launch:
     return start
 
 
-@pytest.mark.parametrize("launch", [by_flags, by_slurm])
-@pytest.mark.parametrize("index", [0, 1])
-def test_a_process_that_waits_in_vain_says_for_whom_and_where(launch: Launch, index: int) -> None:
-    (output,) = finish(start_on((1, 1), JOIN, only(index, launch)), code=2)
+def start_side_by_side(launches: Mapping[str, Launch], limit: int) -> Iterator[Processes]:
+    """Starts a process by each launch. They wait for seconds, and so they all wait at once."""
+    join = [*JOIN, f"--limit={limit}"]
+    processes = {name: start_on((1, 1), join, launch)[0] for name, launch in launches.items()}
+    yield processes
+    for process in processes.values():
+        process.kill()
+        process.wait()
+        if process.stdout is not None:
+            process.stdout.close()
+
+
+WAITS_OF_PROCESS_0 = r"process 0 waits at localhost:\d+ for 1 of 2 processes"
+WAITS_OF_PROCESS_1 = r"process 1 waits for process 0 at localhost:\d+, which does not answer \(.+\)"
+IN_VAIN = {
+    "0 by flags": (only(0, by_flags), WAITS_OF_PROCESS_0),
+    "1 by flags": (only(1, by_flags), WAITS_OF_PROCESS_1),
+    "0 by Slurm": (only(0, by_slurm), WAITS_OF_PROCESS_0),
+    "1 by Slurm": (only(1, by_slurm), WAITS_OF_PROCESS_1),
+}
+UNRESOLVED = only(1, by_slurm, SLURM_STEP_NODELIST="node[001-003].invalid")
+
+
+@pytest.fixture(scope="module")
+def in_vain() -> Iterator[Processes]:
+    launches = {name: launch for name, (launch, _) in IN_VAIN.items()}
+    yield from start_side_by_side(launches | {"unresolved": UNRESOLVED}, limit=6)
+
+
+@pytest.mark.parametrize("name", IN_VAIN)
+def test_a_process_that_waits_in_vain_says_for_whom_and_where(
+    name: str, in_vain: Processes
+) -> None:
+    (output,) = finish([in_vain[name]], code=2)
     report, error, *rest = output.splitlines()
-    wait = (
-        r"process 0 waits at localhost:\d+ for 1 of 2 processes",
-        r"process 1 waits for process 0 at localhost:\d+, which does not answer \(.+\)",
-    )[index]
+    wait = IN_VAIN[name][1]
     assert re.fullmatch(wait + r" \(5 s of 6\)", report)
     assert re.match(rf"error: .*gave up after 6 s: {wait}; check that all of them", error)
     # JAX may add lines of its own when its service ends.
     assert not any("Traceback" in line or line.startswith("error: ") for line in rest)
 
 
-def test_a_host_name_that_does_not_resolve_is_named() -> None:
-    launch = only(1, by_slurm, SLURM_STEP_NODELIST="node[001-003].invalid")
-    (output,) = finish(start_on((1, 1), JOIN, launch), code=2)
+def test_a_host_name_that_does_not_resolve_is_named(in_vain: Processes) -> None:
+    (output,) = finish([in_vain["unresolved"]], code=2)
     assert re.search(r"process 1 waits for process 0 at node001:\d+, a name that does not", output)
     assert "otherwise give --coordinator_address" in output
 
@@ -200,26 +236,29 @@ def listening(port: int) -> set[str]:
     return found
 
 
-@pytest.mark.parametrize(
-    ("launch", "changed"),
-    [
-        (by_flags, {}),
-        # All tasks on one node, whose name need not even resolve.
-        (by_slurm, {"SLURM_STEP_NUM_NODES": "1", "SLURM_STEP_NODELIST": "node001.invalid"}),
-        (by_open_mpi, {"OMPI_COMM_WORLD_LOCAL_SIZE": "2"}),
-    ],
-)
+ON_ONE_MACHINE = {
+    "by flags": only(0, by_flags),
+    # All tasks on one node, whose name need not even resolve.
+    "by Slurm": only(0, by_slurm, SLURM_STEP_NUM_NODES="1", SLURM_STEP_NODELIST="node001.invalid"),
+    "by Open MPI": only(0, by_open_mpi, OMPI_COMM_WORLD_LOCAL_SIZE="2"),
+}
+
+
+@pytest.fixture(scope="module")
+def on_one_machine() -> Iterator[Processes]:
+    yield from start_side_by_side(ON_ONE_MACHINE, limit=60)
+
+
+@pytest.mark.parametrize("name", ON_ONE_MACHINE)
 def test_processes_of_one_machine_meet_on_its_loopback(
-    launch: Launch, changed: dict[str, str]
+    name: str, on_one_machine: Processes
 ) -> None:
-    (process,) = start_on((1, 1), JOIN, only(0, launch, **changed))
+    process = on_one_machine[name]
     assert process.stdout is not None
     line = process.stdout.readline()
     match = re.search(r"process 0 waits at localhost:(\d+)", line)
-    assert match is not None, line + process.communicate()[0]
+    assert match is not None, line
     found = listening(int(match[1]))
-    process.kill()
-    process.communicate()
     assert found and found <= {"127.0.0.1", "::1", "::ffff:7f00:1"}
 
 

@@ -30,6 +30,8 @@ from vit_jax.parallel import processes as joined
 
 # In float32 at the highest precision, and without the clipping and warm-up that hide differences.
 RUN = ["--config.total_steps=100", "--config.log_every=1", "--config.checkpoint.every_steps=40"]
+# A run that does not end by itself; evaluations would be a program more to compile in each process.
+ENDLESS = ["--config.total_steps=100000", "--config.evals=none"]
 
 
 def command(workdir: Path, data_dir: Path, *more: str) -> list[str]:
@@ -150,7 +152,7 @@ def test_all_processes_fall_back_to_the_same_checkpoint(
 def test_the_death_of_one_process_ends_the_others(
     victim: int, data_dir: Path, tmp_path: Path
 ) -> None:
-    processes = start(TWO_BY_FOUR, tmp_path, data_dir, "--config.total_steps=100000")
+    processes = start(TWO_BY_FOUR, tmp_path, data_dir, *ENDLESS)
     wait_for_line(processes[0], "step 10/")
     processes[victim].kill()
     other = processes[1 - victim]
@@ -162,7 +164,7 @@ def test_the_death_of_one_process_ends_the_others(
 
 @pytest.mark.slow
 def test_ctrl_c_is_one_line_as_on_one_process(data_dir: Path, tmp_path: Path) -> None:
-    processes = start(TWO_BY_FOUR, tmp_path, data_dir, "--config.total_steps=100000")
+    processes = start(TWO_BY_FOUR, tmp_path, data_dir, *ENDLESS)
     wait_for_line(processes[0], "step 10/")
     processes[1].send_signal(signal.SIGINT)
     (output,) = finish(processes[1:], code=130)

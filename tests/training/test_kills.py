@@ -14,6 +14,8 @@ from tests.real_processes import descendants, wait_for, wait_for_line
 from tests.tiny_run import COMMAND, FLAGS, results, start
 from vit_jax.__main__ import main
 
+pytestmark = pytest.mark.usefixtures("shared_programs")
+
 STEPS = "--config.total_steps=60"
 
 

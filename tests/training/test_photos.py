@@ -23,6 +23,8 @@ from vit_jax.training.deadline import Deadline
 from vit_jax.training.measuring import Trial
 from vit_jax.weights.files import write_weights
 
+pytestmark = pytest.mark.usefixtures("shared_programs")
+
 COLORS = ((220, 60, 60), (60, 220, 60), (60, 60, 220))
 
 

@@ -15,6 +15,8 @@ from tests.small_models import refusal
 from vit_jax.runs.config_file import read_extension
 from vit_jax.training.final_weights import RunResult
 
+pytestmark = pytest.mark.usefixtures("shared_programs")
+
 
 def options(pictures: Path, **more: Any) -> dict[str, Any]:
     values: dict[str, Any] = {
