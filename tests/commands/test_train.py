@@ -10,6 +10,7 @@ from PIL import Image
 
 from tests.commands.quickstart import QUICKLY, metrics, quickstart
 from vit_jax.__main__ import main
+from vit_jax.experiments.paper.tables import table
 from vit_jax.parallel.processes import Preemption
 from vit_jax.training.reporter import Reporter
 
@@ -94,10 +95,17 @@ def test_workers_may_change_on_resume(finished: Path, data_dir: Path, tmp_path: 
 def test_evaluate_repeats_the_last_evaluation(finished: Path, tmp_path: Path) -> None:
     output = tmp_path / "scores.json"
     assert main(["evaluate", f"--weights={finished}", f"--output={output}"]) == 0
-    scores = json.loads(output.read_text())[-1]["scores"]
+    found = json.loads(output.read_text())[-1]
+    assert found["image_size"] == [8, 8]
+    scores = found["scores"]
     last = [line for line in metrics(finished) if "test/top1" in line][-1]
     assert scores["top1"] == last["test/top1"]
     assert scores["loss"] == pytest.approx(last["test/loss"], rel=1e-6)
+    # Neither is in a published table, for one reason.
+    first, second = table("5", [str(finished), str(output)]).notes
+    why = "has no row: it was trained on digits; the table's are pre-trained, then fine-tuned once"
+    assert first == f"{finished} {why}"
+    assert second == f"{output}: {finished} {why}"
 
 
 def test_fine_tunes_at_twice_the_resolution(
