@@ -88,16 +88,15 @@ def _run(argv: list[str]) -> int:
     command = importlib.import_module(f"vit_jax.commands.{name}")
     command.add_arguments(parser)
     parsed, rest = parser.parse_known_args(arguments)
-    prefixes = getattr(command, "OVERRIDES", ("--config.",))
-    overrides = [argument for argument in rest if argument.startswith(prefixes)]
+    own = getattr(command, "OVERRIDES", ())
+    overrides = [argument for argument in rest if argument.startswith(("--config.", *own))]
     unknown = [argument for argument in rest if argument not in overrides]
     flags = [option for action in parser._actions for option in action.option_strings]
     if unknown:
         flag = unknown[0].partition("=")[0]
         raise UserError(f"{name}: unknown argument {unknown[0]!r}{nearest(flag, flags)}")
     changes = [override for override in overrides if override.startswith("--config.")]
-    takes_changes = "--config" in flags or hasattr(command, "OVERRIDES")
-    if changes and not takes_changes:
+    if changes and "--config" not in flags and "--config." not in own:
         raise UserError(f"{name} takes no config, so {changes[0]!r} would be ignored")
     command.run(parsed, overrides)
     return 0

@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from vit_jax.models.model import Model
 
 
-# Arguments that `__main__` hands to `run` as they are; it refuses those of a config.
-OVERRIDES = ("--config.", "--embed.")
+# Arguments that `__main__` hands to `run` as they are.
+OVERRIDES = ("--embed.",)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
