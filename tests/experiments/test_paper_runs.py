@@ -197,6 +197,17 @@ def test_a_folder_of_imagenet_s_validation_images(
         assert reason(page) == f"the table has no {folder.rpartition('/')[0]}"
 
 
+def test_a_copy_of_a_released_file_is_that_file(tmp_path: Path) -> None:
+    stem = "S_16-i21k-300ep-lr_0.001-aug_light1-wd_0.03-do_0.0-sd_0.0"
+    copy = f"/x/{stem}--imagenet2012-steps_20k-lr_0.03-res_384.npz"
+    row = (copy, "classification", "imagenet2012/validation", 384, 0.838)
+    file = scores_file(tmp_path / "scores.json", row)
+    name = "vit_small_patch16_384.augreg_in21k_ft_in1k"
+    assert ours(table("timm", [file])) == {(name, "imagenet"): (83.814, pytest.approx(83.8))}
+    cell = ("ViT-S/16", "21k 300, 384")
+    assert ours(table("augreg", [file])) == {cell: (83.73, pytest.approx(83.8))}
+
+
 def test_imagenet_a_over_all_logits_is_another_score(tmp_path: Path) -> None:
     row = ("./deit_tiny_patch16_224.pth", "imagenet_a", "./imagenet-a/all", 224, 0.07)
     file = Path(scores_file(tmp_path / "scores.json", row))

@@ -22,7 +22,7 @@ from vit_jax.analysis.published.timm import RELEASED, TIMM
 from vit_jax.data.sources.published import DATASETS
 from vit_jax.errors import UserError
 from vit_jax.experiments.paper.comparison import Cell, NoRowError
-from vit_jax.experiments.paper.lineage import Stage, timm_name
+from vit_jax.experiments.paper.lineage import Stage, released, timm_name
 from vit_jax.experiments.paper.scored import COST, LABEL_SETS, Scored
 from vit_jax.models.sizes import parse_name
 
@@ -124,7 +124,8 @@ def augreg_table_3(scored: Scored) -> tuple[Cell, float]:
 def timm(scored: Scored) -> tuple[Cell, float]:
     """timm's results, by the weights and the scored data."""
     by_release = {release: name for name, release in RELEASED.items()}
-    name = timm_name(scored.weights) or by_release.get(scored.weights)
+    release = released(scored.weights)
+    name = timm_name(scored.weights) or (by_release.get(release.name) if release else None)
     if name is None:
         raise NoRowError(f"{scored.weights} are none of the table's weights")
     _require_size(scored, int(name.partition(".")[0].rpartition("_")[2]))
