@@ -175,6 +175,24 @@ def test_a_picture_has_a_panel_for_each_score() -> None:
     assert (found[2].labels, found[2].values) == (["a$b$"], [0.25])
 
 
+def test_bars_of_several_weights_are_told_apart() -> None:
+    """Files of runs have one name, and a commit of the Hub leaves no room for the evaluation."""
+    commit = "0123456789abcdef" * 2 + "01234567"
+    hub = f"hf://org/vit-base-patch16-224-in21k@{commit}"
+    weights = ["runs/a/weights.npz", "runs/b/weights.npz", hub]
+    rows = [Row(w, "per_class", "photos", Scores({"top1": 0.5}, ""), SIZE) for w in weights]
+    rows.append(Row(hub, "imagenet_real", "photos", Scores({"top1": 0.5}, ""), SIZE))
+    (panel,) = panels(rows)
+    assert panel.labels == [
+        "a/weights.npz: per_class",
+        "b/weights.npz: per_class",
+        "org/vit-base-patch16-224-in21k@0123456: per_class",
+        "org/vit-base-patch16-224-in21k@0123456: imagenet_real",
+    ]
+    text = as_picture(rows, "svg").decode()
+    assert "org/vit-base-patch1…k@0123456: per_class" in text and ": imagenet_real" in text
+
+
 def test_of_many_classes_the_lowest_are_drawn() -> None:
     values = {f"recall/{i}": i / 100 for i in range(99, -1, -1)} | {"recall/x": float("nan")}
     (panel,) = panels([Row("w", "per_class", "photos", Scores(values, ""), SIZE)])

@@ -2,7 +2,7 @@
 
 import io
 import math
-import os
+import re
 import warnings
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -84,10 +84,7 @@ def as_picture(rows: Sequence[Row], form: str) -> bytes:
 
 def panels(rows: Sequence[Row]) -> list[Panel]:
     """What is drawn, in the order of the scores."""
-    several = len({row.weights for row in rows}) > 1
-    labels = [
-        f"{os.path.basename(row.weights.rstrip('/'))}: " * several + row.evaluation for row in rows
-    ]
+    labels = _labels(rows)
     names = dict.fromkeys(name for row in rows for name in row.scores.values)
     found = []
     for name in (name for name in names if "/" not in name):
@@ -106,6 +103,24 @@ def panels(rows: Sequence[Row]) -> list[Panel]:
     return found
 
 
+def _labels(rows: Sequence[Row]) -> list[str]:
+    """What tells the rows apart: the evaluation, and of several weights the ends of their names."""
+    weights = list(dict.fromkeys(row.weights for row in rows))
+    if len(weights) == 1:
+        return [row.evaluation for row in rows]
+    # Of a commit of the Hub, as much as one reads.
+    names = [re.sub("@([0-9a-f]{7})[0-9a-f]{33}$", r"@\1", each) for each in weights]
+    parts = [name.rstrip("/").split("/") for name in names]
+    ends = names
+    for count in range(max(map(len, parts)), 0, -1):
+        shorter = ["/".join(each[-count:]) for each in parts]
+        if len(set(shorter)) < len(weights):
+            break
+        ends = shorter
+    shown = dict(zip(weights, ends, strict=True))
+    return [f"{shown[row.weights]}: {row.evaluation}" for row in rows]
+
+
 def _of_classes(title: str, values: dict[str, float]) -> Panel:
     names = list(values)
     if len(names) > _CLASSES_AT_MOST:
@@ -116,6 +131,6 @@ def _of_classes(title: str, values: dict[str, float]) -> Panel:
 
 
 def _short(label: str) -> str:
-    """A name as far as there is room for it; tables show it whole."""
-    label = plain(label)
-    return label if len(label) <= _NAME_AT_MOST else f"{label[: _NAME_AT_MOST - 1]}…"
+    """A name without its middle where there is no room for that; tables show it whole."""
+    label, half = plain(label), _NAME_AT_MOST // 2
+    return label if len(label) <= _NAME_AT_MOST else f"{label[: half - 1]}…{label[-half:]}"
