@@ -79,6 +79,9 @@ def test_what_is_missing_is_named(tmp_path: Path, annotations: str) -> None:
     assert "labels are not public: give --submission=FILE" in refusal(
         make, tmp_path, annotations=annotations
     )
+    config = VizWizConfig("test[:10%]", annotations=annotations, submission=out)
+    message = refusal(config.make, opener("vizwiz", tmp_path / "images"))
+    assert "--split=test[:10%] would be ignored" in message
     nowhere = str(tmp_path / "none" / "out.json")
     assert "in a folder that exists" in refusal(
         make, tmp_path, annotations=annotations, submission=nowhere
@@ -97,6 +100,9 @@ def test_what_is_missing_is_named(tmp_path: Path, annotations: str) -> None:
         ({IMAGES[0]: [1]}, "has labels of 1 images, which are not the 4 of the annotations"),
         ([[1]] * 4, "has labels of 0 images"),
         (dict.fromkeys(IMAGES, 3), "an entry must be a list of classes"),
+        (dict.fromkeys(IMAGES, "291"), "an entry must be a list of classes"),
+        (dict.fromkeys(IMAGES, {"labels": [1], "flaws": "blur"}), "an entry must be a list"),
+        (dict.fromkeys(IMAGES, [float("inf")]), "an entry must be a list of classes"),
     ],
 )
 def test_other_labels_are_refused(

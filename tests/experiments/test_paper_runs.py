@@ -129,6 +129,24 @@ def test_what_is_no_run(tmp_path: Path) -> None:
     assert told.startswith("--runs would be ignored: table 3 holds no results, but 2, 5,")
 
 
+@pytest.mark.parametrize(
+    ("name", "change"),
+    [
+        ("config.json", {"evals": ["test"]}),
+        ("config.json", {"data": None}),
+        ("config.json", {"data": {"dataset": "imagenet", "train": "train", "batch_size": "x"}}),
+        ("weights.json", {"scores": {"test/top1": "high"}}),
+        ("weights.json", {"scores": [0.9]}),
+    ],
+)
+def test_damaged_files_of_a_run(name: str, change: dict[str, object], tmp_path: Path) -> None:
+    run = fine_tuned(tmp_path / "run", "pets", 0.9)
+    file = tmp_path / "run" / name
+    file.write_text(json.dumps(json.loads(file.read_text()) | change))
+    told = refusal(table, "5", [run])
+    assert told.startswith(f"--runs={run}: its config.json or weights.json is damaged (")
+
+
 def test_there_is_no_such_table() -> None:
     assert refusal(table, "10") == (
         "--table=10: there is no such table; name one of "

@@ -56,6 +56,11 @@ class VizWizConfig(EvalConfig):
     def make(self, opener: Opener) -> Evaluator:
         """Finds the images and the 200 classes in the head."""
         where = f"evaluation {opener.name}"
+        if self.split != "all":
+            raise UserError(
+                f"{where}: {opener.option('split')}={self.split} would be ignored: all images that "
+                "the annotations list are taken; give all"
+            )
         if self.annotations is None:
             raise UserError(f"{where}: give {opener.option('annotations')}=annotations.json")
         if self.submission is None and self.labels is None:
@@ -115,7 +120,7 @@ def _read_annotations(file: Path) -> tuple[list[str], list[_Class]]:
     try:
         names = [os.fspath(name) for name in content["images"]]
         classes = [_Class(int(c["id"]), str(c["wordnet_id"])) for c in content["categories"]]
-    except (KeyError, TypeError, ValueError):
+    except (KeyError, TypeError, ValueError, OverflowError):
         names, classes = [], []
     if not names or not classes:
         raise UserError(
@@ -154,17 +159,19 @@ def _read_labels(path: str, names: Sequence[str]) -> list[Labels]:
         )
     try:
         return [_labels(content[name]) for name in names]
-    except (KeyError, TypeError, ValueError):
+    except (KeyError, TypeError, ValueError, OverflowError):
         raise UserError(
             f"{file}: an entry must be a list of classes, or an object with 'labels' and 'flaws'"
         ) from None
 
 
 def _labels(entry: Any) -> Labels:
+    classes, flaws = entry, []
     if isinstance(entry, dict):
-        flaws = tuple(map(str, entry.get("flaws", ())))
-        return Labels(frozenset(map(int, entry["labels"])), flaws)
-    return Labels(frozenset(map(int, entry)), ())
+        classes, flaws = entry["labels"], entry.get("flaws", [])
+    if not (isinstance(classes, list) and isinstance(flaws, list)):
+        raise TypeError("a text would be taken letter by letter")
+    return Labels(frozenset(map(int, classes)), tuple(map(str, flaws)))
 
 
 def _writable(submission: str | None, where: str) -> Path | None:

@@ -45,11 +45,25 @@ def _read_run(directory: Path) -> Result:
     run, name = read_run(directory), str(directory)
     if not run.has_ended:
         return Result(name, (), "it has not ended, so it has no final scores")
+    try:
+        return _result(run, name)
+    except (AttributeError, TypeError, KeyError, ValueError) as error:
+        if isinstance(error, UserError):
+            raise
+        raise UserError(
+            f"--runs={name}: its config.json or weights.json is damaged ({error}); restore it, or "
+            "leave this run out"
+        ) from error
+
+
+def _result(run: RunRecord, name: str) -> Result:
     base = scored_by(name, run.config)
     scored = []
     for evaluation, section in (run.config.get("evals") or {}).items():
         prefix = f"{evaluation}/"
-        values = {k.removeprefix(prefix): v for k, v in run.scores.items() if k.startswith(prefix)}
+        values = {
+            k.removeprefix(prefix): float(v) for k, v in run.scores.items() if k.startswith(prefix)
+        }
         if values and section:
             dataset = section.get("dataset") or run.config["data"]["dataset"]
             kind = section.get("kind", "classification")
