@@ -101,8 +101,8 @@ def test_what_is_missing_is_named(tmp_path: Path, annotations: str) -> None:
         ([[1]] * 4, "has labels of 0 images"),
         (dict.fromkeys(IMAGES, 3), "an entry must be a list of classes"),
         (dict.fromkeys(IMAGES, "291"), "an entry must be a list of classes"),
-        (dict.fromkeys(IMAGES, {"labels": [1], "flaws": "blur"}), "an entry must be a list"),
-        (dict.fromkeys(IMAGES, [float("inf")]), "an entry must be a list of classes"),
+        ({name: {"labels": [1], "flaws": "blur"} for name in IMAGES}, "an entry must be a list"),
+        ({name: [float("inf")] for name in IMAGES}, "an entry must be a list of classes"),
     ],
 )
 def test_other_labels_are_refused(

@@ -9,6 +9,7 @@ from tests.experiments.ended_runs import ended_run
 from tests.small_models import refusal
 from vit_jax.experiments.paper.page import Page
 from vit_jax.experiments.paper.tables import table
+from vit_jax.weights.catalogue import augreg
 
 FILE = "imagenet21k/ViT-B_16"
 
@@ -224,6 +225,17 @@ def test_a_copy_of_a_released_file_is_that_file(tmp_path: Path) -> None:
     assert ours(table("timm", [file])) == {(name, "imagenet"): (83.814, pytest.approx(83.8))}
     cell = ("ViT-S/16", "21k 300, 384")
     assert ours(table("augreg", [file])) == {cell: (83.73, pytest.approx(83.8))}
+
+
+@pytest.mark.parametrize("address", ["gs://", "https://storage.googleapis.com/"])
+def test_the_address_of_a_released_file_is_not_asked(
+    address: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run may have been sent; AugReg's index would be downloaded."""
+    monkeypatch.setattr(augreg, "fetch", pytest.fail)
+    start = f"{address}vit_models/augreg/B_16"
+    run = fine_tuned(tmp_path / "run", "pets", 0.9, f"--config.init_from={start}")
+    assert "released files of augreg" in reason(table("5", [run]))
 
 
 def test_imagenet_a_over_all_logits_is_another_score(tmp_path: Path) -> None:

@@ -102,7 +102,8 @@ class Released(NamedTuple):
 def released(weights: str) -> Released | None:
     """The released file that a name or a path means; None for anything else. Downloads nothing."""
     path = Path(weights.partition("://")[2] or weights)
-    for part in (weights, "/".join(path.parts[-2:]), path.name):
+    # Without the storage's address, so that `find` chooses none of AugReg's files by their index.
+    for part in ("/".join(path.parts[-2:]), path.name):
         text = RELEASED.get(timm_name(part) or "", part.removesuffix(".npz"))
         choice = augreg.read_choice(text.removeprefix("augreg/")) if "/" in text else None
         if choice is not None:
