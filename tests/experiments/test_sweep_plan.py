@@ -143,6 +143,7 @@ def test_splits_that_cannot_be_cut_are_refused(split: str, percent: int, words: 
         ({"seeds": ()}, "--seeds is empty"),
         ({"overrides": ("--config.optimizer.lr=1",)}, "--config.optimizer.lr would be ignored"),
         ({"overrides": ("--config.max_minutes=5",)}, "--config.max_minutes=none"),
+        ({"overrides": ("--config.init_from=hf://org/vit@v1",)}, "as in hf://org/vit@COMMIT"),
         ({"overrides": ("--config.evals=none",)}, "no evaluation to choose by"),
         ({"overrides": ("--config.total_steps=auto",)}, "config.total_steps is 'auto'"),
         (

@@ -16,6 +16,7 @@ from vit_jax.schema import build, to_dict
 from vit_jax.spelling import nearest
 from vit_jax.training.config import TrainConfig
 from vit_jax.training.open_keys import open_keys
+from vit_jax.weights.catalogue.hub import SCHEME, HubName
 
 HELD_OUT_EVAL = "held_out"
 """The evaluation that scores the runs of the grid."""
@@ -214,6 +215,13 @@ def _check_base(values: Mapping[str, Any]) -> TrainConfig:
         raise UserError(
             "config.max_minutes would end runs before their last step, and they would not compare; "
             "switch it off with --config.max_minutes=none"
+        )
+    start = checked.init_from or ""
+    if start.startswith(SCHEME) and not HubName.parse(start).is_pinned:
+        raise UserError(
+            f"config.init_from={start}: a branch or tag may move between two runs, which would "
+            "start from different weights; name a commit of 40 letters, as in "
+            f"{start.partition('@')[0]}@COMMIT"
         )
     return checked
 
