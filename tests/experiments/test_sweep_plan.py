@@ -8,6 +8,7 @@ import pytest
 from tests.small_models import refusal
 from vit_jax.config import load_config
 from vit_jax.data.sources.splits import split_ranges
+from vit_jax.evaluation.few_shot import FewShotConfig
 from vit_jax.experiments.sweep_plan import Plan, make_plan
 from vit_jax.experiments.sweep_splits import parts_of
 from vit_jax.schema import build
@@ -82,6 +83,15 @@ def test_the_held_out_part_is_scored_as_the_chosen_evaluation_says() -> None:
     (scored,) = config.evals.values()
     assert (scored.kind, scored.batch_size, scored.split) == ("per_class", 24, "train[90%:]")
     assert made.score == "held_out/balanced_accuracy"
+
+
+def test_a_probe_learns_nothing_from_the_held_out_part() -> None:
+    made = plan(overrides=("--config.evals.test.kind=few_shot", "--config.evals.test.shots=(1, 5)"))
+    tried = build_of(made.grid_runs()[0].arguments).evals["held_out"]
+    assert isinstance(tried, FewShotConfig) and tried.shots == (1, 5)
+    assert (tried.train_split, tried.split) == ("train[:90%]", "train[90%:]")
+    final = build_of(made.final_runs(made.points[0])[0].arguments).evals["test"]
+    assert isinstance(final, FewShotConfig) and final.train_split == "train"
 
 
 @pytest.mark.parametrize(

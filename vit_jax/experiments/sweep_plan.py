@@ -11,6 +11,7 @@ from vit_jax.analysis.published.recipes import FINAL_RUNS, HELD_OUT, TABLE_4
 from vit_jax.config import load_config
 from vit_jax.data.sources.published import DATASETS
 from vit_jax.errors import UserError
+from vit_jax.evaluation.frozen_features import FrozenConfig
 from vit_jax.experiments.sweep_splits import parts_of
 from vit_jax.schema import build, to_dict
 from vit_jax.spelling import nearest
@@ -131,6 +132,8 @@ class Plan:
         chosen = dict(self.values["evals"][self.evaluation])
         chosen.pop("dataset", None)
         chosen["split"] = self.held_out
+        if isinstance(build(TrainConfig, self.values).evals[self.evaluation], FrozenConfig):
+            chosen["train_split"] = self.fit  # All of train would hold what is scored.
         off = [f"--config.evals.{name}=none" for name in self.values["evals"]]
         kept = [
             f"--config.evals.{HELD_OUT_EVAL}.{key}={value}"
