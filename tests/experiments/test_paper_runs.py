@@ -238,6 +238,33 @@ def test_the_address_of_a_released_file_is_not_asked(
     assert "released files of augreg" in reason(table("5", [run]))
 
 
+def test_scores_of_other_kinds_are_other_scores(tmp_path: Path) -> None:
+    """A probe is not the fine-tuned head, and `per_class` gives the top-1 of `classification`."""
+    scores = {"test/top1": 0.93, "each/top1": 0.93, "probe/top1": 0.5, "probe/inverse_penalty": 0.1}
+    kinds = {"each": "per_class", "probe": "linear_probe"}
+    changes = [f"--config.evals.{name}.kind={kind}" for name, kind in kinds.items()]
+    changes += [f"--config.evals.{name}.split=test" for name in kinds]
+    spec = f"finetune.py:b16,pets,weights={FILE}"
+    page = table("5", [str(ended_run(tmp_path / "run", spec, scores, *changes))])
+    assert ours(page) == {("imagenet21k", "pets", "ViT-B/16"): (94.43, pytest.approx(93.0))}
+    (record,) = [record for record in page.records or () if record["runs"]]
+    assert record["runs"] == 1
+
+
+@pytest.mark.parametrize(
+    ("evaluation", "data", "why"),
+    [
+        ("classification", "imagenet_a/test", "the table has no imagenet_a over all logits"),
+        ("imagenet_a_clean", "imagenet2012/validation", "the table has no imagenet_a_clean"),
+    ],
+)
+def test_other_scores_of_imagenet_a_s_classes(
+    evaluation: str, data: str, why: str, tmp_path: Path
+) -> None:
+    row = ("./deit_tiny_patch16_224.pth", evaluation, data, 224, 0.07)
+    assert reason(table("timm", [scores_file(tmp_path / "scores.json", row)])) == why
+
+
 def test_imagenet_a_over_all_logits_is_another_score(tmp_path: Path) -> None:
     row = ("./deit_tiny_patch16_224.pth", "imagenet_a", "./imagenet-a/all", 224, 0.07)
     file = Path(scores_file(tmp_path / "scores.json", row))

@@ -99,7 +99,8 @@ def compare(table: Comparison, results: Iterable[Result]) -> Page:
 
 def _enter(table: Comparison, result: Result, ours: _Ours) -> str:
     """Enters the scores of a result; returns a line that says where, or why nowhere."""
-    placed, reasons = [], [result.nothing] if result.nothing else []
+    placed: list[str] = []
+    reasons = [result.nothing] if result.nothing else []
     parts = {part for members in table.means.values() for part in members}
     for scored in result.scored:
         try:
@@ -110,8 +111,10 @@ def _enter(table: Comparison, result: Result, ours: _Ours) -> str:
             if scored.dataset != COST:  # Most tables have none.
                 reasons.append(str(error))
         else:
-            ours.add(cell, value)
-            placed.append(", ".join((*cell[0], cell[1])))
+            words = ", ".join((*cell[0], cell[1]))
+            if words not in placed:  # Several evaluations may give one score.
+                ours.add(cell, value)
+                placed.append(words)
     if placed:
         return f"{result.name}: {'; '.join(placed)}"
     return f"{result.name} has no row: {'; '.join(dict.fromkeys(reasons))}"

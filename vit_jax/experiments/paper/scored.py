@@ -11,7 +11,7 @@ from vit_jax.experiments.paper.lineage import Stage, dataset_named
 # Kinds of evaluations that are data sets of their own, whatever their images are called.
 LABEL_SETS = (
     *("imagenet_real", "imagenet_v2", "imagenet_sketch", "imagenet_a", "imagenet_r"),
-    *("objectnet", "vizwiz"),
+    *("imagenet_a_clean", "imagenet_r_clean", "objectnet", "vizwiz"),
 )
 # The data set of what a run took: `core_days` on TPUv3, and `exaflops`.
 COST = "cost"
@@ -63,6 +63,10 @@ class Scored:
                 whole = each.sizes.get(each.test)
                 if _is_called(dataset, (known, each.tfds)) and values.get("examples") == whole:
                     name, split = known, each.test
+        if name in OWN_LOGITS and kind != name:  # TFDS has them by the same names.
+            name = f"{name} over all logits"
+        if "inverse_penalty" in values:
+            name = f"{name} by a linear probe"
         return replace(self, dataset=name, split=split, values=values)
 
 
