@@ -236,6 +236,13 @@ def test_mistakes_in_the_argument(argument: str) -> None:
     refusal(config, argument)
 
 
+@pytest.mark.parametrize("change", ["evals=none", "evals.test=none", "max_minutes=60"])
+def test_changes_that_leave_no_accuracy(change: str, tmp_path: Path, weights: str) -> None:
+    changes = [f"--config.{change}"]
+    text = refusal(run_tasks, weights, tmp_path / "runs", ("pets",), changes=changes)
+    assert text.startswith(f"--config.{change}: ") and "leave it out" in text
+
+
 def test_data_that_is_absent_is_told_before_any_run(tmp_path: Path, weights: str) -> None:
     options: dict[str, Any] = {"data_dir": str(tmp_path / "data")}
     text = refusal(run_tasks, weights, tmp_path / "runs", ("resisc45", "pets"), **options)

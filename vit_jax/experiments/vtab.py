@@ -73,10 +73,12 @@ def run_tasks(
       The top-1 accuracy of each task, from 0 to 1.
 
     Raises:
-      UserError: data of a task is not prepared, before any run starts; otherwise as `train`.
+      UserError: data of a task is not prepared, or a change leaves a run without its accuracy,
+        before any run starts; otherwise as `train`.
       Stopped, KeyboardInterrupt: as `train`.
     """
     with on_all_processes():
+        _check_changes(changes, split)
         _check_data(tasks, data_dir)
     # One commit for all tasks, should the weights come from a branch of the Hub.
     weights = pinned_start(weights, *(Path(workdir) / task for task in tasks))
@@ -129,6 +131,18 @@ def published() -> dict[str, dict[str, float]]:
         column: {task: TABLE_9.value((group, task), column) / 100 for group, task in TABLE_9.rows}
         for column in TABLE_9.columns
     }
+
+
+def _check_changes(changes: Sequence[str], split: str) -> None:
+    for change in changes:
+        key = change.removeprefix("--config.").partition("=")[0]
+        if key in ("evals", f"evals.{split}"):
+            raise UserError(f"{change}: the evaluation {split} gives the accuracies; leave it out")
+        if key == "max_minutes":
+            raise UserError(
+                f"{change}: runs would end before their last step, and such scores would stand in "
+                "the table; leave it out (SIGTERM ends the command, and the same one resumes)"
+            )
 
 
 def _check_data(tasks: Sequence[str], data_dir: str | None) -> None:
