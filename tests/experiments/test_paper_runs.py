@@ -116,6 +116,13 @@ def test_runs_without_scores(tmp_path: Path) -> None:
     assert reason(table("5", [str(run)])) == "it has not ended, so it has no final scores"
 
 
+def test_the_weights_of_a_start_whose_time_was_up_are_not_final(tmp_path: Path) -> None:
+    run = fine_tuned(tmp_path / "run", "pets", 0.9)
+    file = tmp_path / "run" / "weights.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"has_ended": False}))
+    assert reason(table("5", [run])) == "it has not ended, so it has no final scores"
+
+
 def test_what_is_no_run(tmp_path: Path) -> None:
     (tmp_path / "photos").mkdir()
     for name in ("photos", "missing"):

@@ -43,7 +43,7 @@ def _runs_in(directory: Path, deepest: int) -> Iterator[Path]:
 
 def _read_run(directory: Path) -> Result:
     run, name = read_run(directory), str(directory)
-    if not run.has_ended:
+    if not run.has_ended or run.resumes:
         return Result(name, (), "it has not ended, so it has no final scores")
     try:
         return _result(run, name)

@@ -34,6 +34,7 @@ class RunRecord:
       step: the step of the final weights; None if the run has not ended.
       scores: scores of the final weights by name; the latest ones if the run has not ended.
       cost: what the run has taken so far; None if no version wrote it down.
+      resumes: whether its weights are those of a start whose time was up.
     """
 
     path: Path
@@ -43,6 +44,7 @@ class RunRecord:
     step: int | None
     scores: dict[str, float]
     cost: Cost | None
+    resumes: bool
 
     @property
     def name(self) -> str:
@@ -51,7 +53,7 @@ class RunRecord:
 
     @property
     def has_ended(self) -> bool:
-        """Whether its final weights are written."""
+        """Whether its weights are written."""
         return self.step is not None
 
     def flat_config(self) -> Iterator[tuple[str, str]]:
@@ -92,6 +94,7 @@ def read_run(path: str | os.PathLike[str]) -> RunRecord:
         step=step,
         scores=scores,
         cost=read_cost(directory),
+        resumes=not facts.get("has_ended", True),
     )
 
 
