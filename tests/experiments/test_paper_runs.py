@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from unittest import mock
 
 import pytest
 
@@ -121,6 +122,15 @@ def test_the_weights_of_a_start_whose_time_was_up_are_not_final(tmp_path: Path) 
     file = tmp_path / "run" / "weights.json"
     file.write_text(json.dumps(json.loads(file.read_text()) | {"has_ended": False}))
     assert reason(table("5", [run])) == "it has not ended, so it has no final scores"
+
+
+def test_a_directory_that_may_not_be_listed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    error = PermissionError(13, "Permission denied")
+    monkeypatch.setattr(Path, "iterdir", mock.Mock(side_effect=error))
+    told = refusal(table, "5", [str(tmp_path)])
+    assert told == f"--runs={tmp_path}: Permission denied; name the runs that can be read"
 
 
 def test_what_is_no_run(tmp_path: Path) -> None:

@@ -36,7 +36,13 @@ def _runs_in(directory: Path, deepest: int) -> Iterator[Path]:
     if is_run(directory):
         yield directory
     elif deepest:
-        for each in sorted(directory.iterdir()):
+        try:
+            inner = sorted(directory.iterdir())
+        except OSError as error:
+            raise UserError(
+                f"--runs={directory}: {error.strerror}; name the runs that can be read"
+            ) from error
+        for each in inner:
             if each.is_dir():
                 yield from _runs_in(each, deepest - 1)
 
