@@ -1,10 +1,12 @@
 """Sources of one's own, in a config file, a script or a notebook, with real data workers."""
 
 import os
+import pickle
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -13,6 +15,7 @@ from tests.docs.pages import blocks
 from tests.small_models import refusal
 from vit_jax.config import load_config
 from vit_jax.data.sources import open as opening
+from vit_jax.data.sources.labels import labels_at_hand, labels_of_source
 from vit_jax.data.sources.open import open_source, register_source
 from vit_jax.data.sources.records import Record, Source
 
@@ -77,6 +80,20 @@ def test_slices_and_sums_of_splits_are_made_of_whole_ones() -> None:
     assert len(prints) == 5
     assert "train[3:3] holds no record" in refusal(open_source, "numbers:x", "train[3:3]")
     assert "splits: train (10)" in refusal(open_source, "numbers:x", "train[:11]")
+
+
+def test_labels_of_a_slice_need_no_other_records(monkeypatch: pytest.MonkeyPatch) -> None:
+    source = pickle.loads(pickle.dumps(open_source("numbers:x", "train[8:]+test[:1]")))
+    assert labels_at_hand(source) is None
+    with monkeypatch.context() as patch:
+        patch.setattr(Numbers, "__getitem__", lambda self, index: Record(b"", index + 100, ""))
+        assert labels_of_source(source).tolist() == [108, 109, 100]
+    read = mock.Mock(side_effect=AssertionError("a record was read"))
+    monkeypatch.setattr(Numbers, "__getitem__", read)
+    monkeypatch.setattr(Numbers, "labels", lambda self: np.arange(len(self)), raising=False)
+    told = pickle.loads(pickle.dumps(open_source("numbers:x", "train[8:]+test[:1]")))
+    found = labels_at_hand(told)
+    assert found is not None and found.tolist() == [8, 9, 0]
 
 
 def test_a_kind_that_is_registered_again_replaces_the_former() -> None:

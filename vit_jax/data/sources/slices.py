@@ -28,6 +28,8 @@ class Slices:
         self.class_names = first.class_names
         self.max_labels = first.max_labels
         self._splits, self._ranges = splits, ranges
+        if all(hasattr(split, "labels") for split in splits.values()):
+            self.labels = self._labels  # Without it, whoever asks reads the records of the ranges.
 
     def __len__(self) -> int:
         return sum(stop - start for _, start, stop in self._ranges)
@@ -36,7 +38,7 @@ class Slices:
         split, position = locate(self._ranges, index)
         return self._splits[split][position]
 
-    def labels(self) -> np.ndarray:
+    def _labels(self) -> np.ndarray:
         """The label of each record, int32 [records]."""
         return np.concatenate(
             [labels_of_source(self._splits[s])[start:stop] for s, start, stop in self._ranges]
