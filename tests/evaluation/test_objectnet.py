@@ -90,6 +90,17 @@ def test_pictures_of_classes_that_imagenet_lacks_are_not_counted(evaluator: Any)
     assert "not finite" in refusal(judged, evaluator, only_others, label)
 
 
+def test_a_picture_without_a_label_is_not_counted(tmp_path: Path) -> None:
+    """Also where all folders are counted, the first of them too."""
+    shared = read_mappings().imagenet
+    write_folders(tmp_path / "images", (f"{folder}/1.png" for folder in shared))
+    only_shared = ObjectNetConfig("all").make(opener("objectnet", tmp_path / "images"))
+    logits = np.zeros((2, 1000), np.float32)
+    logits[0, number("banana")], logits[1, TENCH] = 1, 1
+    found = judged(only_shared, logits, [sorted(shared).index("banana"), -1])
+    assert found.values == {"top1": 1, "top5": 1, "top1_rule_b": 1, "examples": 1}
+
+
 def test_the_picture_is_cut_and_resized_as_its_authors_do(evaluator: Any) -> None:
     request = evaluator.requests["test"]
     assert request.border == BORDER == 2

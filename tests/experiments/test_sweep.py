@@ -14,9 +14,9 @@ from vit_jax.experiments.sweep import run_index, run_sweep
 from vit_jax.experiments.sweep_plan import Plan, PlannedRun, make_plan
 from vit_jax.experiments.sweep_runs import Outcome, outcome
 
-# Of the rates on the held-out part; two are equal.
+# By rate, on the held-out part; two are equal.
 TRIED = {"0.001": 0.5, "0.003": 0.75, "0.01": 0.75, "0.03": None}
-# Of the seeds on the test set.
+# By seed, on the test set.
 FINAL = {0: 0.5, 1: 0.75, 2: 0.625}
 
 
@@ -96,6 +96,12 @@ def test_the_first_of_the_best_is_chosen_and_final_runs_give_mean_and_deviation(
     assert stored["deviation"] == results.deviation
     assert stored["grid"][1]["cost"]["device_hours"] == 0.5
     assert stored["deviation_of"] == "sample, n - 1"
+
+
+def test_the_lowest_is_chosen_where_it_is_best(runs: Runs, tmp_path: Path) -> None:
+    results = run_sweep(plan(tmp_path, ("0.003", "0.001"), mode="min"))
+    assert results.chosen == {"optimizer.lr": "0.001"}
+    assert "by the lowest held_out/top1." in str(results)
 
 
 def test_the_cost_of_all_runs_is_added_up(runs: Runs, tmp_path: Path) -> None:

@@ -148,7 +148,7 @@ def test_splits_that_cannot_be_cut_are_refused(split: str, percent: int, words: 
         ({"held_out": None}, "holds out no part of 'digits'; say how much"),
         ({"held_out": 0}, "from 1% to 99%"),
         ({"score": "tset/top1"}, "did you mean 'test'?"),
-        ({"score": "test/loss"}, "should be low"),
+        ({"score": "test/loss"}, "the lowest is best; add --mode=min"),
         ({"seeds": (1, 1)}, "--seeds: 1 is there twice"),
         ({"seeds": ()}, "--seeds is empty"),
         ({"overrides": ("--config.optimizer.lr=1",)}, "--config.optimizer.lr would be ignored"),

@@ -236,7 +236,9 @@ def test_mistakes_in_the_argument(argument: str) -> None:
     refusal(config, argument)
 
 
-@pytest.mark.parametrize("change", ["evals=none", "evals.test=none", "max_minutes=60"])
+@pytest.mark.parametrize(
+    "change", ["evals=none", "evals.test=none", "evals.test.kind=linear_probe", "max_minutes=60"]
+)
 def test_changes_that_leave_no_accuracy(change: str, tmp_path: Path, weights: str) -> None:
     changes = [f"--config.{change}"]
     text = refusal(run_tasks, weights, tmp_path / "runs", ("pets",), changes=changes)

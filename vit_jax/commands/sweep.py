@@ -37,7 +37,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--score",
         metavar="EVALUATION/METRIC",
-        help="what chooses; the highest is best. Default: top1 of the evaluation test",
+        help="what chooses. Default: top1 of the evaluation test",
+    )
+    parser.add_argument(
+        "--mode",
+        default="max",
+        choices=("max", "min"),
+        help="whether the highest or the lowest score is best (max)",
     )
     parser.add_argument(
         "--seeds",
@@ -66,6 +72,7 @@ def run(arguments: argparse.Namespace, overrides: list[str]) -> None:
         grid=_grid([each for each in overrides if each.startswith("--grid.")]),
         held_out=arguments.held_out,
         score=arguments.score,
+        mode=arguments.mode,
         seeds=arguments.seeds,
     )
     index = _index(arguments.index)

@@ -1,7 +1,7 @@
 """A sweep as in the paper: rates are tried on a held-out part of train, then final runs follow.
 
 Each run of a grid trains on the rest of train, and is scored on the part. The point with the
-highest score is chosen; of equal ones, the first. The final runs train on all of train, one for
+best score is chosen; of equal ones, the first. The final runs train on all of train, one for
 each seed, and are scored as the config says (arXiv 2010.11929, appendix B.1.1).
 
     from vit_jax.experiments.sweep import run_sweep
@@ -116,7 +116,7 @@ def _ended(run: PlannedRun, which: str, say: Say) -> Outcome:
 
 
 def _choose(plan: Plan, tried: list[Outcome]) -> Point:
-    """The point of the highest score; of equal ones, the first."""
+    """The point of the best score; of equal ones, the first."""
     for run, each in zip(plan.grid_runs(), tried, strict=True):
         if each.diverged is None and plan.score not in each.scores:
             known = [name.partition("/")[2] for name in each.scores if name.count("/") == 1]
@@ -134,7 +134,8 @@ def _choose(plan: Plan, tried: list[Outcome]) -> Point:
             f"every run of the grid diverged, {plan.grid_runs()[0].name} after "
             f"{tried[0].diverged}; try lower rates, in a new --workdir"
         )
-    return max(scored, key=lambda pair: pair[0])[1]
+    best = max if plan.mode == "max" else min
+    return best(scored, key=lambda pair: pair[0])[1]
 
 
 def _chosen(plan: Plan) -> Point:

@@ -5,7 +5,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from vit_jax.analysis.published.recipes import FINAL_RUNS, HELD_OUT, TABLE_4
 from vit_jax.config import load_config
@@ -25,7 +25,10 @@ HELD_OUT_EVAL = "held_out"
 # Keys with values as they are typed.
 Point = Mapping[str, str]
 Grid = Mapping[str, Sequence[str]]
+Mode = Literal["max", "min"]
 
+# Scores of the package's own evaluators that are better when they are lower.
+_LOWER_IS_BETTER = ("loss", "calibration_error")
 # Keys of a config that the sweep itself sets, and how a user sets them.
 _OWN = {"seed": "--seeds", "data.train": "--held_out", "evals": "--score", "early_stop": "--score"}
 
@@ -63,6 +66,7 @@ class Plan:
       grid: the values of each key, as typed.
       fit, held_out: splits on which runs of the grid train, and are scored.
       evaluation, metric: of the score that chooses, as the config names them.
+      mode: whether the highest or the lowest is best.
       seeds: of the final runs.
     """
 
@@ -75,11 +79,12 @@ class Plan:
     held_out: str
     evaluation: str
     metric: str
+    mode: Mode
     seeds: tuple[int, ...]
 
     @property
     def score(self) -> str:
-        """The score by which a run of the grid is chosen; the highest is best."""
+        """The score by which a run of the grid is chosen."""
         return f"{HELD_OUT_EVAL}/{self.metric}"
 
     @property
@@ -110,6 +115,7 @@ class Plan:
             "grid": {key: list(values) for key, values in self.grid.items()},
             "held_out": self.held_out,
             "score": f"{self.evaluation}/{self.metric}",
+            "mode": self.mode,
             "seeds": list(self.seeds),
         }
 
@@ -151,6 +157,7 @@ def make_plan(
     grid: Grid | None = None,
     held_out: int | None = None,
     score: str | None = None,
+    mode: Mode = "max",
     seeds: Sequence[int] | None = None,
 ) -> Plan:
     """Checks a sweep and every config of its grid; opens no data and no devices.
@@ -160,8 +167,9 @@ def make_plan(
       overrides: such as "--config.total_steps=100".
       grid: values of keys such as "optimizer.lr"; None is the rates of the paper's Table 4.
       held_out: percent of train, 1 to 99, at its end; None is the paper's part (appendix B.1.1).
-      score: EVALUATION/METRIC of the config, the highest of which is best; None is `top1` of the
-        evaluation `test`, or of the only one.
+      score: EVALUATION/METRIC of the config; None is `top1` of the evaluation `test`, or of the
+        only one.
+      mode: whether the highest or the lowest score is best.
       seeds: of the final runs; None is three from the config's own.
 
     Raises:
@@ -179,6 +187,8 @@ def make_plan(
         )
     fit, held = parts_of(checked.data.train, held_out)
     evaluation, metric = _score(score, checked)
+    if metric in _LOWER_IS_BETTER and mode == "max":
+        raise UserError(f"--score={score}: the lowest is best; add --mode=min")
     first = checked.seed
     plan = Plan(
         config=config,
@@ -190,6 +200,7 @@ def make_plan(
         held_out=held,
         evaluation=evaluation,
         metric=metric,
+        mode=mode,
         seeds=tuple(range(first, first + FINAL_RUNS) if seeds is None else seeds),
     )
     _check_seeds(plan.seeds)
@@ -267,8 +278,6 @@ def _score(score: str | None, config: TrainConfig) -> tuple[str, str]:
     name, slash, metric = score.partition("/")
     if name not in known or not slash or not metric:
         raise UserError(f"--score={score}: write EVALUATION/METRIC{nearest(name, known)}")
-    if metric in ("loss", "calibration_error"):
-        raise UserError(f"--score={score}: the highest score is chosen, and this one should be low")
     return name, metric
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from vit_jax import atomic
-from vit_jax.experiments.sweep_plan import Plan, Point, shown
+from vit_jax.experiments.sweep_plan import Mode, Plan, Point, shown
 from vit_jax.experiments.sweep_runs import Outcome
 from vit_jax.runs.config_file import write_json
 from vit_jax.runs.cost import Cost
@@ -34,7 +34,8 @@ class Results:
 
     Attributes:
       fit, held_out: splits on which runs of the grid trained, and were scored.
-      score: the one that chose; the highest is best.
+      score: the one that chose.
+      mode: whether the highest or the lowest was best.
       grid, final: the runs.
       chosen: keys with their values, as typed.
       seeds: of the final runs, in their order.
@@ -46,6 +47,7 @@ class Results:
     fit: str
     held_out: str
     score: str
+    mode: Mode
     grid: list[Row]
     chosen: dict[str, str]
     seeds: tuple[int, ...]
@@ -68,7 +70,7 @@ class Results:
             "",
             *_table(["run", self.score, *_COSTS], grid),
             "",
-            f"Chosen: {shown(self.chosen)}, by the highest {self.score}.",
+            f"Chosen: {shown(self.chosen)}, by the {_BEST[self.mode]} {self.score}.",
             "",
             f"Final runs, with seeds {', '.join(map(str, self.seeds))} ({kind}):",
             "",
@@ -79,6 +81,7 @@ class Results:
         return "\n".join(lines)
 
 
+_BEST = {"max": "highest", "min": "lowest"}
 _COSTS = ("device-hours", "core-days", "images", "exaFLOPs")
 
 
@@ -100,6 +103,7 @@ def make_results(
         fit=plan.fit,
         held_out=plan.held_out,
         score=plan.score,
+        mode=plan.mode,
         grid=[_row(shown(p), each) for p, each in zip(plan.points, tried, strict=True)],
         chosen=dict(chosen),
         seeds=plan.seeds,

@@ -136,7 +136,9 @@ def published() -> dict[str, dict[str, float]]:
 def _check_changes(changes: Sequence[str], split: str) -> None:
     for change in changes:
         key = change.removeprefix("--config.").partition("=")[0]
-        if key in ("evals", f"evals.{split}"):
+        own = f"evals.{split}"
+        harmless = (f"{own}.batch_size", f"{own}.every_steps")
+        if key in ("evals", own) or (key.startswith(f"{own}.") and key not in harmless):
             raise UserError(f"{change}: the evaluation {split} gives the accuracies; leave it out")
         if key == "max_minutes":
             raise UserError(

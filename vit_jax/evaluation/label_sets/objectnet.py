@@ -169,7 +169,8 @@ class ObjectNet:
             "top5": hits.any(axis=1),
             "top1_rule_b": jnp.asarray(self._right)[folders, best_shared],
         }
-        weights = batch["weights"] * (labels >= 0)
+        # A record without a label is of no folder, although it was looked up as the first one.
+        weights = batch["weights"] * (labels >= 0) * (batch["labels"] >= 0)
         sums = {k: weighted_sum(v.astype(jnp.float32), weights) for k, v in values.items()}
         return sums | {"examples": weights.sum(), "not_finite": count_not_finite(batch)}
 
