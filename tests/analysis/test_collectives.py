@@ -8,7 +8,7 @@ def test_collectives_of_loops_and_gradients(eight_devices: EightDevices) -> None
 
 
 # As a compiler writes them that lets products run meanwhile; see the operations' semantics at
-# openxla.org/xla/operation_semantics. Of two arrays of 1,024 and 4,096 bytes, and a sum that is cut
+# openxla.org/xla/operation_semantics. The arrays have 1,024 and 4,096 bytes; a sum is cut
 # into eighths.
 UNDER_WAY = """
 ENTRY %main (a: f32[256], b: bf16[2048]) -> f32[] {

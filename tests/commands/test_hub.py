@@ -92,7 +92,7 @@ def test_what_is_written_names_the_commit(hub: Hub, tmp_path: Path, digit: Path)
     assert json.loads((out / "a.json").read_bytes())[0]["weights"] == wanted
     target = out / "model.safetensors"
     assert main(["convert", f"--source={NAME}", f"--target={target}", "--layout=timm"]) == 0
-    assert wanted in (out / "README.md").read_text().replace("\\", "")  # Of Markdown.
+    assert wanted in (out / "README.md").read_text().replace("\\", "")  # Markdown's.
 
 
 def test_the_environment_of_the_library_is_the_users(hub: Hub, tmp_path: Path, digit: Path) -> None:

@@ -90,4 +90,4 @@ def test_what_a_run_started_from_is_not_asked_for(
     ):
         assert main(command) == 0, command
     assert not hub.asked
-    assert start in (out / "README.md").read_text().replace("\\", "")  # Of Markdown.
+    assert start in (out / "README.md").read_text().replace("\\", "")  # Markdown's.

@@ -34,7 +34,7 @@ def test_a_box_becomes_noise_and_nothing_else_changes() -> None:
         place = box(found)
         assert place is not None
         noise = found[place]
-        # Of 256 values every one is as likely as 7, in each channel.
+        # Every one of 256 values is as likely as 7, in each channel.
         assert (noise == 7).mean() < 0.05
         values.append(noise.reshape(-1, 3))
         rest = found.copy()
@@ -55,7 +55,7 @@ def test_area_and_aspect() -> None:
     # A pixel of rounding in sides of 6 and more.
     assert 0.015 < share.min() < 0.03 and 0.31 < share.max() < 0.35
     assert 0.28 < (height / width).min() < 0.32 and 3.1 < (height / width).max() < 3.6
-    small = share < 0.15  # Of these no aspect is too long for the image: 0.15 / 0.3 < 60 / 90.
+    small = share < 0.15  # None of their aspects is too long for the image: 0.15 / 0.3 < 60 / 90.
     assert abs(np.log(height / width)[small].mean()) < 0.12
     # Uniform: as many in each quarter of the range, 250 with a deviation of 14.
     quarters = np.histogram(share, np.linspace(0.02, 1 / 3, 5))[0]

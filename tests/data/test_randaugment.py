@@ -159,7 +159,7 @@ def test_enhancements_blend_with_a_lesser_image(level: float, factor: float) -> 
 
 
 def test_contrast_as_reported_and_as_mended() -> None:
-    # Of two colours, at factor 1.9: the values in big_vision's issue 109, before and after.
+    # Two colours, at factor 1.9: the values in big_vision's issue 109, before and after.
     colours = np.array([(192, 64, 64), (64, 192, 192)], np.uint8)
     image = colours[np.indices((SIDE, SIDE)).sum(axis=0) // 8 % 2]
     before = np.array([(188, 0, 0), (0, 188, 188)])

@@ -128,7 +128,7 @@ def label(dataset: str, name: str, *values: Any) -> int:
 
 
 def coordinates(*distances: float) -> np.ndarray:
-    """Of objects whose other coordinates would be other classes."""
+    """Objects whose other coordinates would be other classes."""
     return np.array([[90.0, 300.0, each] for each in distances], np.float32).reshape(-1, 3)
 
 

@@ -89,7 +89,7 @@ def known(weights: Path, data_dir: Path) -> Any:
 
 
 def accuracy_of_scikit_learn(known: Any, rows: list[int], l2: float) -> float:
-    """Of a ridge regression fitted to some of the training images."""
+    """The accuracy of a ridge regression fitted to some of the training images."""
     _, train, test = known
     x, y = train.features[rows].astype(np.float64), train.labels[rows]
     targets = np.where(y[:, None] == np.arange(10), 1.0, -1.0)

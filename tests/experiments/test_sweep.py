@@ -80,7 +80,7 @@ def test_the_first_of_the_best_is_chosen_and_final_runs_give_mean_and_deviation(
     # Mean of 4, 6 and 5 eighths; squared differences 1, 1, 0 over n - 1 = 2.
     assert (results.mean["test/top1"], results.deviation["test/top1"]) == (5 / 8, 1 / 8)
     assert statistics.stdev([4, 6, 5]) == 1
-    # Of the seven runs, the one that diverged has no cost here, so the sum is not known.
+    # The one of the seven runs that diverged has no cost here, so the sum is not known.
     assert results.cost is None
     shown = str(results)
     for words in (

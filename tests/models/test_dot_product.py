@@ -38,7 +38,7 @@ def test_xla_is_the_paper_s_formula() -> None:
     np.testing.assert_allclose(actual, expected, atol=1e-5)
 
 
-# Of B/16 and L/16 at 224 and 384, H/14 at 224, B/16 at 512; whole blocks, and less than one.
+# Those of B/16 and L/16 at 224 and 384, H/14 at 224, B/16 at 512; whole blocks, and less than one.
 @pytest.mark.parametrize(
     ("tokens", "size"),
     [

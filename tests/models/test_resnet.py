@@ -116,7 +116,7 @@ def test_initial_values(model: Any) -> None:
 
 
 def test_a_unit_starts_as_the_identity() -> None:
-    # Of what the first stage's first unit gives, which is positive, the second one changes nothing.
+    # The first unit of the first stage gives what is positive, and the second changes none of it.
     one = dataclasses.replace(POST, stages=(1,))
     two = dataclasses.replace(POST, stages=(2,))
     params = init_params(two, 0)

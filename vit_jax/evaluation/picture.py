@@ -21,7 +21,7 @@ _STYLE: Any = {
     "axes.spines.top": False,
     "axes.spines.right": False,
 }
-# Of more classes, those with the lowest scores are drawn.
+# If there are more classes, those with the lowest scores are drawn.
 _CLASSES_AT_MOST = 60
 # Letters of a name for which there is room beside an axis.
 _NAME_AT_MOST = 40
@@ -108,7 +108,7 @@ def _labels(rows: Sequence[Row]) -> list[str]:
     weights = list(dict.fromkeys(row.weights for row in rows))
     if len(weights) == 1:
         return [row.evaluation for row in rows]
-    # Of a commit of the Hub, as much as one reads.
+    # As much of a commit of the Hub as one reads.
     names = [re.sub("@([0-9a-f]{7})[0-9a-f]{33}$", r"@\1", each) for each in weights]
     parts = [name.rstrip("/").split("/") for name in names]
     ends = names
