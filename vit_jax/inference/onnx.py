@@ -26,7 +26,8 @@ from vit_jax.preprocessing import normalize
 
 # What a file of protocol buffers can hold, less what the program itself takes.
 _LARGEST = 2**31 - 2**24
-# How far ONNX Runtime's logits may be from JAX's, in parts of the largest logit, or of 1 where it is smaller.
+# How far ONNX Runtime's logits may be from JAX's, in parts of the largest logit, or of 1 where
+# it is smaller.
 _TOLERANCE = 1e-4
 
 

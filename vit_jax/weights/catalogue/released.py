@@ -47,7 +47,7 @@ class Release:
     """Whether the file has `pre_logits`, the tanh layer of pre-training."""
 
 
-# The accuracy of models that were pre-trained on ImageNet-21k and fine-tuned on ImageNet at 384 pixels.
+# Accuracies of models pre-trained on ImageNet-21k and fine-tuned on ImageNet at 384 pixels.
 _TABLE_5 = {
     model.replace("/", "_"): TABLE_5.value(("imagenet21k", "imagenet"), model)
     for model in TABLE_5.columns
