@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from vit_jax.atomic import write_bytes
-from vit_jax.data.sources.records import Source
+from vit_jax.data.sources.records import Source, file_paths
 from vit_jax.errors import UserError
 from vit_jax.evaluation.frozen_features import Labelled
 
@@ -46,6 +46,12 @@ def write_draws(
       UserError: the file cannot be written.
     """
     classes = np.unique(examples.labels).tolist()
+    paths = file_paths(source)
+
+    def image_name(position: int) -> str:
+        # A record of a file would be read for its name alone.
+        return source[position].name if paths is None else paths[position]
+
     written = {
         "data": source.name,
         "seed": seed,
@@ -53,7 +59,7 @@ def write_draws(
         "draws": [
             {
                 class_name(source, label): [
-                    source[int(position)].name for position in examples.positions[of_class]
+                    image_name(position) for position in examples.positions[of_class].tolist()
                 ]
                 for label, of_class in zip(classes, rows, strict=True)
             }
