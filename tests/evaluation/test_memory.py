@@ -1,6 +1,7 @@
 """Evaluation fits where training fits, and says which key helps where it does not."""
 
 import dataclasses
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import pytest
 from tests.small_models import SMALL, random_params, refusal
 from vit_jax.data.config import DataConfig
 from vit_jax.evaluation.classification import ClassificationConfig
-from vit_jax.evaluation.context import EvalContext
+from vit_jax.evaluation.context import EvalContext, config_option
 from vit_jax.evaluation.opening import Evaluations, open_evaluations
 from vit_jax.inference import passes
 from vit_jax.inference.memory import OutOfMemory, ProgramMemory, check_memory
@@ -54,7 +55,7 @@ def test_an_evaluation_takes_no_more_memory_than_a_step(
 
 @pytest.fixture
 def opened(tmp_path: Path) -> Any:
-    def make(option: str, **options: Any) -> Evaluations:
+    def make(option: Callable[[str, str], str], **options: Any) -> Evaluations:
         context = EvalContext(
             None, dataset="digits", data_dir=str(tmp_path), option=option, batch_size=32
         )
@@ -68,13 +69,17 @@ def opened(tmp_path: Path) -> Any:
 @pytest.mark.parametrize(
     ("option", "size", "advice"),
     [
-        ("--config.evals.{name}.{key}", {}, "--config.evals.val.batch_size below 32"),
-        ("--config.evals.{name}.{key}", {"batch_size": 8}, "--config.evals.val.batch_size below 8"),
-        ("--{key}", {}, "--batch_size below 32"),
+        (config_option, {}, "--config.evals.val.batch_size below 32"),
+        (config_option, {"batch_size": 8}, "--config.evals.val.batch_size below 8"),
+        (lambda name, key: f"--{key}", {}, "--batch_size below 32"),
     ],
 )
 def test_what_does_not_fit_shows_at_the_start_and_names_the_key(
-    option: str, size: dict[str, Any], advice: str, opened: Any, monkeypatch: pytest.MonkeyPatch
+    option: Callable[[str, str], str],
+    size: dict[str, Any],
+    advice: str,
+    opened: Any,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     def check(memory: Any, params: Any, mesh: Any) -> None:
         raise OutOfMemory("9.0 GiB of 8.0 GiB")
