@@ -74,7 +74,7 @@ def parse_argument(
       text: comma-separated values in the order of the fields, or `name=value`.
       *fields: names of the values.
       **defaults: values of the fields that may be missing; a name that is not among `fields`
-          adds a field after them.
+          is one more field, after them.
 
     Returns:
       An object with one attribute for each field; those found in `text` are strings.

@@ -72,7 +72,7 @@ def convert(section: type, values: Mapping[str, Any], where: str) -> dict[str, A
 def to_dict(section: Any) -> dict[str, Any]:
     """Returns a dataclass as nested dicts and lists that JSON can hold; `build` inverts it.
 
-    A section that comes in kinds starts with its `kind`.
+    The dict of a section that has several kinds begins with the key `kind`.
     """
 
     def plain(value: Any) -> Any:

@@ -182,7 +182,7 @@ def test_the_directory_of_a_run_is_refused(tmp_path: Path) -> None:
 
 def test_a_grid_that_diverged_everywhere_has_no_best(runs: Runs, tmp_path: Path) -> None:
     message = refusal(run_sweep, plan(tmp_path, ("0.03",)))
-    assert "every run of the grid diverged, grid/0-lr=0.03 after step 7: loss is nan" in message
+    assert "every run of the grid diverged (grid/0-lr=0.03: step 7: loss is nan); try" in message
 
 
 def test_a_score_that_no_run_has_is_refused_with_those_it_has(runs: Runs, tmp_path: Path) -> None:

@@ -91,7 +91,7 @@ class Chunks:
 
     @property
     def chunks_per_batch(self) -> int:
-        """Chunks that hold this process's rows of one batch."""
+        """The number of chunks that hold this process's rows of one batch."""
         return -(-len(self.rows) // self.chunk_rows)
 
     @property

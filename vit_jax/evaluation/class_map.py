@@ -72,7 +72,7 @@ class ClassMap:
         return own
 
     def apply(self, logits: Array, labels: Array) -> tuple[Array, Array]:
-        """The logits that compete, and labels that number them.
+        """The logits that compete, and each label as a position among them.
 
         Args:
           logits: [batch, num_classes].

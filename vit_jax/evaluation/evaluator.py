@@ -26,7 +26,7 @@ class Evaluator(Protocol):
 
     @property
     def requests(self) -> Mapping[str, Request]:
-        """What it wants of each source, by the source's role, such as `test`."""
+        """What the evaluator needs of each source; keys are the sources' roles, such as `test`."""
         ...
 
     @property

@@ -131,8 +131,8 @@ def _choose(plan: Plan, tried: list[Outcome]) -> Point:
     ]
     if not scored:
         raise UserError(
-            f"every run of the grid diverged, {plan.grid_runs()[0].name} after "
-            f"{tried[0].diverged}; try lower rates, in a new --workdir"
+            f"every run of the grid diverged ({plan.grid_runs()[0].name}: {tried[0].diverged}); "
+            "try lower learning rates, in a new --workdir"
         )
     best = max if plan.mode == "max" else min
     return best(scored, key=lambda pair: pair[0])[1]

@@ -94,7 +94,7 @@ class Plan:
         return [dict(zip(self.grid, values, strict=True)) for values in combinations]
 
     def grid_runs(self) -> list[PlannedRun]:
-        """The runs on a part of train, in the order of `points`."""
+        """The runs that try the grid on the split `fit`, one for each of `points` in order."""
         own = (f"--config.data.train={self.fit}", *self._held_out_evaluation())
         return [
             self._run(f"grid/{index}-{_as_name(point)}", shown(point), point, own)

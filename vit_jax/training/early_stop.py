@@ -68,7 +68,7 @@ class BestStep:
         return self.patience is not None and self.evals_since >= self.patience
 
     def notes(self) -> dict[str, Any]:
-        """The best step so far as JSON values, for the checkpoint; `noted` restores it."""
+        """What a checkpoint stores of the best step so far, as JSON; `noted` restores it."""
         return {"step": self.step, "value": self.value, "evals_since": self.evals_since}
 
     def noted(self, notes: Mapping[str, Any]) -> Self:

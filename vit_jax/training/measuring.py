@@ -61,7 +61,7 @@ def fits(config: TrainConfig) -> bool:
 
 
 def macs_per_second() -> float:
-    """Multiply-adds a second of a small ViT's forward pass on a device of this process."""
+    """How many multiply-adds a second a device of this process does in a small ViT's forward."""
     model = _MEASURED.completed()
     params = jax.tree.map(lambda x: np.full(x.shape, 0.01, x.dtype), abstract_params(model))
     images = np.zeros((_MEASURED_BATCH, *model.input_size, 3), np.float32)

@@ -129,7 +129,8 @@ def _require_classes_in(
         if missing:
             raise UserError(
                 f"class folder {os.path.join(root, splits[split], missing[0])} is missing from "
-                f"{os.path.join(root, splits[train])}; add it there with images, or remove it here"
+                f"{os.path.join(root, splits[train])}; make it there with images, or remove "
+                "the first one"
             )
 
 

@@ -160,7 +160,7 @@ def is_table(dataset: str) -> bool:
 
 
 def has_own_files(dataset: str) -> bool:
-    """Whether `dataset` is a path, which may be another one on each machine."""
+    """Whether `dataset` is a path, so that each machine may have files of its own there."""
     return is_folder(dataset) or is_table(dataset)
 
 

@@ -56,7 +56,7 @@ class Source(Protocol):
     def fingerprint(self) -> str:
         """Text that is equal for the same records in the same order, and different otherwise.
 
-        It does not depend on where the data lies, and no image is read.
+        It does not depend on where the data lies. For files no image should be read.
         """
         ...
 

@@ -72,12 +72,12 @@ def kitti_distance(types: np.ndarray, locations: np.ndarray) -> int:
 
 
 def dsprites_location(position: np.ndarray) -> int:
-    """The horizontal position, of 32, in 16 classes."""
+    """The class, of 16, of one of the 32 horizontal positions."""
     return int(position) * _BINS // _POSITIONS
 
 
 def dsprites_orientation(orientation: np.ndarray) -> int:
-    """The orientation, of 40, in 16 classes."""
+    """The class, of 16, of one of the 40 orientations."""
     return int(orientation) * _BINS // _ORIENTATIONS
 
 
