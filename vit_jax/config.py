@@ -200,7 +200,7 @@ def _override(config: Any, override: str) -> None:
         section = section[part]
         if not _is_section(section):
             name = ".".join(parts[:depth])
-            raise UserError(f"{name} is {section!r}, not a section")
+            raise UserError(f"{name} is {section!r}, not a section with keys of its own")
     value = _read_value(text)
     if value is None:
         _check_switched_off(section, parts[-1])

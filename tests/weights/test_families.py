@@ -179,7 +179,7 @@ def test_files_that_are_incomplete() -> None:
     assert "backbone/root/kernel is missing" in refusal(infer_model, params)
     params = random_params(SMALL["hybrid"])
     params["embedding"]["kernel"] = np.zeros((1, 1, 128, 32))
-    assert "not that of square patches of 256 channels" in refusal(infer_model, params)
+    assert "not that of square patches with 256 channels" in refusal(infer_model, params)
 
 
 # Files

@@ -169,10 +169,9 @@ def _embedding(flat: _Shapes, inputs: int) -> tuple[int, int]:
     """Side of a patch, in a hybrid counted in positions of the backbone; and the width."""
     patch, _, channels, width = _shape(flat, "embedding/kernel", 4)
     if flat["embedding/kernel"][1] != patch or channels != inputs:
-        of = "RGB images" if inputs == 3 else f"{inputs} channels"
         raise UserError(
-            f"embedding/kernel has the shape {flat['embedding/kernel']}, which is not that of "
-            f"square patches of {of}; give the file of a ViT, a hybrid or a Mixer"
+            f"embedding/kernel has the shape {flat['embedding/kernel']}, and not that of "
+            f"square patches with {inputs} channels; give the file of a ViT, a hybrid or a Mixer"
         )
     return patch, width
 

@@ -127,10 +127,11 @@ def _require_classes_in(
     for split in files:
         missing = sorted(set(files[split]) - set(files[train]))
         if missing:
+            extra = os.path.join(root, splits[split], missing[0])
+            trained = os.path.join(root, splits[train])
             raise UserError(
-                f"class folder {os.path.join(root, splits[split], missing[0])} is missing from "
-                f"{os.path.join(root, splits[train])}; make it there with images, or remove "
-                "the first one"
+                f"class folder {extra} is missing from {trained}; add images of this class to "
+                f"{os.path.join(trained, missing[0])}, or remove {extra}"
             )
 
 
