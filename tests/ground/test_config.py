@@ -181,7 +181,10 @@ def test_override_fills_a_required_placeholder(here: Path) -> None:
         ("--config.a..b=3", "write --config.SECTION.KEY=VALUE"),
         ("--config.=3", "write --config.SECTION.KEY=VALUE"),
         ("--seed=3", "write --config.SECTION.KEY=VALUE"),
-        ("--config.optimizer.lr.x=3", "config.optimizer.lr is 0.1, not a section with keys"),
+        (
+            "--config.optimizer.lr.x=3",
+            "config.optimizer.lr is 0.1, not a section with keys of its own",
+        ),
     ],
 )
 def test_refuses_override(here: Path, override: str, message: str) -> None:
