@@ -171,7 +171,7 @@ def test_a_mirror_that_is_no_address(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("url", ["https://example.com/a.npz", "vit_models/../../a", "/etc/passwd"])
 def test_other_addresses_are_refused(url: str) -> None:
-    with pytest.raises(UserError, match="is not a file at https://storage.googleapis.com"):
+    with pytest.raises(UserError, match="is not below https://storage.googleapis.com"):
         fetch(url)
 
 

@@ -117,7 +117,10 @@ def shown_address(url: str) -> str:
 def _in_cache(url: str) -> Path:
     path = url.removeprefix(f"{STORAGE}/")
     if "://" in path or path.startswith("/") or ".." in PurePosixPath(path).parts:
-        raise UserError(f"{url} is not a file at {STORAGE}; download it yourself and give its path")
+        raise UserError(
+            f"{url} is not below {STORAGE}, from where files are downloaded; download it yourself "
+            "and give its path"
+        )
     return _cache() / path
 
 
