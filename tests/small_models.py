@@ -13,9 +13,19 @@ from vit_jax.errors import UserError
 from vit_jax.models.config import ModelConfig
 from vit_jax.models.functional import abstract_params
 from vit_jax.models.placement import OneDevice
+from vit_jax.preprocessing import PreprocessingConfig
 
 # Two blocks, so that their order shows; heads as `weights` assumes them for a width of 32.
 SMALL = ModelConfig("ViT-mu/8", image_size=16, num_classes=5, depth=2).completed()
+# No family's default, so that it shows where a description is lost.
+CROP = PreprocessingConfig(
+    mean=(0.485, 0.456, 0.406),
+    std=(0.229, 0.224, 0.225),
+    resize="short_side",
+    short_side=18,
+    interpolation="bicubic",
+    antialias=True,
+)
 
 # What makes a config's ViT small enough for runs of some steps on the digits.
 TINY_FLAGS = (

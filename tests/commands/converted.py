@@ -4,21 +4,12 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
-from tests.small_models import SMALL, random_params
+from tests.small_models import CROP, SMALL, random_params
 from vit_jax.__main__ import main
 from vit_jax.models.config import ModelConfig
-from vit_jax.preprocessing import PreprocessingConfig
 from vit_jax.weights.files import write_weights
 
 NAMES = ("ant", "bee", "cat", "dog", "élan")
-CROP = PreprocessingConfig(
-    mean=(0.485, 0.456, 0.406),
-    std=(0.229, 0.224, 0.225),
-    resize="short_side",
-    short_side=18,
-    interpolation="bicubic",
-    antialias=True,
-)
 EXACT = dataclasses.replace(SMALL, gelu="exact", norm_epsilon=1e-12, preprocessing=CROP)
 
 

@@ -3,22 +3,11 @@
 import dataclasses
 from pathlib import Path
 
-from tests.small_models import SMALL, random_params
+from tests.small_models import CROP, SMALL, random_params
 from vit_jax.models.config import ModelConfig
-from vit_jax.preprocessing import PreprocessingConfig
 from vit_jax.weights.files import write_weights
 
-MODEL = dataclasses.replace(
-    SMALL,
-    preprocessing=PreprocessingConfig(
-        mean=(0.485, 0.456, 0.406),
-        std=(0.229, 0.224, 0.225),
-        resize="short_side",
-        short_side=18,
-        interpolation="bicubic",
-        antialias=True,
-    ),
-)
+MODEL = dataclasses.replace(SMALL, preprocessing=CROP)
 NAMES = ("ant", "bee, wasp", 'dog "wild"', "élan", "fox")
 ERRORS = {
     "a.png": "truncated",

@@ -12,8 +12,8 @@ import scipy.ndimage
 from flax import nnx
 
 import vit_jax
-from tests.commands.converted import CROP, EXACT, convert, write
-from tests.small_models import SMALL, random_params
+from tests.commands.converted import EXACT, convert, write
+from tests.small_models import CROP, SMALL, random_params
 from vit_jax.__main__ import main
 from vit_jax.errors import UserError
 from vit_jax.inference.onnx import to_onnx

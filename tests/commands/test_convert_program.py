@@ -17,9 +17,9 @@ from jax import export
 from PIL import Image
 
 import vit_jax
-from tests.commands.converted import CROP, EXACT, NAMES, convert, write
+from tests.commands.converted import EXACT, NAMES, convert, write
 from tests.real_processes import run_program
-from tests.small_models import SMALL
+from tests.small_models import CROP, SMALL
 from vit_jax.__main__ import main
 from vit_jax.data.images.transforms import EvalTransform
 from vit_jax.inference.image_code import image_code

@@ -8,22 +8,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.small_models import SMALL, assert_same, random_params, refusal
+from tests.small_models import CROP, SMALL, assert_same, random_params, refusal
 from vit_jax import load_model
 from vit_jax.models.config import ModelConfig
-from vit_jax.preprocessing import PreprocessingConfig
 from vit_jax.schema import to_dict
 from vit_jax.weights.description import sealed
 from vit_jax.weights.files import open_weights, write_weights
 
-PREPROCESSING = PreprocessingConfig(
-    mean=(0.485, 0.456, 0.406),
-    std=(0.229, 0.224, 0.225),
-    resize="short_side",
-    short_side=20,
-    interpolation="bicubic",
-    antialias=True,
-)
+PREPROCESSING = dataclasses.replace(CROP, short_side=20)
 OTHER = dataclasses.replace(
     SMALL, preprocessing=PREPROCESSING, gelu="exact", norm_epsilon=1e-12, pooling="gap_timm"
 )

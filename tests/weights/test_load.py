@@ -11,21 +11,14 @@ import scipy.ndimage
 from safetensors.numpy import save_file
 
 import vit_jax
-from tests.small_models import assert_same, random_params, refusal
+from tests.small_models import CROP, assert_same, random_params, refusal
 from vit_jax.models.config import ModelConfig
 from vit_jax.models.functional import apply_model, model_params
 from vit_jax.preprocessing import PreprocessingConfig
 from vit_jax.weights.files import write_weights
 from vit_jax.weights.load import load_model
 
-PREPROCESSING = PreprocessingConfig(
-    mean=(0.485, 0.456, 0.406),
-    std=(0.229, 0.224, 0.225),
-    resize="short_side",
-    short_side=72,
-    interpolation="bicubic",
-    antialias=True,
-)
+PREPROCESSING = dataclasses.replace(CROP, short_side=72)
 MODEL = ModelConfig(
     "ViT-mu/16", image_size=64, num_classes=5, gelu="exact", preprocessing=PREPROCESSING
 ).completed()
