@@ -119,7 +119,13 @@ def unequal_copy(folder: Path, target: Path) -> Path:
 
 
 def results(
-    task: str, data: Path, weights: str, minutes: float, seeds: Sequence[int], output: Path
+    task: str,
+    data: Path,
+    weights: str,
+    minutes: float,
+    seeds: Sequence[int],
+    ways: Sequence[str],
+    output: Path,
 ) -> Iterator[dict[str, Any]]:
     """Runs one task, row by row."""
     for seed in seeds:
@@ -136,10 +142,13 @@ def results(
                 found = ours(folder, weights, minutes, seed, where / sampling, more)
                 yield {"way": f"ours, sampling={sampling}", "seed": seed, **found}
             continue
-        yield {"way": "ours", "seed": seed, **ours(folder, weights, minutes, seed, where / "run")}
-        found = pytorch(folder, weights, minutes, seed, where / "timm.log")
-        yield {"way": "timm and PyTorch", "seed": seed, **found}
-        if task == "draws" or seed == seeds[0]:
+        if "ours" in ways:
+            found = ours(folder, weights, minutes, seed, where / "run")
+            yield {"way": "ours", "seed": seed, **found}
+        if "timm" in ways:
+            found = pytorch(folder, weights, minutes, seed, where / "timm.log")
+            yield {"way": "timm and PyTorch", "seed": seed, **found}
+        if "features" in ways and (task == "draws" or seed == seeds[0]):
             found = logistic_regression(folder, weights)
             yield {"way": "scikit-learn on the features", "seed": seed, **found}
 
@@ -170,11 +179,24 @@ def main() -> None:
     parser.add_argument("weights", help="DeiT-Ti in timm's names")
     parser.add_argument("--minutes", type=float, default=10, help="of each run (10)")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
+    parser.add_argument(
+        "--ways",
+        nargs="+",
+        choices=["ours", "timm", "features"],
+        default=["ours", "timm", "features"],
+        help="which rows of flowers and draws to make (all)",
+    )
     parser.add_argument("--output", type=Path, default=Path("runs/photos_benchmark"))
     given = parser.parse_args()
     rows = []
     for row in results(
-        given.task, given.data, given.weights, given.minutes, given.seeds, given.output
+        given.task,
+        given.data,
+        given.weights,
+        given.minutes,
+        given.seeds,
+        given.ways,
+        given.output,
     ):
         rows.append(row)
         with (given.output / "results.jsonl").open("a") as file:
