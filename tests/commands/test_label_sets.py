@@ -114,7 +114,11 @@ def test_sets_over_the_same_pictures_share_one_pass(
 
 
 def test_images_without_class_folders(
-    weights: Path, best: np.ndarray, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    weights: Path,
+    best: np.ndarray,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     """ReaL on images as ImageNet's archive has them, and the file for VizWiz's server."""
     folder = tmp_path / "images"
@@ -140,6 +144,10 @@ def test_images_without_class_folders(
     assert row["scores"] == {"examples": 5}
     predictions = json.loads(submission.read_text())
     assert list(predictions) == names and set(predictions.values()) <= set(own)
+    command = ["evaluate", *flags, flags[0], "--evaluator=vizwiz", *given]
+    assert main(command) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert f"submission={submission} would hold the results of the last --weights only" in line
 
 
 def test_a_set_needs_its_images(

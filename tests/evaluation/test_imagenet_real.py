@@ -107,6 +107,10 @@ def test_other_images_are_refused(tmp_path: Path, file: Path) -> None:
         assert "must hold ImageNet's validation images, ILSVRC2012_val_00000001.JPEG" in message
     (tmp_path / "empty").mkdir()
     assert "it holds no images" in refusal(config.make, opener("imagenet_real", tmp_path / "empty"))
+    copies = [f"n0144076{digit}/ILSVRC2012_val_00000007.JPEG" for digit in (4, 5)]
+    folder = write_folders(tmp_path / "twice" / "val", copies)
+    message = refusal(config.make, opener("imagenet_real", folder))
+    assert "holds validation image 7 more than once (numbers that are there twice: 1)" in message
     names = imagenet_synsets()[:10]
     message = refusal(config.make, opener("imagenet_real", folder, names, num_classes=10))
     assert "990 of the 1,000 classes of ImageNet are none of the head's 10" in message

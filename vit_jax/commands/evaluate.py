@@ -3,7 +3,7 @@
 import argparse
 import importlib.util
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +15,7 @@ from vit_jax.errors import UserError
 from vit_jax.plain import plain
 
 if TYPE_CHECKING:
+    from vit_jax.evaluation.config import EvalConfig
     from vit_jax.evaluation.table import Row
 
 # Arguments that `__main__` hands to `run` as they are: changes of a config, and of an evaluator.
@@ -143,6 +144,8 @@ def _score_all(
                     job = config_job(weights, arguments, changes)
                 else:
                     job = flags_job(weights, arguments, options)
+            if len(arguments.weights) > 1:
+                _refuse_overwriting(job.evals)
             found = scorer.score(
                 job.model,
                 job.evals,
@@ -158,6 +161,16 @@ def _score_all(
                     for line in f"{weights}: {name} on {data}: {scores.line}".split("\n"):
                         _log.info("%s", line)
     return rows
+
+
+def _refuse_overwriting(evals: "Mapping[str, EvalConfig]") -> None:
+    """Refuses evaluations that would write the file of one weight file over that of another."""
+    for config in evals.values():
+        for key, file in config.output_files().items():
+            raise UserError(
+                f"{key}={file} would hold the results of the last --weights only; score one "
+                "weight file at a time"
+            )
 
 
 def _check(arguments: argparse.Namespace, changes: Sequence[str], options: Sequence[str]) -> None:

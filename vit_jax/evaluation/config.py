@@ -43,6 +43,10 @@ class EvalConfig:
         """
         return {}
 
+    def output_files(self) -> Mapping[str, str]:
+        """The files that it replaces, by the key that names each."""
+        return {}
+
     def make(self, opener: Opener) -> Evaluator:
         """Opens the data and returns the evaluator.
 

@@ -8,6 +8,7 @@ i belongs to the i-th image by name, which is `ILSVRC2012_val_` with the number 
 import json
 import os
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -108,6 +109,12 @@ def image_numbers(source: Source, where: str) -> list[int]:
     others = [path for path, match in zip(paths, found, strict=True) if match is None]
     numbers = [int(match[1]) for match in found if match is not None]
     others += [str(number) for number in numbers if not 1 <= number <= IMAGES]
+    twice = [number for number, count in Counter(numbers).items() if count > 1]
+    if twice:
+        raise UserError(
+            f"{where}: {source.name} holds validation image {twice[0]} more than once "
+            f"(numbers that are there twice: {len(twice):,}); remove the copies"
+        )
     if others or not paths:
         what = f"{shortened(others)} is not called so" if others else "it holds no images"
         raise UserError(

@@ -51,7 +51,11 @@ class VizWizConfig(EvalConfig):
 
     def beyond_reading(self) -> Mapping[str, str]:
         """It writes the file for the server."""
-        return {} if self.submission is None else {"submission": f"writes {self.submission}"}
+        return {key: f"writes {file}" for key, file in self.output_files().items()}
+
+    def output_files(self) -> Mapping[str, str]:
+        """The file for the server."""
+        return {} if self.submission is None else {"submission": self.submission}
 
     def make(self, opener: Opener) -> Evaluator:
         """Finds the images and the 200 classes in the head."""

@@ -63,7 +63,9 @@ def table_5(scored: Scored) -> tuple[Cell, float]:
 
 def table_6(scored: Scored) -> tuple[Cell, float]:
     """Table 6, by model, epochs of pre-training and scored data."""
-    row, _ = _run_on_jft(scored, (model for model, _ in TABLE_6.rows))
+    row, first = _run_on_jft(scored, (model for model, _ in TABLE_6.rows))
+    if first.optimizer not in (None, "adamw"):
+        raise NoRowError(f"it was pre-trained with {first.optimizer}, and the table's with Adam")
     if row not in TABLE_6.rows:
         raise NoRowError(f"the table has no {row[0]} that was pre-trained for {row[1]} epochs")
     if scored.dataset == COST:
