@@ -1,33 +1,21 @@
 """Saves that fail for want of room."""
 
-import contextlib
-import resource
 import shutil
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import jax
 import numpy as np
 import pytest
 
+from tests.full_disk import no_room
 from vit_jax.errors import NotSavedError, UserError
+from vit_jax.runs.appending import Appended
 from vit_jax.runs.checkpoints import CheckpointConfig, Checkpoints
 from vit_jax.runs.metrics import MetricsWriter, read_metrics
 
 STATE = {"w": jax.random.normal(jax.random.key(0), (512, 512))}
 LIKE = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), STATE)
-
-
-@contextlib.contextmanager
-def no_room() -> Iterator[None]:
-    """Files of more than 64 KiB fail to be written, as on a full disk."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (2**16, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 def restored_step(directory: Path) -> int:
@@ -86,3 +74,18 @@ def test_metrics_wait_for_room(tmp_path: Path) -> None:
         assert (tmp_path / "metrics.jsonl").read_bytes().endswith(b"}\n")
     writer.close()
     assert [line["step"] for line in read_metrics(tmp_path)] == list(range(1, 2000))
+
+
+def test_pieces_of_a_file_wait_for_room_and_none_is_torn(tmp_path: Path) -> None:
+    pieces = [bytes([number]) * 1000 for number in range(200)]
+    file = Appended(tmp_path / "file")
+    with no_room():
+        for piece in pieces[:100]:
+            file.add(piece)
+        with pytest.raises(OSError, match=r"No space|too large"):
+            file.flush()
+        assert (tmp_path / "file").read_bytes() == b"".join(pieces[:65])
+    for piece in pieces[100:]:
+        file.add(piece)
+    file.close()
+    assert (tmp_path / "file").read_bytes() == b"".join(pieces)

@@ -10,6 +10,7 @@ import pytest
 from tensorboardX.proto.event_pb2 import Event
 
 import vit_jax
+from tests.full_disk import no_room
 from tests.small_models import TINY_FLAGS, refusal
 from vit_jax.config import load_config
 from vit_jax.training.callbacks import CallbackContext, Callbacks, register_callback
@@ -50,6 +51,22 @@ def test_tensorboard_forgets_the_steps_that_are_run_again(tmp_path: Path) -> Non
     starts = [e.step for e in events(tmp_path) if e.session_log.status == e.session_log.START]
     # TensorBoard drops what came before a start and has its step or a later one.
     assert starts[-1] == 3
+
+
+def test_tensorboard_does_not_hold_up_a_run_on_a_full_disk(tmp_path: Path) -> None:
+    callbacks = Callbacks(["tensorboard"], [], CallbackContext(tmp_path, {}, 0))
+    with no_room():
+        for step in range(1, 2001):
+            callbacks.scalars(step, {"train/loss": float(step)})
+    callbacks.close()
+    values = [v.simple_value for event in events(tmp_path) for v in event.summary.value]
+    assert values == list(range(1, 2001))
+
+
+def test_a_directory_of_events_that_cannot_be_made_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "tensorboard").touch()
+    message = refusal(Callbacks, ["tensorboard"], [], CallbackContext(tmp_path, {}, 0))
+    assert "cannot write events to" in message and "config.callbacks" in message
 
 
 def test_a_failing_callback_ends_and_the_others_hear_all(

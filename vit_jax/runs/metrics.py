@@ -1,18 +1,17 @@
 """A run's metrics as lines of JSON."""
 
 import contextlib
-import errno
 import json
 import math
-import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from vit_jax import atomic
 from vit_jax.errors import NotSavedError, UserError
 from vit_jax.reading import other_kind
+from vit_jax.runs.appending import Appended
 
 
 class MetricsWriter:
@@ -58,9 +57,7 @@ class MetricsWriter:
             for scalars in map(json.loads, lines):
                 if scalars["step"] == step:
                     self._written.update(scalars)
-        # Without a buffer: what is not written stays here, and a torn line is cut off.
-        self._file = open(path, "ab", buffering=0)
-        self._pending: list[bytes] = []
+        self._file = Appended(path)
 
     def write(self, step: int, scalars: Mapping[str, float]) -> dict[str, float]:
         """Adds the scalars of a step; a value that is not finite becomes null.
@@ -72,9 +69,7 @@ class MetricsWriter:
             scalars = {k: v for k, v in scalars.items() if k not in self._written}
         if scalars:
             finite = {k: v if math.isfinite(v) else None for k, v in scalars.items()}
-            self._pending.append((json.dumps({"step": step, **finite}) + "\n").encode())
-            with contextlib.suppress(OSError):  # There may be room at the next line, or at `flush`.
-                self._write_pending()
+            self._file.add((json.dumps({"step": step, **finite}) + "\n").encode())
         return dict(scalars)
 
     def flush(self) -> None:
@@ -83,32 +78,24 @@ class MetricsWriter:
         Raises:
           NotSavedError: there is no room; the lines are kept for the next call.
         """
-        try:
-            self._write_pending()
-            os.fsync(self._file.fileno())
-        except OSError as error:
-            raise NotSavedError(
-                f"{self._file.name} cannot be written ({error.strerror})"
-            ) from error
+        with self._explaining():
+            self._file.flush()
 
     def close(self) -> None:
-        """Flushes and closes the file."""
-        try:
-            self.flush()
-        finally:
+        """Flushes and closes the file.
+
+        Raises:
+          NotSavedError: as `flush`.
+        """
+        with self._explaining():
             self._file.close()
 
-    def _write_pending(self) -> None:
-        if self._pending:
-            before, data = os.fstat(self._file.fileno()).st_size, b"".join(self._pending)
-            try:
-                written = self._file.write(data)
-                if written != len(data):
-                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-            except OSError:
-                self._file.truncate(before)
-                raise
-            self._pending = []
+    @contextlib.contextmanager
+    def _explaining(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise NotSavedError(f"{self._path} cannot be written ({error.strerror})") from error
 
 
 def read_metrics(directory: Path) -> list[dict[str, Any]]:

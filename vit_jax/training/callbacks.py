@@ -22,7 +22,6 @@ import json
 import logging
 import os
 import secrets
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,6 +31,7 @@ from typing import Any, Protocol, cast
 from vit_jax import atomic
 from vit_jax.errors import UserError
 from vit_jax.spelling import nearest
+from vit_jax.training.tensorboard import TensorBoard
 
 _log = logging.getLogger(__name__)
 
@@ -141,40 +141,6 @@ class Callbacks:
         self._callbacks = []
 
 
-class TensorBoard:
-    """Writes TensorBoard events into `WORKDIR/tensorboard`."""
-
-    def __init__(self, context: CallbackContext):
-        self._writer = _summary_writer()(
-            str(context.workdir / "tensorboard"), purge_step=context.start + 1
-        )
-
-    def scalars(self, step: int, values: Mapping[str, float]) -> None:
-        """Adds one event for each value."""
-        for name, value in values.items():
-            self._writer.add_scalar(name, value, step)
-
-    def close(self) -> None:
-        """Flushes and closes the events file."""
-        self._writer.close()
-
-
-def _summary_writer() -> Callable[..., Any]:
-    """tensorboardX's writer, without torch, which tensorboardX imports wherever it is installed.
-
-    That takes seconds and hundreds of megabytes, and two OpenMP libraries in one process.
-    """
-    hides = "torch" not in sys.modules
-    if hides:
-        sys.modules["torch"] = None  # type: ignore[assignment]
-    try:
-        from tensorboardX import SummaryWriter
-    finally:
-        if hides:
-            del sys.modules["torch"]
-    return SummaryWriter
-
-
 class WandB:
     """Logs to Weights & Biases; a resumed run continues the same W&B run.
 
@@ -266,6 +232,8 @@ def _flat(config: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
     return items
 
 
-register_callback("tensorboard", TensorBoard)
+register_callback(
+    "tensorboard", lambda context: TensorBoard(context.workdir / "tensorboard", context.start)
+)
 register_callback("wandb", WandB)
 register_callback("mlflow", MLflow)

@@ -1,0 +1,84 @@
+"""Scalars for TensorBoard, as event files.
+
+tensorboardX makes the events. Its own writer hands them to a thread, which ends for good when the
+disk is full; the run would then wait for it for ever. So the file is written here.
+"""
+
+import socket
+import struct
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from vit_jax.errors import UserError
+from vit_jax.runs.appending import Appended
+
+
+class TensorBoard:
+    """Writes TensorBoard events into a directory; on a full disk they wait for room.
+
+    Args:
+      start: the step after which this start takes steps. TensorBoard then drops what an earlier
+        start wrote of later steps.
+
+    Raises:
+      UserError: the directory cannot be written.
+    """
+
+    def __init__(self, directory: Path, start: int):
+        _import_without_torch()
+        from tensorboardX.proto.event_pb2 import Event, SessionLog
+
+        name = f"events.out.tfevents.{time.time():.0f}.{socket.gethostname()}"
+        try:
+            directory.mkdir(parents=True, exist_ok=True)
+            self._file = Appended(directory / name)
+        except OSError as error:
+            raise UserError(
+                f"cannot write events to {directory} ({error.strerror}); free space or change its "
+                "permissions, or leave 'tensorboard' out of config.callbacks"
+            ) from error
+        self._add(Event(file_version="brain.Event:2"))
+        self._add(Event(step=start + 1, session_log=SessionLog(status=SessionLog.START)))
+
+    def scalars(self, step: int, values: Mapping[str, float]) -> None:
+        """Adds one event for each value."""
+        from tensorboardX.proto.event_pb2 import Event
+        from tensorboardX.summary import scalar
+
+        for name, value in values.items():
+            self._add(Event(step=step, summary=scalar(name, value)))
+
+    def close(self) -> None:
+        """Flushes and closes the events file."""
+        self._file.close()
+
+    def _add(self, event: Any) -> None:
+        event.wall_time = time.time()
+        self._file.add(_record(event.SerializeToString()))
+
+
+def _record(data: bytes) -> bytes:
+    """A TFRecord: length, its checksum, data, their checksum."""
+    from tensorboardX.record_writer import masked_crc32c
+
+    length = struct.pack("<Q", len(data))
+    sums = (struct.pack("<I", masked_crc32c(part)) for part in (length, data))
+    return b"".join((length, next(sums), data, next(sums)))
+
+
+def _import_without_torch() -> None:
+    """Imports tensorboardX, which imports torch wherever it is installed, without it.
+
+    That takes seconds and hundreds of megabytes, and two OpenMP libraries in one process.
+    """
+    hides = "torch" not in sys.modules
+    if hides:
+        sys.modules["torch"] = None  # type: ignore[assignment]
+    try:
+        import tensorboardX  # noqa: F401
+    finally:
+        if hides:
+            del sys.modules["torch"]
