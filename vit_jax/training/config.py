@@ -17,6 +17,7 @@ from vit_jax.runs.checkpoints import CheckpointConfig
 from vit_jax.spelling import nearest
 from vit_jax.training.callbacks import check_callbacks
 from vit_jax.training.early_stop import EarlyStopConfig
+from vit_jax.training.masked_patches import MaskedPatchesConfig  # noqa: F401  It registers.
 from vit_jax.training.objectives import ObjectiveConfig
 from vit_jax.training.optimizer import OptimizerConfig
 from vit_jax.training.supervised import SupervisedConfig

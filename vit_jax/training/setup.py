@@ -129,7 +129,7 @@ def assemble(
     total_steps = config.steps(len(source)) if extended_to is None else extended_to
     _check_early_stop(config, total_steps)
     _check_classes(config, source)
-    model, initial = _with_classes(config.model, source), None
+    model, initial = _with_classes(config, source), None
     if config.init_from is not None and started is None:
         initial, model = _open_initial(config, model, source)
     elif config.init_from is not None:
@@ -255,6 +255,11 @@ def _check_early_stop(config: TrainConfig, total_steps: int) -> None:
 
 
 def _check_classes(config: TrainConfig, source: Source) -> None:
+    if config.objective.learns_labels and not source.class_names:
+        raise UserError(
+            f"{source.name} has no labels, and objective.kind={config.objective.kind} learns from "
+            "them; name labelled data, or take objective.kind=masked_patches"
+        )
     if config.objective.learns_labels and config.loss == "softmax" and len(source.class_names) == 1:
         raise UserError(
             f"{source.name} has one class, {source.class_names[0]!r}, and with config.loss=softmax "
@@ -262,8 +267,10 @@ def _check_classes(config: TrainConfig, source: Source) -> None:
         )
 
 
-def _with_classes(model: ModelConfig, source: Source) -> ModelConfig:
-    classes = len(source.class_names)
+def _with_classes(config: TrainConfig, source: Source) -> ModelConfig:
+    model, classes = config.model, len(source.class_names)
+    if model.num_classes == 0 and not config.objective.learns_labels:
+        return model
     if model.num_classes is None:
         return dataclasses.replace(model, num_classes=classes)
     if model.num_classes < classes:

@@ -216,5 +216,7 @@ def _summary(name: str, found: FoundFiles, *, is_whole: bool) -> str:
         )
     images = ", ".join(f"{split} {count:,}" for split, count in counts.items())
     several = "" if found.max_labels is None else f", up to {found.max_labels} labels an image"
+    if not found.class_names:
+        return f"{name}: images: {images}{drawn}; no labels"
     classes = f"{len(found.class_names):,} class" + ("es" if len(found.class_names) != 1 else "")
     return f"{name}: images: {images}{drawn}; {classes}{several}: {names}{more}"

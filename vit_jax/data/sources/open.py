@@ -27,7 +27,10 @@ _KIND = r"[a-z][a-z0-9_]+"
 _VERSION = r"(\d+|\*)\.(\d+|\*)\.(\d+|\*)(/|$)"
 _openers: dict[str, Opener] = {}
 # Modules of this package that register a kind; they are imported when it is asked for.
-_OWN_KINDS = {"vtab": "vit_jax.data.sources.vtab"}
+_OWN_KINDS = {
+    "images": "vit_jax.data.sources.unlabelled",
+    "vtab": "vit_jax.data.sources.vtab",
+}
 
 
 def register_source(kind: str) -> Callable[[_O], _O]:
@@ -161,7 +164,7 @@ def is_table(dataset: str) -> bool:
 
 def has_own_files(dataset: str) -> bool:
     """Whether `dataset` is a path, so that each machine may have files of its own there."""
-    return is_folder(dataset) or is_table(dataset)
+    return is_folder(dataset) or is_table(dataset) or dataset.startswith("images:")
 
 
 def _open_registered(kind: str, rest: str, split: str, data_dir: str | None) -> Source:
