@@ -25,6 +25,7 @@ from vit_jax.preprocessing import normalize
 from vit_jax.training import masked_patches
 from vit_jax.training.masked_patches import MaskedPatches, MaskedPatchesConfig, corrupt
 from vit_jax.training.objectives import OWN, Batch, ObjectiveContext
+from vit_jax.training.patch_targets import in_patches
 
 SMALL = {"depth": 1, "width": 8, "mlp_dim": 8, "num_heads": 2}
 
@@ -75,7 +76,7 @@ def test_the_loss_is_that_of_corrupted_patches(
     params = init_params(make_config(), 0) | {OWN: objective.init(jax.random.key(0))}
     key = jax.random.key(2)
     losses = np.asarray(objective.losses(params, (), batch, key).losses)
-    whole = masked_patches.in_patches
+    whole = in_patches
 
     def with_changed(hidden: bool) -> np.ndarray:
         def changed(*arguments: Any) -> Any:
