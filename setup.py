@@ -50,6 +50,7 @@ setup(
         "cloudpickle>=3",
         "flatbuffers",  # jax.export asks for it when it writes a file.
         "flax>=0.12.1",
+        "google-crc32c>=1.5",  # Checksums of TFRecord and of the cache.
         "grain>=0.2.18",
         "importlib_resources",  # tensorflow-datasets imports it without asking for it.
         "jax>=0.10",

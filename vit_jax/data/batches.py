@@ -9,7 +9,7 @@ from numpy.random import Generator
 
 from vit_jax.data.images.errors import ImageError
 from vit_jax.data.order import Balanced, Order, shuffled
-from vit_jax.data.sources.records import Record, Source
+from vit_jax.data.sources.records import Record, Source, fetch
 from vit_jax.errors import UserError
 
 # Makes uint8 [height, width, 3] from encoded bytes.
@@ -120,11 +120,10 @@ class Chunks:
         arrays["labels"].fill(-1)
         errors = []
         order = self._order()
-        for i, row in enumerate(rows):
-            position = step * self.batch_size + int(row)
-            if not self.shuffle and position >= len(self.source):
-                continue
-            record = self.source[order[position]]
+        if not self.shuffle:  # What fills up the last batch of an epoch comes last.
+            rows = rows[step * self.batch_size + rows < len(self.source)]
+        indices = [order[step * self.batch_size + int(row)] for row in rows]
+        for i, (row, record) in enumerate(zip(rows, fetch(self.source, indices), strict=True)):
             _put_label(arrays["labels"][i : i + 1], record, self.source)
             try:
                 if record.problem is not None:

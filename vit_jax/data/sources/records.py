@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple, Protocol
 
 # Default for the most labels of one record. Far above what images are labelled with, and the
@@ -59,6 +60,24 @@ class Source(Protocol):
         It does not depend on where the data lies. For files no image should be read.
         """
         ...
+
+
+def fetch(source: Source, indices: Sequence[int]) -> Iterator[Record]:
+    """The records at some indices, in that order.
+
+    A source may have a method `fetch` that returns them, and that reads those to come while one is
+    used. Otherwise they are read one after the other.
+    """
+    own = getattr(source, "fetch", None)
+    return (source[index] for index in indices) if own is None else own(indices)
+
+
+def reads_pieces(source: Source) -> bool:
+    """Whether a source reads pieces of shards, and so may keep them in a cache.
+
+    Such a source has a true attribute `reads_pieces`.
+    """
+    return getattr(source, "reads_pieces", False)
 
 
 def listing(source: Source) -> dict[str, str]:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
 from vit_jax.data.sources.labels import labels_of_source
-from vit_jax.data.sources.records import Record, Source, listing
+from vit_jax.data.sources.records import Record, Source, fetch, listing
 from vit_jax.data.sources.splits import SplitRange, locate
 
 
@@ -37,6 +37,15 @@ class Slices:
     def __getitem__(self, index: int) -> Record:
         split, position = locate(self._ranges, index)
         return self._splits[split][position]
+
+    def fetch(self, indices: Sequence[int]) -> Iterator[Record]:
+        """The records at some indices: those of each split side by side, if it can."""
+        places = [locate(self._ranges, index) for index in indices]
+        of_split = {
+            name: fetch(split, [position for s, position in places if s == name])
+            for name, split in self._splits.items()
+        }
+        return (next(of_split[name]) for name, _ in places)
 
     def _labels(self) -> np.ndarray:
         """The label of each record, int32 [records]."""

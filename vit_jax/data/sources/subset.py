@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import grain
 import numpy as np
 
 from vit_jax.data.sources.labels import labels_of_source
-from vit_jax.data.sources.records import Record, Source, listing
+from vit_jax.data.sources.records import Record, Source, fetch, listing
 from vit_jax.errors import UserError
 
 
@@ -41,6 +42,10 @@ class Subset:
         if not 0 <= index < self._size:
             raise IndexError(f"record {index} of {self._size}")
         return self._source[self._order[index]]
+
+    def fetch(self, indices: Sequence[int]) -> Iterator[Record]:
+        """The records at some indices, read side by side if the source can."""
+        return fetch(self._source, [self._order[index] for index in indices])
 
     def labels(self) -> np.ndarray:
         """The label of each record, int32 [records]."""
