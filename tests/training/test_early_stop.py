@@ -210,8 +210,8 @@ def test_a_run_that_is_interrupted_anywhere_goes_on_bit_for_bit(
     # Before a checkpoint holds what was evaluated, and after the last step.
     moments = [("val", best), ("val", last), ("test", last)]
 
-    def interrupt(self: Any, step: int, name: str, scores: Any) -> None:
-        evaluated(self, step, name, scores)
+    def interrupt(self: Any, step: int, name: str, *given: Any) -> None:
+        evaluated(self, step, name, *given)
         if moments and (name, step) == moments[0]:
             del moments[0]
             raise KeyboardInterrupt

@@ -1,6 +1,7 @@
 """What a run of many steps reports of itself, and what it takes."""
 
 import json
+import re
 import time
 from pathlib import Path
 from typing import Any, Never
@@ -12,7 +13,12 @@ from tests.real_processes import descendants, wait_for_line
 from tests.tiny_run import FLAGS, start
 from vit_jax.__main__ import main
 from vit_jax.data.sources.tfds import TfdsSource
-from vit_jax.training.reporter import Clock, Reporter
+from vit_jax.evaluation.classification import Classification
+from vit_jax.runs import file_list
+from vit_jax.runs.checkpoints import Checkpoints
+from vit_jax.training.clock import Clock
+from vit_jax.training.reporter import Reporter
+from vit_jax.training.run import Run
 
 pytestmark = pytest.mark.usefixtures("shared_programs")
 
@@ -82,6 +88,50 @@ def test_the_first_step_has_a_loss_but_no_speed(
     first, second = capsys.readouterr().out.splitlines()[:2]
     assert first.startswith("step 1/4: loss ") and "img/s" not in first
     assert second.startswith("step 2/4: loss ") and " left" in second
+
+
+def test_what_checkpoints_and_evaluations_take_is_in_the_log(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def slowed(owner: Any, name: str, seconds: float) -> None:
+        call = getattr(owner, name)
+
+        def slow(*given: Any, **options: Any) -> Any:
+            time.sleep(seconds)
+            return call(*given, **options)
+
+        monkeypatch.setattr(owner, name, slow)
+
+    slowed(Checkpoints, "save", 0.2)  # While the loop waits.
+    slowed(file_list, "write", 0.3)  # Behind it.
+    slowed(Classification, "scores", 0.4)
+    slowed(Run, "take", 0.05)
+    flags = ["--config.total_steps=20", "--config.log_every=1"]
+    every = ["--config.checkpoint.every_steps=8", "--config.evals.test.every_steps=6"]
+    directories = [f"--config.data.data_dir={tmp_path / 'data'}", f"--workdir={tmp_path / 'run'}"]
+    assert main([*FLAGS, *flags, *every, *directories]) == 0
+    lines = [json.loads(line) for line in (tmp_path / "run/metrics.jsonl").read_text().splitlines()]
+
+    def logged(name: str) -> dict[int, float]:
+        return {line["step"]: line[name] for line in lines if name in line}
+
+    waits, writes = logged("time/checkpoint_wait"), logged("time/checkpoint_write")
+    # In the next line; after the last step no line follows.
+    assert list(waits) == [9, 17] and all(0.2 < seconds < 3 for seconds in waits.values())
+    # That of step 16 may still be written when the last line comes.
+    assert len(writes) in (1, 2) and all(0.3 < seconds < 5 for seconds in writes.values())
+    evaluations = logged("time/evaluation/test")
+    assert list(evaluations) == list(logged("test/top1")) == [6, 12, 18, 20]
+    assert all(0.4 < seconds < 5 for seconds in evaluations.values())
+    # What they take is not the steps' time: with it, 32 images would take 0.4 seconds more.
+    speeds = logged("time/images_per_second")
+    assert min(speeds[step] for step in (7, 9, 13, 17, 19)) > 32 / 0.4
+    printed = capsys.readouterr().out.splitlines()
+    assert sum(" s for saving" in line for line in printed) == 2
+    assert sum("a checkpoint written in " in line for line in printed) == len(writes)
+    assert (
+        sum(re.search(r"^step \d+: test top-1 .* in 0\.\d s$", x) is not None for x in printed) == 4
+    )
 
 
 def test_a_step_that_is_computed_where_it_is_dispatched_is_logged_at_once(

@@ -4,6 +4,8 @@ import contextlib
 import logging
 import os
 import shutil
+import time
+from collections import deque
 from collections.abc import Container, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -81,6 +83,8 @@ class Checkpoints:
         self._directory, self._identity = directory, identity
         self._retention = _Retention(config.keep)
         self._saving: int | None = None
+        self._began = 0.0
+        self._completed = deque[float]()
         self._move_no_directories_aside()
         self._manager = self._open()
 
@@ -117,6 +121,7 @@ class Checkpoints:
             )
         self._saving = step
         self._retention.best = best
+        self._began = time.perf_counter()
         with self._guarded():
             self._check_room(state)
             self._manager.save(
@@ -159,6 +164,10 @@ class Checkpoints:
                 is_over = not self._manager.is_saving_in_progress()
             if is_over:
                 self.wait()
+
+    def completed(self) -> list[float]:
+        """The seconds that saves took from their start to their end, each save once."""
+        return [self._completed.popleft() for _ in range(len(self._completed))]
 
     def restore(self, like: Any) -> Restored | None:
         """The newest checkpoint that is whole; None if there is none at all.
@@ -233,6 +242,7 @@ class Checkpoints:
         """Lists the files of the checkpoint that is being saved, just before it is renamed."""
         (partial,) = self._directory.glob(f"{self._saving}{_PARTIAL}*")
         file_list.write(partial)
+        self._completed.append(time.perf_counter() - self._began)
 
     @contextmanager
     def _guarded(self) -> Iterator[None]:

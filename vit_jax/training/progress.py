@@ -27,6 +27,10 @@ class Progress:
                 f", {scalars['time/images_per_second']:,.0f} img/s, {mfu}"
                 f"waiting for data {scalars['time/data_wait']:.0%}, {left} left"
             )
+        if "time/checkpoint_wait" in scalars:
+            text += f", {scalars['time/checkpoint_wait']:.1f} s for saving"
+        if "time/checkpoint_write" in scalars:
+            text += f", a checkpoint written in {scalars['time/checkpoint_write']:.1f} s"
         if scalars["train/skipped"]:
             text += f", {scalars['train/skipped']:,.0f} images skipped"
         if self._bar is not None:

@@ -15,6 +15,7 @@ from vit_jax.evaluation.evaluator import Scores
 from vit_jax.parallel.agreement import on_all_processes
 from vit_jax.runs.metrics import MetricsWriter
 from vit_jax.training.callbacks import Callbacks
+from vit_jax.training.clock import Clock
 from vit_jax.training.memory import memory_in_use
 from vit_jax.training.progress import Progress
 from vit_jax.training.setup import Setup
@@ -135,10 +136,12 @@ class Reporter:
                 "with a lower --config.total_steps takes less"
             )
 
-    def log_evaluation(self, step: int, name: str, scores: Scores) -> None:
-        """Writes and shows what an evaluation gave."""
-        self._write(step, {f"{name}/{key}": value for key, value in scores.values.items()})
-        for line in f"step {step}: {name} {scores.line}".split("\n"):
+    def log_evaluation(self, step: int, name: str, scores: Scores, seconds: float) -> None:
+        """Writes and shows what an evaluation gave, and the time that it took."""
+        values = {f"{name}/{key}": value for key, value in scores.values.items()}
+        self._write(step, values | {f"time/evaluation/{name}": seconds})
+        first, *table = scores.line.split("\n")
+        for line in (f"step {step}: {name} {first}, in {seconds:.1f} s", *table):
             self.message(line)
 
     def log_rewind(self, first: int, last: int, count: int) -> None:
@@ -184,11 +187,22 @@ class Reporter:
             self._writer.flush()
 
     @contextmanager
-    def paused(self) -> Iterator[None]:
-        """A context whose time does not count as training."""
+    def paused(self, logged_as: str | None = None) -> Iterator[None]:
+        """A context whose time does not count as training.
+
+        Args:
+          logged_as: a name under `time/` for these seconds in the next line of the metrics.
+        """
         began = time.perf_counter()
         yield
-        self._clock.pause(time.perf_counter() - began)
+        seconds = time.perf_counter() - began
+        self._clock.pause(seconds)
+        if logged_as is not None:
+            self.spend(logged_as, seconds)
+
+    def spend(self, what: str, seconds: float) -> None:
+        """Adds to what the next line of the metrics says under `time/WHAT`."""
+        self._clock.spend(what, seconds)
 
     def _write(self, step: int, scalars: dict[str, float]) -> None:
         if self._writer is not None and self.callbacks is not None:
@@ -200,76 +214,6 @@ class Reporter:
 
     def __exit__(self, *_: object) -> None:
         self._progress.close()
-
-
-class Clock:
-    """Measures speed between reports, without pauses such as evaluations.
-
-    The first step of all does not count: it waits for the compiler and for the workers to start.
-
-    Args:
-      images_at_peak: see `analysis.peaks.images_at_peak`; None if it is unknown.
-    """
-
-    def __init__(self, batch_size: int, images_at_peak: float | None = None):
-        self._batch_size, self._images_at_peak = batch_size, images_at_peak
-        self._is_started = False
-        self._restart(0.0)
-
-    def tick(self, waited: float) -> None:
-        """One more step is done.
-
-        Args:
-          waited: seconds that the loader has kept the loop waiting since the run's start.
-        """
-        if self._is_started:
-            self._steps += 1
-        else:
-            self._is_started = True
-            self._restart(waited)
-
-    def _restart(self, waited: float) -> None:
-        self._began, self._waited_before = time.perf_counter(), waited
-        self._paused, self._steps = 0.0, 0
-
-    def pause(self, seconds: float) -> None:
-        """Leaves these seconds out."""
-        self._paused += seconds
-
-    def report(self, waited: float, steps_left: int) -> dict[str, float]:
-        """What `measure` gives, and a new start."""
-        scalars = self.measure(waited, steps_left)
-        if scalars:
-            self._restart(waited)
-        return scalars
-
-    def seconds(self) -> float:
-        """The time since the last report, without pauses."""
-        return max(time.perf_counter() - self._began - self._paused, 1e-9)
-
-    def measure(self, waited: float, steps_left: int) -> dict[str, float]:
-        """Scalars under `time/` since the last report.
-
-        Args:
-          waited: as for `tick`.
-
-        Returns:
-          `images_per_second`; `data_wait`, the share of the time spent waiting for data, in [0, 1];
-          `seconds_left`, for the steps left; and `mfu`, the share of the peak speed, if the peak is
-          known. Empty after the first step.
-        """
-        if not self._steps:
-            return {}
-        seconds = self.seconds()
-        speed = self._steps * self._batch_size / seconds
-        scalars = {
-            "time/images_per_second": speed,
-            "time/data_wait": min(1.0, (waited - self._waited_before) / seconds),
-            "time/seconds_left": seconds / self._steps * steps_left,
-        }
-        if self._images_at_peak is not None:
-            scalars["time/mfu"] = speed / self._images_at_peak
-        return scalars
 
 
 def _images_at_peak(setup: Setup) -> float | None:

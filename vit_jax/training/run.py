@@ -1,6 +1,7 @@
 """A run while it is open: what its loop does at each step."""
 
 import logging
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -10,6 +11,7 @@ import jax
 
 from vit_jax.data.loader import Loader
 from vit_jax.errors import NotFiniteError, NotSavedError, UserError
+from vit_jax.evaluation.evaluator import Scores
 from vit_jax.evaluation.opening import Evaluations
 from vit_jax.parallel.processes import Preemption
 from vit_jax.runs.checkpoints import Checkpoints
@@ -78,6 +80,8 @@ class Run:
         """Dispatches a step on its batch; uses up the state."""
         with self._on_failure():
             self.checkpoints.check()
+        for seconds in self.checkpoints.completed():
+            self.reporter.spend("checkpoint_write", seconds)
         with self.trace.step(step) as dispatched:
             state, metrics = self._step(state, next(self.loader), self.fixed)
             dispatched(metrics)
@@ -136,7 +140,7 @@ class Run:
         if step == self.saved:
             return
         self.reporter.settle()
-        with self.reporter.paused(), self._on_failure():
+        with self.reporter.paused("checkpoint_wait"), self._on_failure():
             self._save(step, state)
 
     def save_at_end(self, step: int, state: TrainState) -> None:
@@ -279,20 +283,25 @@ class Run:
     def _run_evaluations(self, step: int, names: Sequence[str], state: TrainState) -> None:
         early_stop = self.setup.config.early_stop
         judged_by = None if early_stop is None else early_stop.name
-        for name, scores in self.evaluations.run(
-            names, final_params(state), should_stop=self.preemption.reached
-        ):
-            self.reporter.log_evaluation(step, name, scores)
+        for name, scores in self._scored(step, names, final_params(state)):
             self.notes.add(step, name, scores.values, judged_by)
 
     def _evaluate_final_weights(self, step: int, params: Any) -> dict[str, float]:
         """Runs the evaluations without `every_steps`; returns their scores as `NAME/SCORE`."""
         evals = self.setup.config.evals
         names = [name for name in self.evaluations.names if evals[name].every_steps is None]
-        found: dict[str, float] = {}
+        return {
+            f"{name}/{key}": value
+            for name, scores in self._scored(step, names, params)
+            for key, value in scores.values.items()
+        }
+
+    def _scored(self, step: int, names: Sequence[str], params: Any) -> Iterator[tuple[str, Scores]]:
+        """Runs evaluations; logs what each gave, and what it took."""
+        began = time.perf_counter()
         for name, scores in self.evaluations.run(
             names, params, should_stop=self.preemption.reached
         ):
-            self.reporter.log_evaluation(step, name, scores)
-            found |= {f"{name}/{key}": value for key, value in scores.values.items()}
-        return found
+            self.reporter.log_evaluation(step, name, scores, time.perf_counter() - began)
+            yield name, scores
+            began = time.perf_counter()
