@@ -197,7 +197,7 @@ def test_bars_of_several_weights_are_told_apart() -> None:
         "org/vit-base-patch16-224-in21k@0123456: per_class",
         "org/vit-base-patch16-224-in21k@0123456: imagenet_real",
     ]
-    text = as_picture(rows, "svg").decode()
+    text = as_picture(rows, ".svg").decode()
     assert "org/vit-base-patch1…k@0123456: per_class" in text and ": imagenet_real" in text
 
 
@@ -209,14 +209,14 @@ def test_of_many_classes_the_lowest_are_drawn() -> None:
 
 
 def test_pictures_are_png_and_svg(monkeypatch: pytest.MonkeyPatch) -> None:
-    text = as_picture(ROWS, "svg").decode()
+    text = as_picture(ROWS, ".svg").decode()
     words = {element.text for element in ET.fromstring(text).iter() if element.text}
     assert {"top1", "loss", "0.7500", "2.2500", "a$b$", "two.npz: per_class"} <= words
-    assert text == as_picture(ROWS, "svg").decode()
-    with Image.open(io.BytesIO(as_picture(ROWS, "png"))) as image:
+    assert text == as_picture(ROWS, ".svg").decode()
+    with Image.open(io.BytesIO(as_picture(ROWS, ".png"))) as image:
         assert image.height > 200
     monkeypatch.setattr(picture, "_HIGHEST", 200)
-    with Image.open(io.BytesIO(as_picture(ROWS, "png"))) as image:
+    with Image.open(io.BytesIO(as_picture(ROWS, ".png"))) as image:
         assert image.height <= 200
 
 

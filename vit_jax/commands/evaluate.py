@@ -1,12 +1,12 @@
 """`evaluate`: scores weights on a data set, or on the evaluations of a run or a config."""
 
 import argparse
-import importlib.util
 import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from vit_jax import pictures
 from vit_jax.atomic import write_bytes
 from vit_jax.commands.arguments import add_image_size, check_output, file_path
 from vit_jax.commands.processes import add_process_flags, fail_together, join
@@ -25,7 +25,6 @@ _ONLY_WITH_DATASET = (
     *("split", "evaluator", "classes", "class_map"),
     *("label", "data_dir", "workers", "on_error"),
 )
-_PICTURES = (".png", ".svg")
 _log = logging.getLogger(__name__)
 
 
@@ -176,13 +175,11 @@ def _refuse_overwriting(evals: "Mapping[str, EvalConfig]") -> None:
 def _check(arguments: argparse.Namespace, changes: Sequence[str], options: Sequence[str]) -> None:
     """Refuses flags that do not go together, before anything is opened."""
     for path in arguments.output:
-        if path.suffix not in (".json", ".csv", *_PICTURES):
+        if path.suffix not in (".json", ".csv", *pictures.SUFFIXES):
             raise UserError(f"--output={path}: name a .json, .csv, .png or .svg file")
         check_output(path)
-        if path.suffix in _PICTURES and importlib.util.find_spec("matplotlib") is None:
-            raise UserError(
-                f"--output={path}: a picture needs the extra `plots`: pip install 'vit_jax[plots]'"
-            )
+        if pictures.is_picture(path):
+            pictures.require_plots(f"--output={path}")
     if arguments.batch_size is not None and arguments.batch_size < 1:
         raise UserError(f"--batch_size={arguments.batch_size} must be at least 1")
     if (arguments.workers or 0) < 0:
@@ -236,10 +233,10 @@ def _write(path: Path, rows: "Sequence[Row]") -> None:
     """Writes all rows, with scores at full precision; the file appears when it is whole."""
     from vit_jax.evaluation.table import as_csv, as_json
 
-    if path.suffix in _PICTURES:
+    if pictures.is_picture(path):
         from vit_jax.evaluation.picture import as_picture
 
-        content = as_picture(rows, path.suffix[1:])
+        content = as_picture(rows, path.suffix)
     else:
         text = as_json(rows) if path.suffix == ".json" else as_csv(rows)
         # Names of files need not be text.

@@ -1,8 +1,9 @@
-"""`paper`: prints a published table beside our own results."""
+"""`paper`: prints or draws published figures beside our own results."""
 
 import argparse
 from pathlib import Path
 
+from vit_jax import pictures
 from vit_jax.atomic import write_bytes
 from vit_jax.commands.arguments import check_output, file_path
 from vit_jax.errors import UserError
@@ -19,7 +20,13 @@ others:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds this command's flags."""
     parser.epilog = _TABLES
-    parser.add_argument("--table", required=True, metavar="NAME", help="see below")
+    shown = parser.add_mutually_exclusive_group(required=True)
+    shown.add_argument("--table", metavar="NAME", help="see below")
+    shown.add_argument(
+        "--figure",
+        choices=("3", "4", "5"),
+        help="accuracy by data (3), by images of a subset (4) or by compute of pre-training (5)",
+    )
     parser.add_argument(
         "--runs",
         nargs="+",
@@ -33,7 +40,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--output",
         type=file_path,
         metavar="FILE",
-        help="a .md, .csv or .json file to write the table to as well",
+        help="a .md, .csv or .json file to write the figures to as well, or a .png or .svg picture "
+        "of --figure",
+    )
+    parser.add_argument(
+        "--compute",
+        choices=("exaflops", "device_hours"),
+        help="the axis of --figure=5 (exaflops)",
     )
 
 
@@ -41,21 +54,40 @@ def run(arguments: argparse.Namespace, overrides: list[str]) -> None:
     """Runs the command."""
     del overrides  # It has no --config, so there are none.
     from vit_jax.experiments.paper.page import FORMS, as_text
+    from vit_jax.experiments.paper.scaling import scaling_figure
+    from vit_jax.experiments.paper.scaling_picture import draw
     from vit_jax.experiments.paper.tables import table
 
     output = arguments.output
+    if arguments.compute is not None and arguments.figure != "5":
+        raise UserError(f"--compute={arguments.compute} would be ignored: it needs --figure=5")
     if output is not None:
-        if output.suffix not in FORMS:
-            raise UserError(f"--output={output}: name a file that ends with {', '.join(FORMS)}")
+        endings = (*FORMS, *(pictures.SUFFIXES if arguments.figure else ()))
+        if output.suffix not in endings:
+            raise UserError(f"--output={output}: name a file that ends with {', '.join(endings)}")
+        if pictures.is_picture(output):
+            pictures.require_plots(f"--output={output}")
         check_output(output)
-    page = table(arguments.table, arguments.runs)
-    print(as_text(page))
+    if arguments.figure is None:
+        page = table(arguments.table, arguments.runs)
+        print(as_text(page))
+    else:
+        figure = scaling_figure(arguments.figure, arguments.runs, arguments.compute or "exaflops")
+        page = figure.as_page()
+        print(as_text(page))
+        if output is not None and pictures.is_picture(output):
+            if not figure.points:
+                raise UserError(
+                    f"--output={output}: there is no point to draw; give --runs with results"
+                )
+            _write(output, draw(figure, output.suffix))
+            return
     if output is not None:
-        _write(output, FORMS[output.suffix](page))
+        _write(output, FORMS[output.suffix](page).encode("utf-8", "backslashreplace"))
 
 
-def _write(path: Path, text: str) -> None:
+def _write(path: Path, content: bytes) -> None:
     try:
-        write_bytes(path, text.encode("utf-8", "backslashreplace"))
+        write_bytes(path, content)
     except OSError as error:
         raise UserError(f"--output={path}: {error.strerror}; choose another file") from error

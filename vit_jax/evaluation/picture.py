@@ -1,26 +1,16 @@
 """Scores of several models and evaluations as a picture. It needs the extra `plots`."""
 
-import io
 import math
 import re
-import warnings
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
+from vit_jax import pictures
 from vit_jax.evaluation.table import Row, as_number
 from vit_jax.plain import plain
 
-_STYLE: Any = {
-    "svg.fonttype": "none",
-    "svg.hashsalt": "vit_jax",
-    "text.parse_math": False,  # Names of classes may hold dollar signs.
-    "font.family": "sans-serif",
-    "font.size": 9,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-}
 # If there are more classes, those with the lowest scores are drawn.
 _CLASSES_AT_MOST = 60
 # Letters of a name for which there is room beside an axis.
@@ -43,21 +33,17 @@ class Panel(NamedTuple):
     values: list[float]
 
 
-def as_picture(rows: Sequence[Row], form: str) -> bytes:
+def as_picture(rows: Sequence[Row], suffix: str) -> bytes:
     """Bars: a panel for each score, and one for each score by class of each row.
 
     Args:
-      form: `png` or `svg`.
+      suffix: `.png` or `.svg`.
     """
-    import matplotlib as mpl
     from matplotlib.figure import Figure
 
     drawn = panels(rows)
     heights = [_AROUND + _BAR * len(panel.values) for panel in drawn]
-    file = io.BytesIO()
-    with mpl.rc_context(_STYLE), warnings.catch_warnings():
-        # Names may hold letters that the font lacks.
-        warnings.filterwarnings("ignore", message="Glyph")
+    with pictures.style(9):
         height = sum(heights)
         figure = Figure(figsize=(_WIDTH, height))
         top = height
@@ -76,10 +62,7 @@ def as_picture(rows: Sequence[Row], form: str) -> bytes:
             axes.set_title(panel.title, loc="left")
             if all(math.isnan(x) or 0 <= x <= 1 for x in panel.values):
                 axes.set_xlim(0, 1.1)
-        dpi = min(150.0, _HIGHEST / height)
-        metadata = {"Date": None} if form == "svg" else None
-        figure.savefig(file, format=form, dpi=dpi, metadata=metadata)
-    return file.getvalue()
+    return pictures.as_bytes(figure, suffix, dpi=min(150.0, _HIGHEST / height))
 
 
 def panels(rows: Sequence[Row]) -> list[Panel]:

@@ -2,31 +2,21 @@
 
 import base64
 import io
-import warnings
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING
 
-import matplotlib as mpl
 import numpy as np
 from matplotlib.figure import Figure
 from PIL import Image
 
+from vit_jax import pictures
 from vit_jax.analysis.attention_maps import overlay
 from vit_jax.evaluation.scores import Calibration
 from vit_jax.experiments.report.record import Curve
 
-# Text stays text, so that it can be searched, and scales with the page.
-_STYLE: Any = {
-    "svg.fonttype": "none",
-    "svg.hashsalt": "vit_jax",
-    "text.parse_math": False,  # Names of classes may hold dollar signs.
-    "font.family": "sans-serif",
-    "font.size": 11,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "grid.alpha": 0.3,
-}
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
 _SIZE = (6.0, 3.4)
 # More classes than one can tell apart in a picture.
 NAMED_AT_MOST = 30
@@ -99,17 +89,14 @@ def _short(name: str) -> str:
     return name if len(name) <= _NAME_AT_MOST else name[: _NAME_AT_MOST - 1] + "\u2026"
 
 
-def _axes(size: tuple[float, float] = _SIZE) -> tuple[Figure, "mpl.axes.Axes"]:
-    with mpl.rc_context(_STYLE):
+def _axes(size: tuple[float, float] = _SIZE) -> "tuple[Figure, Axes]":
+    with pictures.style():
         figure = Figure(figsize=size, layout="constrained")
-        return figure, figure.add_subplot()
+        axes = figure.add_subplot()
+        axes.grid(True)
+    return figure, axes
 
 
 def _svg(figure: Figure) -> str:
-    file = io.StringIO()
-    with mpl.rc_context(_STYLE), warnings.catch_warnings():
-        # Only widths are measured with this font; the browser has glyphs of its own.
-        warnings.filterwarnings("ignore", message="Glyph")
-        figure.savefig(file, format="svg", metadata={"Date": None})
-    text = file.getvalue()
+    text = pictures.as_bytes(figure, ".svg").decode()
     return text[text.index("<svg") :]
