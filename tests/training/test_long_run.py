@@ -117,12 +117,12 @@ def test_what_checkpoints_and_evaluations_take_is_in_the_log(
 
     waits, writes = logged("time/checkpoint_wait"), logged("time/checkpoint_write")
     # In the next line; after the last step no line follows.
-    assert list(waits) == [9, 17] and all(0.2 < seconds < 3 for seconds in waits.values())
+    assert list(waits) == [9, 17] and min(waits.values()) > 0.2
     # That of step 16 may still be written when the last line comes.
-    assert len(writes) in (1, 2) and all(0.3 < seconds < 5 for seconds in writes.values())
+    assert len(writes) in (1, 2) and min(writes.values()) > 0.3
     evaluations = logged("time/evaluation/test")
     assert list(evaluations) == list(logged("test/top1")) == [6, 12, 18, 20]
-    assert all(0.4 < seconds < 5 for seconds in evaluations.values())
+    assert min(evaluations.values()) > 0.4
     # What they take is not the steps' time: with it, 32 images would take 0.4 seconds more.
     speeds = logged("time/images_per_second")
     assert min(speeds[step] for step in (7, 9, 13, 17, 19)) > 32 / 0.4
@@ -130,7 +130,7 @@ def test_what_checkpoints_and_evaluations_take_is_in_the_log(
     assert sum(" s for saving" in line for line in printed) == 2
     assert sum("a checkpoint written in " in line for line in printed) == len(writes)
     assert (
-        sum(re.search(r"^step \d+: test top-1 .* in 0\.\d s$", x) is not None for x in printed) == 4
+        sum(re.search(r"^step \d+: test top-1 .* in \d+\.\d s$", x) is not None for x in printed) == 4
     )
 
 
