@@ -130,7 +130,8 @@ def test_what_checkpoints_and_evaluations_take_is_in_the_log(
     assert sum(" s for saving" in line for line in printed) == 2
     assert sum("a checkpoint written in " in line for line in printed) == len(writes)
     assert (
-        sum(re.search(r"^step \d+: test top-1 .* in \d+\.\d s$", x) is not None for x in printed) == 4
+        sum(re.search(r"^step \d+: test top-1 .* in \d+\.\d s$", x) is not None for x in printed)
+        == 4
     )
 
 
