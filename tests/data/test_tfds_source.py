@@ -247,11 +247,11 @@ def test_unknown_names_are_one_line(name: str, reason: str, tmp_path: Path) -> N
 
 
 def test_another_file_format_is_refused(tmp_path: Path) -> None:
-    # Writing TFRecord takes TensorFlow, so the description alone says that it was done.
+    # Its writer is not installed, so the description alone says that it was done.
     info = Path(prepare("two_of_each", str(tmp_path)), "dataset_info.json")
-    info.write_text(info.read_text().replace("array_record", "tfrecord"))
+    info.write_text(info.read_text().replace("array_record", "riegeli"))
     for use in (prepare, lambda n, d: open_source(n, "train", data_dir=d)):
-        with pytest.raises(UserError, match="prepared as tfrecord.* vit_jax prepare --dataset=two"):
+        with pytest.raises(UserError, match="prepared as riegeli.* vit_jax prepare --dataset=two"):
             use("two_of_each", str(tmp_path))
 
 

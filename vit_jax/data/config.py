@@ -1,12 +1,15 @@
 """The `data` section of a config: what is read for training, and how images are cropped."""
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 from vit_jax.errors import UserError
+from vit_jax.storage.cache import Cache
 
 # Inception's crop, as in the paper's pre-training and fine-tuning.
 CROP_AREA = (0.05, 1.0)
+CACHE_GIB = 100.0
 
 
 @dataclass(frozen=True)
@@ -84,6 +87,11 @@ class DataConfig:
     """Split to train on, in TFDS syntax, such as `train[:98%]`."""
     data_dir: str | None = None
     """Where TFDS data sets lie. None: TFDS's default, `~/tensorflow_datasets`."""
+    cache_dir: str | None = None
+    """Directory on a local disk that keeps what was read from shards, for data on a mount or in a
+    bucket. Processes and runs may share it. None: everything is read from its place each time."""
+    cache_gib: float = CACHE_GIB
+    """Most GiB that `cache_dir` holds; the oldest make room for what is new."""
     test_fraction: float | None = None
     """Share of each class that becomes the split `test` of a folder or a table without splits.
     None: 0.1."""
@@ -139,6 +147,10 @@ class DataConfig:
             raise UserError(f"batch_size must be between 1 and 2**20, not {self.batch_size}")
         if self.max_labels is not None and not 1 <= self.max_labels <= 2**16:
             raise UserError(f"max_labels must be between 1 and 2**16, not {self.max_labels}")
+        if self.cache_gib <= 0:
+            raise UserError(f"cache_gib must be above 0, not {self.cache_gib}")
+        if self.cache_dir is None and self.cache_gib != CACHE_GIB:
+            raise UserError("cache_gib would be ignored: it needs cache_dir")
         if self.subset is not None and self.subset < 1:
             raise UserError(f"subset must be at least 1, not {self.subset}")
         if not 0 <= self.subset_seed < 2**32:
@@ -151,6 +163,16 @@ class DataConfig:
         self._check_mixing()
         if self.test_fraction is not None and not 0 < self.test_fraction < 1:
             raise UserError(f"test_fraction must be between 0 and 1, not {self.test_fraction}")
+
+    def cache(self) -> Cache | None:
+        """The cache that `cache_dir` names; it is made if missing.
+
+        Raises:
+          UserError: it cannot be written.
+        """
+        if self.cache_dir is None:
+            return None
+        return Cache(Path(self.cache_dir), int(self.cache_gib * 2**30))
 
     def _check_crop(self) -> None:
         low, high = self.crop_area

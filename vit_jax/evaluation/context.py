@@ -10,6 +10,7 @@ from vit_jax.data.sources.records import Source
 from vit_jax.errors import UserError
 from vit_jax.losses import Loss
 from vit_jax.models.config import ModelConfig
+from vit_jax.storage.cache import Cache
 
 
 def config_option(name: str, key: str) -> str:
@@ -26,6 +27,7 @@ class EvalContext:
       dataset: the data set of evaluations that name none.
       data_dir, test_fraction, label, max_labels: as in `data.sources.open.open_source`.
         `test_fraction` and `label` apply to `dataset` only.
+      cache: keeps what is read from shards; None reads all of it from its place each time.
       workers: processes that decode images, for each source.
       on_error: what an image that cannot be read does: end the evaluation, or be left out.
       loss: the one that the head was trained with.
@@ -41,6 +43,7 @@ class EvalContext:
     test_fraction: float | None = None
     label: str | None = None
     max_labels: int | None = None
+    cache: Cache | None = None
     workers: int = 0
     on_error: Literal["stop", "skip"] = "stop"
     loss: Loss = "softmax"
@@ -65,6 +68,7 @@ class EvalContext:
             test_fraction=data.test_fraction,
             label=data.label,
             max_labels=data.max_labels,
+            cache=data.cache(),
             workers=data.workers,
             on_error=data.on_error,
             loss=loss,
@@ -112,6 +116,7 @@ class Opener:
                 test_fraction=context.test_fraction if is_default else None,
                 label=context.label if is_default else None,
                 max_labels=context.max_labels,
+                cache=context.cache,
             )
         return self.sources[dataset, split]
 

@@ -12,6 +12,8 @@ _MAY_CHANGE = (
     ("mesh",),
     ("data", "workers"),
     ("data", "data_dir"),
+    ("data", "cache_dir"),
+    ("data", "cache_gib"),
     ("data", "max_labels"),
     ("data", "on_error"),
     ("callbacks",),

@@ -50,8 +50,9 @@ def check_same_config(config: TrainConfig) -> None:
       UserError: on all processes, with the processes that differ from process 0 and the keys.
     """
     values = to_dict(config)
-    # Each host decides where its data lies and who decodes it.
-    del values["data"]["data_dir"], values["data"]["workers"]
+    # Each host decides where its data lies, what of it is kept, and who decodes it.
+    for key in ("data_dir", "cache_dir", "cache_gib", "workers"):
+        del values["data"][key]
     for section in (values["data"], *values["evals"].values()):
         if section["dataset"] is not None and has_own_files(section["dataset"]):
             section["dataset"] = "(a path)"

@@ -15,7 +15,7 @@ from vit_jax.data.loader import Loader, local_rows
 from vit_jax.data.order import records_by_class
 from vit_jax.data.sources.labels import balanced_weights, class_counts, refuse_several_labels
 from vit_jax.data.sources.open import open_source
-from vit_jax.data.sources.records import Source
+from vit_jax.data.sources.records import Source, reads_pieces
 from vit_jax.data.sources.subset import Subset
 from vit_jax.errors import UserError
 from vit_jax.evaluation.config import EvalConfig
@@ -99,7 +99,13 @@ def open_training(data: DataConfig) -> Source:
         test_fraction=data.test_fraction,
         label=data.label,
         max_labels=data.max_labels,
+        cache=data.cache(),
     )
+    if data.cache_dir is not None and not reads_pieces(source):
+        raise UserError(
+            f"config.data.cache_dir would be ignored: {source.name} is not read in pieces of "
+            "shards; leave it out"
+        )
     return part_for_training(data, source)
 
 

@@ -7,11 +7,11 @@ import tensorflow_datasets as tfds
 from vit_jax.data.sources.built_in import BuiltIn, prepare_built_in
 from vit_jax.data.sources.tfds_builders import (
     FORMAT,
-    array_record_directory,
     find_builder,
     missing_package,
     one_line,
     quiet,
+    readable_directory,
 )
 from vit_jax.errors import UserError
 
@@ -31,7 +31,7 @@ def prepare_tfds(dataset: str, data_dir: str | None = None) -> str:
         prepared = builder.is_prepared()
     if not prepared:  # With TFDS's progress bars.
         _download(dataset, builder)
-    return array_record_directory(dataset, builder)
+    return readable_directory(dataset, builder)
 
 
 def _download(dataset: str, builder: Any) -> None:

@@ -17,6 +17,7 @@ from vit_jax.data.sources.slices import Slices
 from vit_jax.data.sources.splits import split_names, split_ranges
 from vit_jax.errors import UserError
 from vit_jax.spelling import nearest
+from vit_jax.storage.cache import Cache
 
 # Takes what follows `KIND:`, the name of one split, and where data sets lie, if that was given.
 Opener = Callable[[str, str, str | None], Source]
@@ -87,6 +88,7 @@ def open_source(
     test_fraction: float | None = None,
     label: str | None = None,
     max_labels: int | None = None,
+    cache: Cache | None = None,
 ) -> Source:
     """Opens part of a data set.
 
@@ -103,6 +105,7 @@ def open_source(
         of a table.
       max_labels: the most labels that a record may have, in data whose records have any number of
         them. A record with more is an error. None is 64, and in a table the most that one has.
+      cache: keeps what is read from shards (`records.reads_pieces`); other kinds do not use it.
 
     Raises:
       NoDataError: there is no such TFDS data set, or it is not prepared.
@@ -139,7 +142,7 @@ def open_source(
         )
     from vit_jax.data.sources.tfds import open_tfds
 
-    return open_tfds(dataset, split, data_dir, label=label, max_labels=max_labels)
+    return open_tfds(dataset, split, data_dir, label=label, max_labels=max_labels, cache=cache)
 
 
 def is_registered(dataset: str) -> bool:

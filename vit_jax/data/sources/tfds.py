@@ -1,28 +1,30 @@
-"""Data sets of TensorFlow Datasets, read from ArrayRecord files without TensorFlow."""
+"""Data sets of TensorFlow Datasets, read from ArrayRecord or TFRecord without TensorFlow."""
 
 from __future__ import annotations
 
 import contextlib
 import functools
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import tensorflow_datasets as tfds
-from array_record.python.array_record_module import ArrayRecordReader
 
 from vit_jax.data.sources.built_in import BuiltIn, prepare_built_in
 from vit_jax.data.sources.records import MAX_LABELS, Record
 from vit_jax.data.sources.splits import locate, split_ranges
 from vit_jax.data.sources.tfds_builders import (
-    FORMAT,
-    array_record_directory,
+    TFRECORD,
     find_builder,
     one_line,
     open_directory,
     prepare_command,
     quiet,
+    readable_directory,
 )
 from vit_jax.data.sources.tfds_features import labelled_images
+from vit_jax.data.sources.tfds_records import ArrayRecords, SerialisedExamples, TfRecords
 from vit_jax.errors import NoDataError, UserError
+from vit_jax.storage.cache import Cache
 
 
 def open_tfds(
@@ -32,22 +34,23 @@ def open_tfds(
     *,
     label: str | None = None,
     max_labels: int | None = None,
+    cache: Cache | None = None,
 ) -> TfdsSource:
     """Opens a prepared data set. One that needs no download is prepared on first use.
 
     Args:
       label: the feature that is the label, as in `tfds_features.labelled_images`.
-      max_labels: as in `TfdsSource`.
+      max_labels, cache: as in `TfdsSource`.
 
     Raises:
       NoDataError: the name is unknown, or the data set is not prepared.
-      UserError: it is damaged, it is prepared in another format than ArrayRecord, it is not one of
-        labelled images, or the split does not exist or hides its labels.
+      UserError: it is damaged, it is prepared in another format than ArrayRecord and TFRecord, it
+        is not one of labelled images, or the split does not exist or hides its labels.
     """
     with quiet():
         builder = _prepared_builder(dataset, data_dir, label)
-        directory = array_record_directory(dataset, builder)
-        source = TfdsSource(dataset, split, directory, label, max_labels)
+        directory = readable_directory(dataset, builder)
+        source = TfdsSource(dataset, split, directory, label, max_labels, cache)
         # If a split hides its labels, the first record shows it before anything is trained.
         source[0]
         return source
@@ -86,6 +89,7 @@ class TfdsSource:
       directory: where the prepared data set lies.
       label: the feature that is the label, as in `tfds_features.labelled_images`.
       max_labels: if a record may have any number of labels, the most that one may have; None is 64.
+      cache: keeps what is read of TFRecord files.
     """
 
     def __init__(
@@ -95,6 +99,7 @@ class TfdsSource:
         directory: str,
         label: str | None = None,
         max_labels: int | None = None,
+        cache: Cache | None = None,
     ) -> None:
         info = open_directory(directory).info
         self.name = f"{dataset}/{split}"
@@ -108,22 +113,37 @@ class TfdsSource:
         self._ranges = split_ranges(
             split, {name: s.shard_lengths for name, s in info.splits.items()}, dataset
         )
+        self.reads_pieces = info.file_format == TFRECORD
+        self._examples: SerialisedExamples = (
+            TfRecords(directory, self._ranges, self.name, cache)
+            if self.reads_pieces
+            else ArrayRecords(directory, split, self._ranges, self.name)
+        )
+        self._examples.open()
 
     def __len__(self) -> int:
         return sum(stop - start for _, start, stop in self._ranges)
 
     def __getitem__(self, index: int) -> Record:
-        split, position = locate(self._ranges, index)
-        name = f"{self._dataset}/{split}[{position}]"
-        records, features = self._reader
+        return next(self.fetch([index]))
+
+    def fetch(self, indices: Sequence[int]) -> Iterator[Record]:
+        """The records at some indices, in that order; from TFRecord, several are read at once."""
+        places = [locate(self._ranges, index) for index in indices]
+        for (split, position), data in zip(places, self._examples.read(indices), strict=True):
+            yield self._record(f"{self._dataset}/{split}[{position}]", data)
+
+    def _record(self, name: str, data: bytes | Exception) -> Record:
         try:
-            example = features.deserialize_example_np(
-                records[index], decoders={self._keys.image: tfds.decode.SkipDecoding()}
+            if isinstance(data, Exception):
+                raise data
+            example = self._features.deserialize_example_np(
+                data, decoders={self._keys.image: tfds.decode.SkipDecoding()}
             )
             image, labels = self._keys.encoded(example), self._keys.labels(example)
         except UserError:
             raise
-        except Exception as error:  # What reads a damaged shard raises nearly anything.
+        except Exception as error:  # What parses a damaged example raises nearly anything.
             no_label = () if self._keys.is_sequence else -1
             return Record(b"", no_label, name, f"cannot read the record ({one_line(error)})")
         for label in labels:
@@ -155,39 +175,9 @@ class TfdsSource:
         return {"records": self.fingerprint(), **sizes}
 
     @functools.cached_property
-    def _reader(self) -> tuple[Any, Any]:
-        """The open files, and the features that are read, so that no other is parsed."""
-        builder = open_directory(self._directory)
-        for split in dict.fromkeys(split for split, _, _ in self._ranges):
-            info = builder.info.splits[split]
-            for path, length in zip(info.filepaths, info.shard_lengths, strict=True):
-                self._check_shard(path, length)
-        with quiet():
-            records = builder.as_data_source(
-                self._split,
-                deserialize_method=tfds.decode.DeserializeMethod.RAW_BYTES,
-                file_format=FORMAT,
-            )
-        return records, self._keys.partial(builder.info.features)
-
-    def _check_shard(self, path: Any, length: int) -> None:
-        remedy = "restore it, or prepare the data set again"
-        if not path.is_file():
-            raise UserError(f"{path}: this shard of {self.name} is missing or no file; {remedy}")
-        if "://" in str(path):
-            return  # Opening each shard of a bucket would take long.
-        try:
-            reader = ArrayRecordReader(str(path))
-            found = reader.num_records()
-            reader.close()
-        except Exception as error:  # A damaged end of a file makes it raise nearly anything.
-            raise UserError(f"{path}: not a whole shard ({one_line(error)}); {remedy}") from error
-        if found != length:
-            raise UserError(
-                f"{path}: {found} records, but dataset_info.json states {length} for this shard; "
-                f"{remedy}"
-            )
+    def _features(self) -> Any:
+        """The features that are read, so that no other is parsed."""
+        return self._keys.partial(open_directory(self._directory).info.features)
 
     def __getstate__(self) -> dict[str, Any]:
-        # Open files are not pickled: a worker opens its own at the first record.
-        return {name: value for name, value in self.__dict__.items() if name != "_reader"}
+        return {name: value for name, value in self.__dict__.items() if name != "_features"}

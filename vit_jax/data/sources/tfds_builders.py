@@ -18,7 +18,9 @@ from vit_jax.data.sources.tfds_known import only_known_features
 from vit_jax.errors import NoDataError, UserError
 from vit_jax.spelling import nearest
 
+# What `prepare` writes, and what is read besides.
 FORMAT = tfds.core.FileFormat.ARRAY_RECORD
+TFRECORD = tfds.core.FileFormat.TFRECORD
 
 
 def find_builder(dataset: str, data_dir: str | None) -> Any:
@@ -63,19 +65,18 @@ def find_builder(dataset: str, data_dir: str | None) -> Any:
         ) from error
 
 
-def array_record_directory(dataset: str, builder: Any) -> str:
+def readable_directory(dataset: str, builder: Any) -> str:
     """Where a prepared data set lies.
 
     Raises:
       UserError: it is prepared in another format, or names files outside of it.
     """
     info = open_directory(str(builder.data_dir)).info
-    formats = info.available_file_formats()
-    if FORMAT not in formats:
+    if info.file_format not in (FORMAT, TFRECORD):
         raise UserError(
             f"data set {dataset!r} in {builder.data_dir_root} is prepared as "
-            f"{', '.join(sorted(f.value for f in formats))}, which has no random access; prepare "
-            f"it as array_record elsewhere: {prepare_command(dataset, 'OTHER_DIRECTORY')}"
+            f"{info.file_format.value}, which is not read; prepare it as array_record elsewhere: "
+            f"{prepare_command(dataset, 'OTHER_DIRECTORY')}"
         )
     directory = os.path.abspath(builder.data_dir)
     for split in info.splits.values():

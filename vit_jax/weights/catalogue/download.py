@@ -22,6 +22,7 @@ from pathlib import Path, PurePosixPath
 
 from vit_jax import atomic, locks
 from vit_jax.errors import UserError
+from vit_jax.user_cache import user_cache
 from vit_jax.weights.catalogue.receiving import (
     Interrupted,
     TooSlow,
@@ -72,17 +73,13 @@ def fetch_pinned(url: str, name: str, sha256: str) -> Path:
       UserError: the file does not exist, cannot be reached or has another content, or the cache
         cannot be written.
     """
-    return _cached(url, _cache() / name, sha256)
+    return _cached(url, user_cache() / name, sha256)
 
 
 def sha256_of(path: Path) -> str:
     """The SHA-256 of a file, in hexadecimal."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _cache() -> Path:
-    return Path(os.environ.get("VIT_JAX_CACHE") or "~/.cache/vit_jax").expanduser()
 
 
 def _cached(url: str, file: Path, sha256: str | None) -> Path:
@@ -121,7 +118,7 @@ def _in_cache(url: str) -> Path:
             f"{url} is not below {STORAGE}, from where files are downloaded; download it yourself "
             "and give its path"
         )
-    return _cache() / path
+    return user_cache() / path
 
 
 def _address(url: str) -> str:
