@@ -6,6 +6,7 @@ import re
 import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from pathlib import Path
@@ -17,7 +18,7 @@ from tests.real_processes import Launch, by_flags, by_open_mpi, by_slurm, finish
 from tests.tiny_run import COMMAND
 from vit_jax.__main__ import main
 from vit_jax.errors import UserError
-from vit_jax.parallel import waiting
+from vit_jax.parallel import processes, waiting
 from vit_jax.parallel.processes import _bind_address, join_processes
 
 ADDRESS = "localhost:1234"
@@ -166,7 +167,73 @@ def test_a_process_that_waits_in_vain_says_for_whom_and_where(
 def test_a_host_name_that_does_not_resolve_is_named(in_vain: Processes) -> None:
     (output,) = finish([in_vain["unresolved"]], code=2)
     assert re.search(r"process 1 waits for process 0 at node001:\d+, a name that does not", output)
-    assert "otherwise give --coordinator_address" in output
+    assert "enter it in the DNS or in /etc/hosts, or give the IP address" in output
+    assert "JAX_COORDINATOR_ADDRESS=" in output
+
+
+@pytest.mark.parametrize("process", [0, 1])
+def test_the_wait_for_an_unknown_name_is_shorter(
+    process: int, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As on a node whose name is in no DNS, where JAX would try again for minutes."""
+    ended = threading.Event()
+    joining = ("node001.invalid:1234", process, 2)
+    monkeypatch.setattr(processes, "_joining", lambda: joining)
+    monkeypatch.setattr(processes, "NAME_SECONDS", 0.2)
+    monkeypatch.setattr(jax.distributed, "initialize", lambda **_: ended.wait(30))
+    monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
+    join = ("node001.invalid:1234", 2, process)
+    with pytest.raises(UserError) as error:
+        join_processes(*join)
+    whom = ("process 0 waits", "process 1 waits for process 0")[process]
+    assert f"gave up after 0 s: {whom} at node001.invalid:1234, a name that" in str(error.value)
+    assert str(error.value).endswith("the IP address of that host in --coordinator_address")
+    # There a pod has no name before it is scheduled, so the whole wait applies.
+    monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "10.0.0.1")
+    with pytest.raises(UserError, match="gave up after 1 s"):
+        join_processes(*join, limit=0.6)
+    ended.set()
+
+
+def test_processes_that_are_told_different_numbers_do_not_train() -> None:
+    """JAX takes the number of process 0 alone: without a check, the third is never missed."""
+
+    def launch(_: int, index: int, port: int) -> tuple[list[str], dict[str, str]]:
+        return by_flags(2 + index, index, port)
+
+    outputs = finish(start_on((2, 1), JOIN, launch), code=2)
+    for output in outputs:
+        assert re.search(
+            r"error: process 1 has another number of processes than process 0 "
+            r"\(num_processes: .*\); check that all of them are started with the same",
+            output,
+        )
+
+
+def test_process_0_names_the_hosts_that_have_come(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From tables as Linux writes them: words of addresses in the byte order of the host."""
+    port = "04D2"  # 1234
+    rows = [
+        f"0100007F:{port} 00000000:0000 0A",  # It listens.
+        f"0100007F:{port} 0100007F:9C40 01",  # Its own connection, from both ends.
+        f"0100007F:9C40 0100007F:{port} 01",
+        f"0100000A:{port} 0200000A:9C41 01",  # 10.0.0.2
+        f"0100000A:{port} 0200000A:9C42 01",
+        f"0100000A:{port} 0200000A:9C43 06",  # It has been closed.
+        "0100000A:0016 0900000A:9C44 01",  # A connection to another port.
+    ]
+    # ::ffff:10.0.0.3, as a socket of both protocols shows it.
+    rows6 = [f"0000000000000000FFFF00000100000A:{port} 0000000000000000FFFF00000300000A:9C45 01"]
+    for name, table in (("tcp", rows), ("tcp6", rows6)):
+        lines = ["  sl  local_address rem_address   st", *(f"   0: {row} 0:0" for row in table)]
+        (tmp_path / name).write_text("\n".join(lines))
+    monkeypatch.setattr(waiting, "_TABLES", (tmp_path / "tcp", tmp_path / "tcp6"))
+    assert waiting.describe("10.0.0.1:1234", 0, 8) == (
+        "process 0 waits at 10.0.0.1:1234 for 4 of 8 processes "
+        "(come so far: 2 from 10.0.0.2, 1 from 10.0.0.3)"
+    )
 
 
 def test_process_0_counts_those_that_have_come(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -179,14 +246,9 @@ def test_process_0_counts_those_that_have_come(monkeypatch: pytest.MonkeyPatch) 
                 stack.enter_context(socket.create_connection(("localhost", port)))
             assert waiting.describe(address, 0, 4).endswith(" for 2 of 4 processes")
         assert "which is up, but other" in waiting.describe(address, 1, 4)
-    monkeypatch.setattr(waiting, "Path", lambda *parts: tmp_missing(*parts))
+    monkeypatch.setattr(waiting, "_TABLES", (Path("/nonexistent"),))
     assert waiting.describe(address, 0, 4).endswith(" for 3 of 4 processes")
     assert "launcher" in waiting.describe(None, 0, None)
-
-
-def tmp_missing(*parts: str) -> Path:
-    """A file that another system does not have."""
-    return Path("/nonexistent", *parts[1:])
 
 
 def test_a_host_of_a_slice_must_join(monkeypatch: pytest.MonkeyPatch) -> None:

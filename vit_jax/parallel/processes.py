@@ -7,7 +7,6 @@ import signal
 import socket
 import threading
 import time
-from collections.abc import Iterator
 from typing import Any, Self
 
 import jax
@@ -17,11 +16,14 @@ from jax.experimental import multihost_utils
 
 from vit_jax.errors import UserError
 from vit_jax.parallel import waiting
+from vit_jax.parallel.agreement import check_same
 
 # A process that has not been heard of for this long counts as dead, and the others end too.
 _HEARTBEAT_SECONDS = 30
 # How long processes wait for each other at the start.
 JOIN_SECONDS = 300.0
+# How long the name of process 0's host may be unknown.
+NAME_SECONDS = 60.0
 
 # How many processes a launcher started together, as it tells each of them.
 _TASK_COUNTS = {"Slurm": "SLURM_STEP_NUM_TASKS", "Open MPI": "OMPI_COMM_WORLD_SIZE"}
@@ -98,6 +100,7 @@ def _join_given(address: str, num_processes: int, process_id: int, limit: float)
         _initialize(
             limit,
             advice,
+            " in --coordinator_address",
             coordinator_address=address,
             coordinator_bind_address=_bind_address(address),
             num_processes=num_processes,
@@ -111,6 +114,8 @@ def _join_given(address: str, num_processes: int, process_id: int, limit: float)
         raise UserError(
             f"cannot join the {num_processes} processes at {address} ({_one_line(error)}); {advice}"
         ) from error
+    # JAX takes the number from process 0, and does not compare.
+    check_same({"num_processes": num_processes}, "another number of processes", advice)
 
 
 def _join_launched(limit: float) -> None:
@@ -121,7 +126,13 @@ def _join_launched(limit: float) -> None:
     try:
         address = _address_on_one_machine(limit)
         bind = None if address is None else _bind_address(address)
-        _initialize(limit, advice, coordinator_address=address, coordinator_bind_address=bind)
+        _initialize(
+            limit,
+            advice,
+            ", as in JAX_COORDINATOR_ADDRESS=10.0.0.1:12345 on all of them",
+            coordinator_address=address,
+            coordinator_bind_address=bind,
+        )
     except UserError as error:
         raise UserError(f"--distributed: {error}") from error
     except ValueError as error:
@@ -166,8 +177,13 @@ def _address_on_one_machine(limit: float) -> str | None:
     return None if address is None else f"localhost:{address.rpartition(':')[2]}"
 
 
-def _initialize(limit: float, advice: str, **who: Any) -> None:
-    """Calls `jax.distributed.initialize` in a thread, so that the wait is reported and can end."""
+def _initialize(limit: float, advice: str, by_address: str, **who: Any) -> None:
+    """Calls `jax.distributed.initialize` in a thread, so that the wait is reported and can end.
+
+    Args:
+      advice: what to do if the others do not come.
+      by_address: how to give the IP address of process 0.
+    """
     jax.config.update("jax_cpu_collectives_implementation", "gloo")
     failures: list[BaseException] = []
 
@@ -185,24 +201,30 @@ def _initialize(limit: float, advice: str, **who: Any) -> None:
     thread = threading.Thread(target=join, name="join_processes", daemon=True)
     thread.start()
     began = time.monotonic()
-    for report_at in _report_times(limit):
+    # A pod of Kubernetes has its name only when it is scheduled, which may take minutes.
+    name_limit = limit if "KUBERNETES_SERVICE_HOST" in os.environ else min(NAME_SECONDS, limit)
+    for report_at in _report_times(limit, name_limit):
         thread.join(began + report_at - time.monotonic())
         if not thread.is_alive():
             break
-        if report_at < limit:
-            state = waiting.describe(*_joining())
-            _log.warning("%s (%.0f s of %.0f)", state, time.monotonic() - began, limit)
-    else:
-        raise UserError(f"gave up after {limit:.0f} s: {waiting.describe(*_joining())}; {advice}")
+        state = waiting.describe(*_joining())
+        if report_at >= name_limit and _is_unknown():
+            raise UserError(
+                f"gave up after {report_at:.0f} s: {state}; enter it in the DNS or in /etc/hosts, "
+                f"or give the IP address of that host{by_address}"
+            )
+        if report_at >= limit:
+            raise UserError(f"gave up after {limit:.0f} s: {state}; {advice}")
+        _log.warning("%s (%.0f s of %.0f)", state, time.monotonic() - began, limit)
     if failures:
         raise failures[0]
 
 
-def _report_times(limit: float) -> Iterator[float]:
-    """Seconds after which a wait is reported: 5, 15, then every 30, and at last the limit."""
-    yield from (seconds for seconds in (5, 15) if seconds < limit)
-    yield from range(30, int(limit), 30)
-    yield limit
+def _report_times(limit: float, name_limit: float) -> list[float]:
+    """Seconds after which a wait is reported: 5, 15, then every 30, and at both limits."""
+    return sorted(
+        {*(s for s in (5, 15) if s < limit), *range(30, int(limit), 30), name_limit, limit}
+    )
 
 
 def _joining() -> tuple[str | None, int, int | None]:
@@ -212,6 +234,12 @@ def _joining() -> tuple[str | None, int, int | None]:
     """
     state = jax_distributed.global_state
     return state.coordinator_address, state.process_id, state.num_processes
+
+
+def _is_unknown() -> bool:
+    """Whether JAX waits for an address whose name this host does not know."""
+    address = _joining()[0]
+    return address is not None and not waiting.resolves(address)
 
 
 def is_joined() -> bool:
