@@ -23,14 +23,12 @@ def summarize(state: Any) -> tuple[np.ndarray, np.ndarray]:
 
 @jax.jit
 def _summarize_leaves(leaves: list[Array]) -> tuple[Array, Array]:
-    return (
-        jnp.stack([_checksum(leaf) for leaf in leaves]),
-        jnp.stack([jnp.isfinite(leaf).all() for leaf in leaves]),
-    )
+    first, second, finite = zip(*map(_summarize_leaf, leaves), strict=True)
+    return jnp.stack([jnp.stack(first), jnp.stack(second)], axis=1), jnp.stack(finite)
 
 
-def _checksum(x: Array) -> Array:
-    """Two sums modulo 2**32 of the array's words, each mixed with its index.
+def _summarize_leaf(x: Array) -> tuple[Array, Array, Array]:
+    """Two sums modulo 2**32 of the array's words, each mixed with its index; and finiteness.
 
     Mixing is one-to-one, so a change within one word always shows. It spreads every bit, so flips
     of the same bit in several words do not cancel. Integer sums are the same in any order, so they
@@ -40,11 +38,16 @@ def _checksum(x: Array) -> Array:
     index = jnp.zeros(x.shape, jnp.uint32)
     for axis, length in enumerate(x.shape):
         index = index * jnp.uint32(length) + jax.lax.broadcasted_iota(jnp.uint32, x.shape, axis)
-    sums = []
-    for multiplier in (0x9E3779B1, 0x85EBCA77):
-        words = _mix(bits + index * jnp.uint32(multiplier))
-        sums.append(words.sum(dtype=jnp.uint32))
-    return jnp.stack(sums)
+    first, second = (_mix(bits + index * jnp.uint32(m)) for m in (0x9E3779B1, 0x85EBCA77))
+    zero = jnp.uint32(0)
+    # As one reduction, which reads the array once. The run waits for it.
+    found: tuple[Array, Array, Array] = jax.lax.reduce(
+        (first, second, jnp.isfinite(x)),
+        (zero, zero, jnp.bool_(True)),
+        lambda a, b: (a[0] + b[0], a[1] + b[1], a[2] & b[2]),
+        tuple(range(x.ndim)),
+    )
+    return found
 
 
 def _mix(words: Array) -> Array:
