@@ -82,3 +82,11 @@ def steps(text: str) -> range:
     if match is None or int(match[1]) > int(match[2]):
         raise argparse.ArgumentTypeError(f"{text!r} must be FIRST:LAST, such as 10:12")
     return range(int(match[1]), int(match[2]) + 1)
+
+
+def seeds(text: str) -> tuple[int, ...]:
+    """Reads seeds, such as `0,1,2`."""
+    try:
+        return tuple(int(part) for part in text.split(",") if part.strip())
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{text!r} must be numbers, such as 0,1,2") from error

@@ -4,7 +4,7 @@ import argparse
 import os
 import re
 
-from vit_jax.commands.arguments import file_path
+from vit_jax.commands.arguments import file_path, seeds
 from vit_jax.errors import UserError
 from vit_jax.plain import plain_lines
 
@@ -47,7 +47,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--seeds",
-        type=_seeds,
+        type=seeds,
         metavar="SEED,SEED,…",
         help="of the final runs. Default: three, from the config's seed on",
     )
@@ -113,10 +113,3 @@ def _percent(text: str) -> int:
     if match is None:
         raise argparse.ArgumentTypeError(f"{text!r} must be whole percents, such as 10%")
     return int(match[1])
-
-
-def _seeds(text: str) -> tuple[int, ...]:
-    try:
-        return tuple(int(part) for part in text.split(",") if part.strip())
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(f"{text!r} must be numbers, such as 0,1,2") from error

@@ -203,7 +203,7 @@ def make_plan(
         mode=mode,
         seeds=tuple(range(first, first + FINAL_RUNS) if seeds is None else seeds),
     )
-    _check_seeds(plan.seeds)
+    check_seeds(plan.seeds)
     _check_points(plan)
     return plan
 
@@ -281,7 +281,12 @@ def _score(score: str | None, config: TrainConfig) -> tuple[str, str]:
     return name, metric
 
 
-def _check_seeds(seeds: Sequence[int]) -> None:
+def check_seeds(seeds: Sequence[int]) -> None:
+    """Checks the seeds of runs.
+
+    Raises:
+      UserError: there is none, one is there twice, or one is out of range.
+    """
     for seed in seeds:
         if not 0 <= seed < 2**32 or seeds.count(seed) > 1:
             raise UserError(
@@ -312,4 +317,9 @@ def _overrides(point: Point) -> list[str]:
 def _as_name(point: Point) -> str:
     """A point as a part of a path."""
     short = ",".join(f"{key.rpartition('.')[2]}={value}" for key, value in point.items())
-    return re.sub(r"[^\w=.,+-]+", "_", short)[:100]
+    return file_name(short)
+
+
+def file_name(text: str) -> str:
+    """A text as a part of a path."""
+    return re.sub(r"[^\w=.,+-]+", "_", text)[:100]
