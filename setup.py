@@ -48,6 +48,7 @@ setup(
         "absl-py",
         "array-record>=0.8",
         "cloudpickle>=3",
+        "etils[epath]",
         "flatbuffers",  # jax.export asks for it when it writes a file.
         "flax>=0.12.1",
         "google-crc32c>=1.5",  # Checksums of TFRecord and of the cache.
@@ -74,6 +75,8 @@ setup(
         "prepare": ["tensorflow"],
         "plots": ["jinja2", "matplotlib"],  # The report.
         "onnx": ["jax<0.11", "jax2onnx>=0.13", "onnxruntime"],  # It knows no newer jax.
+        "gcs": ["gcsfs"],  # gs://BUCKET/...
+        "s3": ["s3fs"],  # s3://BUCKET/...
         "parquet": ["pyarrow"],  # predict --embed=FILE.parquet
         "hub": ["huggingface_hub>=1"],  # --weights=hf://ORG/NAME
         "gcs": ["gcsfs"],  # gs://
@@ -95,6 +98,7 @@ setup(
             # A virtual environment of Python 3.12 has none, and packages are built in tests.
             "setuptools",
             *("ipykernel", "nbclient"),
+            *("gcsfs", "moto[server]", "s3fs"),
             *("huggingface_hub", "jinja2", "matplotlib", "pyarrow"),
         ],
     },

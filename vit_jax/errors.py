@@ -32,6 +32,17 @@ class NotSavedError(UserError):
     """State or metrics of a run could not be written; what was saved before is whole."""
 
 
+class StorageError(UserError, OSError):
+    """A bucket cannot be used: it does not answer, does not exist, or does not let one in.
+
+    Code that expects a disk to fail with `OSError` expects this too.
+    """
+
+    def __init__(self, message: str):
+        super().__init__(message)
+        self.strerror = str(self)
+
+
 class NotFiniteError(UserError):
     """The loss, the gradient or the state of a run is NaN or infinite.
 

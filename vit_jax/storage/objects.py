@@ -1,0 +1,232 @@
+"""Reads and writes whole files, on disks and in buckets.
+
+A bucket has neither directories nor locks, and no file that grows. Objects appear whole or not at
+all, and can be written on the condition that nobody else has written them in between.
+"""
+
+import contextlib
+import errno
+import importlib
+import os
+import stat
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from vit_jax import atomic
+from vit_jax.errors import UserError
+from vit_jax.reading import open_file
+from vit_jax.storage.paths import is_bucket
+
+# By scheme: our module, the class in it, and the extra that its library comes with.
+_CLASSES = {
+    "gs": ("vit_jax.storage.google_cloud", "GoogleCloud", "gcs"),
+    "s3": ("vit_jax.storage.s3", "S3", "s3"),
+}
+
+PathLike = str | os.PathLike[str]
+
+
+def read_bytes(path: PathLike, start: int | None = None, stop: int | None = None) -> bytes:
+    """A file, or the range [start, stop) of it, which must lie within it.
+
+    Raises:
+      FileNotFoundError: there is none.
+      EOFError: it ends before `stop`.
+      StorageError: the bucket cannot be used.
+      OSError: the disk fails.
+    """
+    if not is_bucket(path):
+        return _read_local(path, start, stop)
+    start = start or 0
+    if stop is not None and stop <= start:
+        return b""
+    try:
+        data = bytes(_file_system(path).cat_file(os.fspath(path), start=start or None, end=stop))
+    except FileNotFoundError:
+        raise FileNotFoundError(errno.ENOENT, "there is no such object", os.fspath(path)) from None
+    if stop is not None and len(data) != stop - start:
+        raise _too_short(path, start + len(data), stop)
+    return data
+
+
+def write_bytes(path: PathLike, data: bytes) -> None:
+    """Replaces a file, whole or not at all; on a disk, makes its directory.
+
+    Raises:
+      StorageError: the bucket cannot be used.
+      OSError: the disk fails.
+    """
+    if is_bucket(path):
+        _file_system(path).pipe_file(os.fspath(path), data)
+        return
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    atomic.write_bytes(Path(path), data)
+
+
+def create(path: PathLike, data: bytes) -> bool:
+    """Writes a small file if there is none; returns whether it holds `data` now.
+
+    An answer may be lost after the file was written, and the next try finds the file of the first.
+    So two that create equal files both succeed: who must be alone writes what only it knows.
+    """
+    return write_if(path, data, None) is not None
+
+
+def write_if(path: PathLike, data: bytes, known: str | None) -> str | None:
+    """Writes a small file if its version is the known one still; with None, if there is none.
+
+    On a disk, another process may write in between unless the version is None.
+
+    Returns:
+      The new version; None if the file has another one, and other content.
+    """
+    if not is_bucket(path):
+        return _write_local_if(Path(path), data, known)
+    written: str | None = _file_system(path).write_if(os.fspath(path), data, known)
+    if written is None:
+        with contextlib.suppress(FileNotFoundError):
+            # It may be ours, of a try whose answer was lost.
+            found = version(path)
+            if read_bytes(path) == data:
+                return found
+    return written
+
+
+def version(path: PathLike) -> str | None:
+    """What differs once a file has been written again; None if there is none."""
+    try:
+        if is_bucket(path):
+            return str(_file_system(path).version(os.fspath(path)))
+        found = os.stat(path)
+        if stat.S_ISDIR(found.st_mode):
+            return None
+        return f"{found.st_ino}-{found.st_mtime_ns}-{found.st_size}"
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+
+
+def exists(path: PathLike) -> bool:
+    """Whether there is a file; a directory of a bucket is none."""
+    return version(path) is not None
+
+
+def size(path: PathLike) -> int:
+    """Bytes of a file.
+
+    Raises:
+      FileNotFoundError: there is none.
+    """
+    if not is_bucket(path):
+        return os.stat(path).st_size
+    info = _file_system(path).info(os.fspath(path))
+    if info["type"] != "file":
+        raise FileNotFoundError(os.fspath(path))
+    return int(info["size"])
+
+
+def list_files(directory: PathLike) -> dict[str, int]:
+    """All files below a directory, sorted: their names relative to it, and their bytes."""
+    if is_bucket(directory):
+        root = os.fspath(directory).partition("://")[2].rstrip("/") + "/"
+        found = _file_system(directory).find(os.fspath(directory), detail=True)
+        # Some tools mark a directory by an empty object whose name ends in a slash.
+        sizes = {
+            name.removeprefix(root): int(info["size"])
+            for name, info in found.items()
+            if name.startswith(root) and not name.endswith("/")
+        }
+    else:
+        sizes = dict(_walk(Path(directory)))
+    return dict(sorted(sizes.items()))
+
+
+def list_names(directory: PathLike) -> list[str]:
+    """Names of the files and directories in a directory, sorted; none if there is no directory."""
+    if is_bucket(directory):
+        try:
+            found = _file_system(directory).ls(os.fspath(directory), detail=False)
+        except FileNotFoundError:
+            return []
+        root = os.fspath(directory).partition("://")[2].rstrip("/")
+        return sorted({n.rstrip("/").rpartition("/")[2] for n in found if n.rstrip("/") != root})
+    try:
+        return sorted(os.listdir(directory))
+    except FileNotFoundError:
+        return []
+
+
+def delete(path: PathLike) -> None:
+    """Deletes a file; does nothing if there is none."""
+    with contextlib.suppress(FileNotFoundError):
+        if is_bucket(path):
+            _file_system(path).rm_file(os.fspath(path))
+        else:
+            os.unlink(path)
+
+
+def require_library(path: PathLike) -> None:
+    """Imports what a path's bucket needs; does nothing for a disk.
+
+    From then on, etils' paths and Orbax make their requests by it too.
+
+    Raises:
+      UserError: it is not installed.
+    """
+    if is_bucket(path):
+        _file_system(path)
+
+
+def _file_system(path: PathLike) -> Any:
+    # Each time anew: fsspec knows after a fork that it must make another one.
+    module, name, extra = _CLASSES[os.fspath(path).partition("://")[0]]
+    try:
+        return getattr(importlib.import_module(module), name)()
+    except ImportError as error:
+        raise UserError(
+            f'{path}: {error.name} is not installed; type `pip install "vit_jax[{extra}]"`'
+        ) from error
+
+
+def _read_local(path: PathLike, start: int | None, stop: int | None) -> bytes:
+    with open_file(path) as file:
+        file.seek(start or 0)
+        if stop is None:
+            return file.read()
+        parts, left = [], stop - (start or 0)
+        while left > 0 and (part := file.read(left)):
+            parts.append(part)
+            left -= len(part)
+    if left > 0:
+        raise _too_short(path, stop - left, stop)
+    return b"".join(parts)
+
+
+def _too_short(path: PathLike, end: int, stop: int) -> EOFError:
+    return EOFError(f"{os.fspath(path)} ends at byte {end:,}, before byte {stop:,}")
+
+
+def _write_local_if(path: Path, data: bytes, known: str | None) -> str | None:
+    if version(path) != known:
+        return None
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if known is not None:
+        atomic.write_bytes(path, data)
+        return version(path)
+    temporary = path.with_name(f".{path.name}.{threading.get_ident()}.tmp")
+    try:
+        atomic.write_bytes(temporary, data)
+        os.link(temporary, path)  # Unlike a rename, it fails if there is a file.
+    except FileExistsError:
+        return None
+    finally:
+        temporary.unlink(missing_ok=True)
+    return version(path)
+
+
+def _walk(directory: Path) -> Iterator[tuple[str, int]]:
+    for folder, _, names in os.walk(directory):
+        for name in names:
+            file = Path(folder, name)
+            yield file.relative_to(directory).as_posix(), file.stat().st_size

@@ -1,0 +1,23 @@
+"""Paths that may lie in a bucket."""
+
+import os
+
+from etils import epath
+
+# Prefixes of objects in buckets: Google Cloud Storage, and S3 and what speaks as it does.
+SCHEMES = ("gs://", "s3://")
+
+# Where TensorFlow is installed, etils would import it to reach a bucket.
+os.environ.setdefault("EPATH_USE_TF", "false")
+
+
+def is_bucket(path: str | os.PathLike[str]) -> bool:
+    """Whether a path names an object, or a directory of objects, in a bucket."""
+    return os.fspath(path).startswith(SCHEMES)
+
+
+def as_path(path: str | os.PathLike[str]) -> epath.Path:
+    """A path as a person gave it; on a disk with `~` expanded, and absolute."""
+    if is_bucket(path):
+        return epath.Path(path)
+    return epath.Path(os.path.abspath(os.path.expanduser(path)))
