@@ -1,5 +1,6 @@
 """Files on a disk and in buckets, by one set of functions."""
 
+import math
 import threading
 import time
 from collections.abc import Iterator
@@ -46,9 +47,9 @@ def root(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Retries for one second only."""
-    monkeypatch.setattr(
-        retrying.retrying, "patience", retrying.Patience(first=0.05, longest=0.2, total=1)
-    )
+    patience = retrying.Patience(first=0.05, longest=0.2, total=1)
+    monkeypatch.setattr(retrying.retrying, "patience", patience)
+    monkeypatch.setattr(retrying.retrying, "_said", -math.inf)  # Of another test.
 
 
 def test_what_is_written_is_read_back(root: str) -> None:
