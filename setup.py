@@ -75,7 +75,6 @@ setup(
         "prepare": ["tensorflow"],
         "plots": ["jinja2", "matplotlib"],  # The report.
         "onnx": ["jax<0.11", "jax2onnx>=0.13", "onnxruntime"],  # It knows no newer jax.
-        "gcs": ["gcsfs"],  # gs://BUCKET/...
         "s3": ["s3fs"],  # s3://BUCKET/...
         "parquet": ["pyarrow"],  # predict --embed=FILE.parquet
         "hub": ["huggingface_hub>=1"],  # --weights=hf://ORG/NAME
