@@ -47,6 +47,7 @@ setup(
     install_requires=[
         "absl-py",
         "array-record>=0.8",
+        "bracex>=2.4",  # Patterns of shards, such as train-{000..127}.tar.
         "cloudpickle>=3",
         "etils[epath]",
         "flatbuffers",  # jax.export asks for it when it writes a file.

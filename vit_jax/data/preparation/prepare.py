@@ -2,6 +2,7 @@
 
 from vit_jax.data.preparation.tfds import prepare_tfds
 from vit_jax.data.sources.open import is_folder, is_table
+from vit_jax.data.sources.tar_paths import is_tars
 from vit_jax.errors import UserError
 
 
@@ -19,6 +20,8 @@ def prepare(dataset: str, data_dir: str | None = None) -> str:
     """
     if is_table(dataset):
         raise UserError(f"--dataset={dataset}: a table needs no preparation; train on it directly")
+    if is_tars(dataset):
+        raise UserError(f"--dataset={dataset}: tars need no preparation; train on them directly")
     if is_folder(dataset):
         raise UserError(f"--dataset={dataset}: a folder needs no preparation; train on it directly")
     if dataset.startswith("vtab:"):
