@@ -2,7 +2,6 @@
 
 import io
 import json
-import logging
 import multiprocessing
 import pickle
 import tarfile
@@ -10,7 +9,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 from PIL import Image
 
@@ -57,7 +55,7 @@ def found(source: Any) -> list[tuple[int, Any]]:
     records = list(fetch(source, range(len(source))))
     assert [record.problem for record in records] == [None] * len(records)
     return [
-        (Image.open(io.BytesIO(record.image)).getpixel((0, 0))[0], record.label)  # type: ignore[index]
+        (Image.open(io.BytesIO(record.image)).getpixel((0, 0))[0], record.label)
         for record in records
     ]
 
@@ -366,10 +364,3 @@ def test_an_image_that_cannot_be_decoded_is_named_by_its_file(folder: Path) -> N
     write_tar(folder / "digits-train-000.tar", {"00000": {"png": b"no image", "cls": b"0"}})
     record = open_source(str(folder), "train")[0]
     assert record.image == b"no image" and record.name.endswith("000.tar/00000.png")
-
-
-def test_indexes_hold_numbers_in_arrays(folder: Path) -> None:
-    source = open_source(str(folder), "train")
-    assert all(
-        isinstance(values, np.ndarray) for values in source._indexes["train"].columns.values()
-    )  # type: ignore[attr-defined]

@@ -30,7 +30,7 @@ _log = logging.getLogger(__name__)
 def is_tars(dataset: str) -> bool:
     """Whether a data set is given as tars: by a pattern, or as a folder that holds some."""
     if dataset.endswith((_TAR, *_COMPRESSED)):
-        return True
+        return ":" not in dataset.partition("/")[0]  # Otherwise it is of a registered kind.
     folder = os.path.expanduser(dataset)
     return dataset.startswith(("/", "./", "../", "~")) and bool(_in_folder(folder))
 
@@ -48,7 +48,8 @@ def tars_by_split(dataset: str) -> dict[str, list[str]]:
     else:
         paths = _in_folder(os.path.abspath(os.path.expanduser(dataset)))
         _warn_of_gaps(paths)
-    return {name: sorted(found, key=_by_numbers) for name, found in _splits(dataset, paths).items()}
+    splits = _splits(dataset, paths)
+    return {name: sorted(splits[name], key=_by_numbers) for name in sorted(splits)}
 
 
 def _named(pattern: str) -> list[str]:
