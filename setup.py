@@ -39,6 +39,7 @@ setup(
     cmdclass={"editable_wheel": EditableWheel},
     package_data={
         "vit_jax": ["py.typed"],
+        "vit_jax.experiments.miniature": ["page.html"],
         "vit_jax.experiments.report": ["page.html"],
         "vit_jax.evaluation.label_sets": ["lists/*"],
         "vit_jax.weights": ["class_lists/*"],

@@ -26,6 +26,7 @@ COMMANDS = {
     "describe": "show a config's or a model's parameters, MACs, schedule and first batch",
     "options": "list the keys of a config, with their types, defaults and meaning",
     "models": "list models and released weight files, with published accuracies",
+    "miniature": "try the paper's claims with small models, and write a page of it",
     "study": "train the cells of one of the paper's ablations, and compare them",
     "sweep": "try a grid on a held-out part of train, then train the best with several seeds",
     "report": "write a page of a run, or of several side by side",
