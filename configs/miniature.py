@@ -18,14 +18,14 @@ from vit_jax.config import parse_argument
 from vit_jax.errors import UserError
 from vit_jax.spelling import nearest
 
-_ENCODER = {"width": 128, "mlp_dim": 256, "num_heads": 4, "pooling": "gap", "scan": False}
+_ENCODER: dict[str, object] = {"width": 128, "mlp_dim": 256, "num_heads": 4, "pooling": "gap", "scan": False}
 _SIZES = {"digits": (8, 2), "folder": (32, 4)}
 
 
 def get_config(argument: str | None = None) -> ConfigDict:
     chosen = parse_argument(argument, "data", "model")
     side, patch = _SIZES["digits" if chosen.data == "digits" else "folder"]
-    models = {
+    models: dict[str, dict[str, object]] = {
         "vit": {"name": f"ViT-Ti/{patch}", "depth": 3, **_ENCODER},
         # The root of a ResNet has a stride of 4, so the ViT takes each of its positions.
         "hybrid": {
