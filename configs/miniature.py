@@ -18,7 +18,13 @@ from vit_jax.config import parse_argument
 from vit_jax.errors import UserError
 from vit_jax.spelling import nearest
 
-_ENCODER: dict[str, object] = {"width": 128, "mlp_dim": 256, "num_heads": 4, "pooling": "gap", "scan": False}
+_ENCODER: dict[str, object] = {
+    "width": 128,
+    "mlp_dim": 256,
+    "num_heads": 4,
+    "pooling": "gap",
+    "scan": False,
+}
 _SIZES = {"digits": (8, 2), "folder": (32, 4)}
 
 
