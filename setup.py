@@ -75,6 +75,7 @@ setup(
         "cuda": ["jax[cuda13]"],
         "tpu": ["jax[tpu]"],
         "prepare": ["tensorflow"],
+        "duplicates": ["imagehash>=4.3"],  # prepare --exclude=DATASET/SPLIT
         "plots": ["jinja2", "matplotlib"],  # The report.
         "onnx": ["jax<0.11", "jax2onnx>=0.13", "onnxruntime"],  # It knows no newer jax.
         "s3": ["s3fs"],  # s3://BUCKET/...
@@ -100,7 +101,7 @@ setup(
             "setuptools",
             *("ipykernel", "nbclient"),
             *("gcsfs", "moto[server]", "s3fs"),
-            *("huggingface_hub", "jinja2", "matplotlib", "pyarrow"),
+            *("huggingface_hub", "imagehash", "jinja2", "matplotlib", "pyarrow"),
         ],
     },
     classifiers=[

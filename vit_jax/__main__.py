@@ -32,7 +32,7 @@ COMMANDS = {
     "report": "write a page of a run, or of several side by side",
     "vtab": "fine-tune weights on the 19 tasks of VTAB-1k, and print the paper's table of them",
     "paper": "show a published table beside the results of your runs",
-    "prepare": "download a TFDS data set and store it as ArrayRecord",
+    "prepare": "write a data set as ArrayRecord, from archives, folders, arrays or TFDS",
 }
 
 
