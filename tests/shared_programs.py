@@ -29,6 +29,8 @@ def _without_the_loops(config: TrainConfig) -> TrainConfig:
         log_every=1,
         checkpoint=CheckpointConfig(),
         on_non_finite="stop",
+        on_spike="ignore",
+        spike_multiple=None,
         max_rewinds=None,
         callbacks=(),
     )

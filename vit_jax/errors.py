@@ -43,16 +43,31 @@ class StorageError(UserError, OSError):
         self.strerror = str(self)
 
 
-class NotFiniteError(UserError):
-    """The loss, the gradient or the state of a run is NaN or infinite.
+class BadStepError(UserError):
+    """A run must not go on from a step as it is.
 
     Attributes:
       step: the first step that it was seen after.
+      key: of the config, which says what the run does then.
     """
+
+    key: str
 
     def __init__(self, step: int, message: str):
         super().__init__(message)
         self.step = step
+
+
+class NotFiniteError(BadStepError):
+    """The loss, the gradient or the state of a run is NaN or infinite."""
+
+    key = "on_non_finite"
+
+
+class SpikeError(BadStepError):
+    """The loss of a step is far above those of the steps before."""
+
+    key = "on_spike"
 
 
 class Stopped(Exception):

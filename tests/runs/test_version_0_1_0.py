@@ -11,6 +11,7 @@ from tests.programs.run_here import run_here
 from vit_jax.runs.reading import BrokenError, read
 from vit_jax.training.early_stop import BestStep
 from vit_jax.training.notes import Notes, notes_of_0_1_0
+from vit_jax.training.spikes import RecentLosses
 
 DATA = Path(__file__).parents[1] / "data/version_0_1_0"
 # The command of `versions.json`; only the directories are other ones.
@@ -64,7 +65,7 @@ def test_it_resumes_with_the_same_losses(tmp_path: Path) -> None:
 
 def test_its_notes_are_read_from_its_metrics(tmp_path: Path) -> None:
     part = unpack("part", tmp_path)
-    empty = Notes(BestStep(lower_is_better=True))
+    empty = Notes(BestStep(lower_is_better=True), RecentLosses(None))
     notes = notes_of_0_1_0(23, part, ["test"], empty, "test/loss")
     losses = scalars(part, "test/loss")
     assert list(losses) == [15] and notes.best is not None

@@ -24,7 +24,8 @@ from vit_jax.runs.checkpoints import CheckpointConfig, Checkpoints
 from vit_jax.runs.metrics import MetricsWriter
 from vit_jax.schema import build
 from vit_jax.training.config import TrainConfig
-from vit_jax.training.run import MAX_REWINDS, Run
+from vit_jax.training.rewinding import MAX_REWINDS
+from vit_jax.training.run import Run
 from vit_jax.training.setup import Setup, make_loader, prepare
 
 pytestmark = [pytest.mark.xdist_group("rewinding"), pytest.mark.usefixtures("shared_programs")]

@@ -24,7 +24,7 @@ from vit_jax.reading import read_bytes
 from vit_jax.runs.cost import Cost, read_cost
 
 # How `train` ends where a rate is too high.
-_DIVERGED = re.compile(r"error: (step \d+: \w+ is (?:nan|-?inf))")
+_DIVERGED = re.compile(r"error: (step \d+: \w+ is (?:nan|-?inf|\S+, more than [^;]+))")
 _DIVERGED_FILE = "diverged.txt"
 # Ends with the process that started it, even if that is killed; the first argument is its number.
 # Only Linux can; elsewhere a run goes on, and the next start waits for it to be ended.

@@ -24,6 +24,8 @@ _MAY_CHANGE = (
     ("max_minutes",),
     ("checkpoint",),
     ("on_non_finite",),
+    ("on_spike",),
+    ("spike_multiple",),
     ("max_rewinds",),
 )
 

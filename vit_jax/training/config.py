@@ -38,6 +38,9 @@ def as_values(config: Mapping[str, Any] | str) -> dict[str, Any]:
     return apply_overrides(copy.deepcopy(config), ())
 
 
+# The multiple of a config that asks for spikes and leaves it open.
+SPIKE_MULTIPLE = 3.0
+
 # What comes before the slash in names of scalars that are no evaluation's.
 OWN_METRICS = ("train", "time", "memory", "best", "rewind")
 
@@ -89,6 +92,11 @@ class TrainConfig:
     """What a loss or gradient of NaN or infinity does. stop: ends the run. rewind: goes back to the
     newest checkpoint; the steps from there to this one pass without an update, and the schedule
     goes on."""
+    on_spike: Literal["ignore", "stop", "rewind"] = "ignore"
+    """What a loss of more than `spike_multiple` times the median of the 100 steps before does.
+    ignore: nothing. stop, rewind: as for on_non_finite."""
+    spike_multiple: float | None = None
+    """The multiple of the median above which a loss is a spike. None: 3."""
     max_rewinds: int | None = None
     """Rewinds after which the run ends all the same. None: 3."""
     callbacks: tuple[str, ...] = ("tensorboard",)
@@ -108,7 +116,7 @@ class TrainConfig:
             self._check_nothing_of_labels()
         if not 0 <= self.seed < 2**32:
             raise UserError(f"seed must be between 0 and 2**32 - 1, not {self.seed}")
-        _check_max_rewinds(self.max_rewinds, self.on_non_finite)
+        self._check_bad_steps()
         if self.log_every < 1:
             raise UserError(f"log_every must be at least 1, not {self.log_every}")
         side, crop_side = min(self.model.input_size), self.data.crop_side
@@ -136,6 +144,26 @@ class TrainConfig:
                 raise UserError(f"{key} would be ignored: it needs init_from")
         if self.max_minutes is not None and self.max_minutes <= 0:
             raise UserError(f"max_minutes must be positive, not {self.max_minutes}")
+
+    def _check_bad_steps(self) -> None:
+        most, multiple = self.max_rewinds, self.spike_multiple
+        if most is not None and "rewind" not in (self.on_non_finite, self.on_spike):
+            raise UserError(
+                "max_rewinds would be ignored: it needs on_non_finite='rewind' or on_spike='rewind'"
+            )
+        if most is not None and most < 1:
+            raise UserError(f"max_rewinds must be at least 1, not {most}; 'stop' never rewinds")
+        if multiple is not None and self.on_spike == "ignore":
+            raise UserError(
+                "spike_multiple would be ignored: it needs on_spike='stop' or on_spike='rewind'"
+            )
+        if multiple is not None and multiple <= 1:
+            raise UserError(f"spike_multiple must be above 1, not {multiple}")
+
+    @property
+    def spike_limit(self) -> float | None:
+        """The multiple of the median above which a loss is a spike; None looks for none."""
+        return None if self.on_spike == "ignore" else self.spike_multiple or SPIKE_MULTIPLE
 
     def _check_nothing_of_labels(self) -> None:
         given = {
@@ -171,15 +199,6 @@ def _check_loss(loss: Loss, share: float, loss_weights: str | None) -> None:
         raise UserError(
             f"label_smoothing {share} gives the right classes of loss='sigmoid' no higher "
             "target than the wrong ones (1 - s and s); take less than 0.5"
-        )
-
-
-def _check_max_rewinds(most: int | None, on_non_finite: str) -> None:
-    if most is not None and on_non_finite != "rewind":
-        raise UserError("max_rewinds would be ignored: it needs on_non_finite='rewind'")
-    if most is not None and most < 1:
-        raise UserError(
-            f"max_rewinds must be at least 1, not {most}; on_non_finite='stop' never rewinds"
         )
 
 

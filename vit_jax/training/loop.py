@@ -12,7 +12,7 @@ from typing import Any
 
 import jax
 
-from vit_jax.errors import NotFiniteError, Stopped, UserError
+from vit_jax.errors import BadStepError, Stopped, UserError
 from vit_jax.inference.requests import Interrupted
 from vit_jax.runs.directory import newest_checkpoint
 from vit_jax.training.callbacks import Callback
@@ -53,7 +53,8 @@ def train(
 
     Raises:
       UserError: a mistake in the config, the data, the directory or the steps to trace; processes
-        differ in one of these; the loss is not finite; or a device has too little memory.
+        differ in one of these; the loss is not finite, or a spike that ends the run; or a device
+        has too little memory.
       Stopped: SIGTERM, SIGHUP or a notice of preemption came, and the state is saved; the same
         call resumes.
       KeyboardInterrupt: with a message that says from where the same call resumes.
@@ -78,7 +79,7 @@ def train(
         while True:
             try:
                 return _take_steps(run)
-            except NotFiniteError as error:
+            except BadStepError as error:
                 problem = error.with_traceback(None)  # That would keep the state in memory.
             run.rewind(problem)
 

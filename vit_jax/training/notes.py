@@ -9,22 +9,25 @@ from typing import Any, Self
 from vit_jax.parallel.agreement import on_all_processes
 from vit_jax.runs.metrics import read_metrics
 from vit_jax.training.early_stop import BestStep
+from vit_jax.training.spikes import RecentLosses
 
 
 @dataclass
 class Notes:
-    """The evaluations and rewinds of a run so far.
+    """The evaluations, rewinds and latest losses of a run.
 
     Attributes:
       step: the step after which the latest evaluations ran.
       evaluated: names of the evaluations that are done for that step.
       scores: the latest value of each score, such as `val/top1`.
       best: None without early stopping.
+      losses: the latest ones.
       best_scores: the scores of the best step.
       passed: first and last step of each range that passed without an update, a rewind each.
     """
 
     best: BestStep | None
+    losses: RecentLosses
     step: int = 0
     evaluated: list[str] = field(default_factory=list)
     scores: dict[str, float] = field(default_factory=dict)
@@ -67,12 +70,15 @@ class Notes:
             "best": None if self.best is None else self.best.notes(),
             "best_scores": self.best_scores,
             "passed": self.passed,
+            "losses": self.losses.values,
         }
 
     def noted(self, json: Mapping[str, Any]) -> Self:
         """The notes that a checkpoint holds."""
         best = None if self.best is None else self.best.noted(json["best"])
-        return dataclasses.replace(self, **{**json, "best": best})
+        # Checkpoints of earlier versions have no losses.
+        losses = dataclasses.replace(self.losses, values=json.get("losses", []))
+        return dataclasses.replace(self, **{**json, "best": best, "losses": losses})
 
 
 def notes_of_0_1_0(

@@ -37,6 +37,7 @@ from vit_jax.training.setup import (
     make_loader,
     prepare,
 )
+from vit_jax.training.spikes import RecentLosses
 from vit_jax.training.step import final_params
 from vit_jax.training.trace import Trace
 from vit_jax.weights.placing import place
@@ -112,7 +113,9 @@ def open_run(
         with on_all_processes():
             sources = {"train": setup.source, **evaluations.sources()}
             check_data(directory, sources, start, accept=accept_changed_data)
-        reporter = stack.enter_context(_open_reporter(stack, setup, directory, start, callbacks))
+        reporter = stack.enter_context(
+            _open_reporter(stack, setup, directory, start, callbacks, notes.losses)
+        )
         if before is not None:
             reporter.message(describe_extension(setup, before, start))
         _say_length(setup, reporter)
@@ -174,7 +177,7 @@ def _restore_or_start(
     best: BestStep | None,
 ) -> tuple[Start, str | None]:
     """What to continue from, and a line on the probe of a new head."""
-    config, notes = setup.config, Notes(best)
+    config, notes = setup.config, Notes(best, RecentLosses(setup.config.spike_limit))
     restored = checkpoints.restore(setup.program.state)
     if restored is None:
         if initial is None:  # A new run of random parameters, or no checkpoint can be read.
@@ -254,6 +257,7 @@ def _open_reporter(
     directory: RunDirectory,
     start: int,
     given: Sequence[Callback],
+    losses: RecentLosses,
 ) -> Reporter:
     """The reporter, with metrics and callbacks on process 0."""
     writer = callbacks = None
@@ -264,7 +268,7 @@ def _open_reporter(
             stack.callback(callbacks.close)
             writer = MetricsWriter(directory.path, start)
             stack.callback(writer.close)
-    return Reporter(setup, start, writer, callbacks)
+    return Reporter(setup, start, writer, callbacks, losses)
 
 
 def _open_cost(

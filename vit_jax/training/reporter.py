@@ -19,6 +19,7 @@ from vit_jax.training.clock import Clock
 from vit_jax.training.memory import memory_in_use
 from vit_jax.training.progress import Progress
 from vit_jax.training.setup import Setup
+from vit_jax.training.spikes import RecentLosses
 
 # Seconds of steps after which their speed is shown for the first time.
 _FIRST_SPEED_AFTER = 10.0
@@ -40,6 +41,7 @@ class Reporter:
     Args:
       start: the step after which this start takes steps.
       writer, callbacks: None on the other processes.
+      losses: of the steps so far. What a rewind restores takes its place.
     """
 
     def __init__(
@@ -48,12 +50,13 @@ class Reporter:
         start: int,
         writer: MetricsWriter | None,
         callbacks: Callbacks | None,
+        losses: RecentLosses,
     ):
         self._schedule, self._total = setup.program.schedule, setup.total_steps
         self._schedule(start)  # Compiles its operations now, not in the time of a step.
         self._log_every = setup.config.log_every
         self._warned = False
-        self._writer, self.callbacks = writer, callbacks
+        self._writer, self.callbacks, self.losses = writer, callbacks, losses
         self._progress = Progress(start, setup.total_steps, shown=writer is not None)
         self._clock = Clock(setup.config.data.batch_size, _images_at_peak(setup))
         self._devices = setup.mesh.local_devices
@@ -75,6 +78,7 @@ class Reporter:
 
         Raises:
           NotFiniteError: the loss or the gradient is not finite.
+          SpikeError: the loss is a spike.
         """
         self.settle()
         self._pending = step, metrics, waited
@@ -88,7 +92,7 @@ class Reporter:
         """Waits for the step that was dispatched last, and logs its scalars.
 
         Raises:
-          NotFiniteError: as `log_step`.
+          NotFiniteError, SpikeError: as `log_step`.
         """
         if self._pending is None:
             return
@@ -97,6 +101,7 @@ class Reporter:
         for name in ("loss", "grad_norm"):
             if not math.isfinite(values[name]):
                 raise NotFiniteError(step, f"step {step}: {name} is {values[name]}")
+        self.losses.add(step, values["loss"])
         self._clock.tick(waited)
         if is_due(step, self._log_every, self._total):
             scalars = self._of_training(step, values)

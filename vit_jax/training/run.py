@@ -10,7 +10,7 @@ from typing import Any
 import jax
 
 from vit_jax.data.loader import Loader
-from vit_jax.errors import NotFiniteError, NotSavedError, UserError
+from vit_jax.errors import BadStepError, NotSavedError, UserError
 from vit_jax.evaluation.evaluator import Scores
 from vit_jax.evaluation.opening import Evaluations
 from vit_jax.parallel.processes import Preemption
@@ -21,6 +21,7 @@ from vit_jax.training.deadline import Deadline
 from vit_jax.training.final_weights import RunResult, best_weights, write_final_weights
 from vit_jax.training.notes import Notes
 from vit_jax.training.reporter import Reporter, is_due
+from vit_jax.training.rewinding import check_rewind
 from vit_jax.training.setup import Setup
 from vit_jax.training.step import TrainState, final_params
 from vit_jax.training.trace import Trace
@@ -30,9 +31,6 @@ _log = logging.getLogger(__name__)
 # A step, its state and its notes, to continue from; the state in a list, to be popped, so that no
 # reference to it stays.
 Start = tuple[int, list[TrainState], Notes]
-
-# Rewinds of a run whose config leaves their number open.
-MAX_REWINDS = 3
 
 
 @dataclass
@@ -178,7 +176,7 @@ class Run:
         self.checkpoints.save(step, state, self.notes.to_json(), best=best)
         self.saved = step
 
-    def rewind(self, error: NotFiniteError) -> None:
+    def rewind(self, error: BadStepError) -> None:
         """Goes back to the newest checkpoint, and on to the step of the error without an update.
 
         What the passed steps would have scored is left out. What `begin` then gives is saved, so
@@ -190,9 +188,11 @@ class Run:
         with self.reporter.paused():
             with self._on_failure():
                 self.checkpoints.wait()
-            self._check_rewind(error)
             step, passed = error.step, self.notes.passed
+            newest = self.checkpoints.newest() or 0
+            check_rewind(self.setup.config, error, newest, len(passed))
             start, (state,), self.notes = self._restore()
+            self.reporter.losses = self.notes.losses
             self.notes.passed = [*passed, [start + 1, step]]
             self._start = step
             self._state = [self.setup.program.pass_steps(state, step - start)]
@@ -201,28 +201,6 @@ class Run:
             self.reporter.log_rewind(start + 1, step, len(self.notes.passed))
             with self._on_failure():
                 self._save(step, *self._state)
-
-    def _check_rewind(self, error: NotFiniteError) -> None:
-        """Ends the run unless it may go back once more."""
-        config = self.setup.config
-        most = config.max_rewinds or MAX_REWINDS
-        start = self.checkpoints.newest() or 0
-        if config.on_non_finite == "stop":
-            advice = (
-                f"with --config.on_non_finite=rewind, the same command resumes after step {start} "
-                f"and passes steps {start + 1} to {error.step} without an update"
-            )
-        elif len(self.notes.passed) >= most:
-            advice = (
-                f"config.max_rewinds={most} is used up; with {2 * most}, the same command resumes "
-                f"after step {start}"
-            )
-        else:
-            return
-        raise UserError(
-            f"{error}; {advice}; or train again in a new --workdir with a lower optimizer.lr, a "
-            "longer optimizer.warmup_steps or an optimizer.clip_norm"
-        )
 
     @contextmanager
     def _on_failure(self) -> Iterator[None]:
