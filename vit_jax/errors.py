@@ -43,6 +43,10 @@ class StorageError(UserError, OSError):
         self.strerror = str(self)
 
 
+class TakenOverError(StorageError):
+    """Another run has taken over the directory of this one, which must not write any more."""
+
+
 class BadStepError(UserError):
     """A run must not go on from a step as it is.
 

@@ -189,8 +189,8 @@ def test_a_file_is_no_directory(tmp_path: Path) -> None:
 def test_a_remote_path_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
     for writer in (True, False):
-        with pytest.raises(UserError, match="gs://bucket/run"):
-            RunDirectory("gs://bucket/run", CONFIG, writer=writer)
+        with pytest.raises(UserError, match="ftp://host/run"):
+            RunDirectory("ftp://host/run", CONFIG, writer=writer)
     assert os.listdir(tmp_path) == []
 
 

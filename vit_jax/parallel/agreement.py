@@ -15,17 +15,20 @@ in `on_all_processes`, which all processes must enter at the same point.
 
 import contextlib
 import json
+import os
 import random
 from collections.abc import Iterable, Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
+from etils import epath
 from jax.experimental import multihost_utils
 
-from vit_jax.errors import UserError
+from vit_jax.errors import StorageError, UserError
 from vit_jax.schema import difference
+from vit_jax.storage import objects
+from vit_jax.storage.paths import as_path
 
 
 @contextlib.contextmanager
@@ -81,7 +84,7 @@ def check_same(values: Mapping[str, Any], what: str, advice: str) -> None:
         )
 
 
-def check_shared(directory: Path, option: str) -> None:
+def check_shared(directory: str | os.PathLike[str], option: str) -> None:
     """Checks that all processes see one and the same directory; makes it if it is missing.
 
     Args:
@@ -92,7 +95,7 @@ def check_shared(directory: Path, option: str) -> None:
           does not see what it wrote.
     """
     name = int(multihost_utils.broadcast_one_to_all(np.int32(random.getrandbits(31))))
-    probe, is_writer = directory / f"probe-{name:x}", jax.process_index() == 0
+    probe, is_writer = as_path(directory) / f"probe-{name:x}", jax.process_index() == 0
     try:
         with on_all_processes():
             if is_writer:
@@ -102,13 +105,14 @@ def check_shared(directory: Path, option: str) -> None:
     finally:
         if is_writer:
             with contextlib.suppress(OSError):
-                probe.unlink()
+                objects.delete(probe)
 
 
-def _write(probe: Path, option: str) -> None:
+def _write(probe: epath.Path, option: str) -> None:
     try:
-        probe.parent.mkdir(parents=True, exist_ok=True)
-        probe.write_bytes(b"shared")
+        objects.write_bytes(probe, b"shared")
+    except StorageError:
+        raise
     except OSError as error:
         raise UserError(
             f"cannot write to {option}={probe.parent} ({error.strerror}); free space or change "
@@ -116,8 +120,8 @@ def _write(probe: Path, option: str) -> None:
         ) from error
 
 
-def _find(probe: Path, option: str) -> None:
-    if not probe.exists():
+def _find(probe: epath.Path, option: str) -> None:
+    if not objects.exists(probe):
         raise UserError(
             f"{option}={probe.parent} is another directory here than on process 0; choose one "
             "that all processes see, such as one on a shared disk"

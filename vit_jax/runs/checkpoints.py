@@ -9,13 +9,13 @@ from collections import deque
 from collections.abc import Container, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal, Self
 
 import absl.logging
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
+from etils import epath
 from jax.experimental import multihost_utils
 from orbax.checkpoint.checkpoint_managers import (
     PolicyCheckpointInfo,
@@ -23,13 +23,18 @@ from orbax.checkpoint.checkpoint_managers import (
     PreservationPolicy,
 )
 
-from vit_jax.errors import NotFiniteError, NotSavedError, UserError
+from vit_jax.errors import NotFiniteError, NotSavedError, TakenOverError, UserError
 from vit_jax.runs import file_list
 from vit_jax.runs.checksums import names, summarize
 from vit_jax.runs.reading import BrokenError, Restored, one_line, read, seal
+from vit_jax.storage import objects
+from vit_jax.storage.paths import as_path, is_bucket
 
 # Orbax writes into a directory of the step's number with this at its end, and renames it.
 _PARTIAL = ".orbax-checkpoint-tmp"
+
+# The file that Orbax adds to a checkpoint in a bucket once it is complete.
+COMMITTED = "commit_success.txt"
 
 # Bytes of a checkpoint besides its arrays, for a small model.
 _OVERHEAD = 2**18
@@ -73,14 +78,14 @@ class Checkpoints:
 
     def __init__(
         self,
-        directory: Path,
+        directory: str | os.PathLike[str],
         config: CheckpointConfig,
         identity: Mapping[str, str] | None = None,
     ):
         # Orbax narrates every save, and every failure at length.
         absl.logging.set_verbosity(absl.logging.FATAL)
         logging.getLogger("asyncio").setLevel(logging.CRITICAL)
-        self._directory, self._identity = directory, identity
+        self._directory, self._identity = as_path(directory), identity
         self._retention = _Retention(config.keep)
         self._saving: int | None = None
         self._began = 0.0
@@ -233,14 +238,22 @@ class Checkpoints:
 
     def _check_room(self, state: Any) -> None:
         """Raises before a save that cannot fit: on a full disk, Orbax may wait for ever."""
+        if is_bucket(self._directory):
+            return
         needed = sum(x.nbytes for x in jax.tree.leaves(state)) + _OVERHEAD
         free = shutil.disk_usage(self._directory).free
         if free < needed:
             raise OSError(f"{free / 2**20:,.1f} MiB are free, and it needs {needed / 2**20:,.1f}")
 
     def _list_files(self) -> None:
-        """Lists the files of the checkpoint that is being saved, just before it is renamed."""
-        (partial,) = self._directory.glob(f"{self._saving}{_PARTIAL}*")
+        """Lists the files of the checkpoint that is being saved, just before it is complete.
+
+        On a disk it is renamed then; in a bucket, one more file of it says so.
+        """
+        if is_bucket(self._directory):
+            partial = self._directory / str(self._saving)
+        else:
+            (partial,) = self._directory.glob(f"{self._saving}{_PARTIAL}*")
         file_list.write(partial)
         self._completed.append(time.perf_counter() - self._began)
 
@@ -249,6 +262,8 @@ class Checkpoints:
         """Turns the failure of a save into one line."""
         try:
             yield
+        except TakenOverError:
+            raise
         except Exception as error:  # A full disk makes Orbax raise many kinds.
             step, self._saving = self._saving, None
             with contextlib.suppress(Exception):
@@ -278,6 +293,8 @@ class Checkpoints:
 
     def _move_no_directories_aside(self) -> None:
         """Moves a pipe or a dangling link under a step's name aside: Orbax opens what is there."""
+        if is_bucket(self._directory):
+            return
         if jax.process_index() == 0 and self._directory.is_dir():
             steps = [path for path in self._directory.iterdir() if path.name.isdecimal()]
             strange = [path for path in steps if not path.is_dir()]
@@ -291,14 +308,26 @@ class Checkpoints:
                 _rename_aside(path)
 
 
-def _rename_aside(path: Path) -> None:
+def _rename_aside(path: epath.Path) -> None:
     """Moves a checkpoint to `unreadable/` in the run's directory."""
-    aside = path.parents[1] / "unreadable"
+    aside = path.parent.parent / "unreadable"
+    if is_bucket(path):
+        _move_objects(path, aside)
+        return
     aside.mkdir(exist_ok=True)
     target = aside / path.name
     while os.path.lexists(target):
         target = target.with_name(target.name + "+")
     path.rename(target)
+
+
+def _move_objects(path: epath.Path, aside: epath.Path) -> None:
+    name, taken = path.name, objects.list_names(aside)
+    while name in taken:
+        name += "+"
+    # What makes it a checkpoint comes last: a move that is interrupted is made again.
+    for file in sorted(objects.list_files(path), key=lambda file: file == COMMITTED):
+        objects.move(path / file, aside / name / file)
 
 
 @dataclass

@@ -4,13 +4,12 @@ import hashlib
 import json
 import os
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any, NamedTuple
 
-from vit_jax import atomic
-from vit_jax.errors import UserError
-from vit_jax.reading import read_bytes
+from vit_jax.errors import StorageError, UserError
 from vit_jax.runs.saved import upgrade_config
+from vit_jax.storage import objects
+from vit_jax.storage.paths import as_path
 
 # Keys in `config.json` besides the config's own: what identifies fixed arrays, and the run; the
 # steps that it was extended to; the differences of its data that were accepted; and the digest of
@@ -35,8 +34,7 @@ class StoredConfig(NamedTuple):
 
 def is_run(path: str | os.PathLike[str]) -> bool:
     """Whether the directory is that of a run; a hub's directory has a `config.json` too."""
-    path = Path(path).expanduser()
-    return all((path / name).exists() for name in ("config.json", "lock"))
+    return all(objects.exists(as_path(path) / name) for name in ("config.json", "lock"))
 
 
 def read_config(path: str | os.PathLike[str]) -> dict[str, Any]:
@@ -64,9 +62,11 @@ def read_stored(path: str | os.PathLike[str]) -> StoredConfig:
     Raises:
       UserError: there is none, or it cannot be read.
     """
-    file = Path(path).expanduser() / "config.json"
+    file = as_path(path) / "config.json"
     try:
-        config = json.loads(read_bytes(file))
+        config = json.loads(objects.read_small(file))
+    except StorageError:
+        raise
     except (FileNotFoundError, NotADirectoryError):
         raise UserError(f"{path} is not the directory of a run: it has no config.json") from None
     except (OSError, ValueError, RecursionError) as error:
@@ -78,7 +78,7 @@ def read_stored(path: str | os.PathLike[str]) -> StoredConfig:
 
 def write_stored(path: str | os.PathLike[str], stored: StoredConfig) -> None:
     """Writes `config.json` in directory `path`, whole or not at all."""
-    write_json(Path(path) / "config.json", stored.config | stored.extras)
+    write_json(as_path(path) / "config.json", stored.config | stored.extras)
 
 
 def digest_of(config: Mapping[str, Any]) -> str:
@@ -87,6 +87,6 @@ def digest_of(config: Mapping[str, Any]) -> str:
     return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
 
 
-def write_json(path: Path, value: Mapping[str, Any]) -> None:
+def write_json(path: str | os.PathLike[str], value: Mapping[str, Any]) -> None:
     """Writes a file of indented JSON, whole or not at all."""
-    atomic.write_bytes(path, (json.dumps(value, indent=2) + "\n").encode())
+    objects.write_bytes(path, (json.dumps(value, indent=2) + "\n").encode())

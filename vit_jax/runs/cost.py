@@ -18,14 +18,15 @@ the paper's Table 6.
 import json
 import logging
 import math
+import os
 import time
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any, NamedTuple, Self
 
-from vit_jax.reading import read_bytes
 from vit_jax.runs.config_file import write_json
+from vit_jax.storage import objects
+from vit_jax.storage.paths import as_path
 
 _log = logging.getLogger(__name__)
 
@@ -88,7 +89,7 @@ class Cost:
         )
 
 
-def read_cost(directory: Path) -> Cost | None:
+def read_cost(directory: str | os.PathLike[str]) -> Cost | None:
     """What the run in a directory has taken; None if the file is missing or damaged."""
     stored = _read(directory)
     try:
@@ -117,7 +118,7 @@ class CostFile:
 
     def __init__(
         self,
-        directory: Path,
+        directory: str | os.PathLike[str],
         hardware: Hardware,
         *,
         step: int,
@@ -126,7 +127,7 @@ class CostFile:
         flops_per_image: int | None,
         began: float,
     ):
-        self._file, self._hardware = directory / _NAME, hardware
+        self._file, self._hardware = as_path(directory) / _NAME, hardware
         self._batch_size, self._flops_per_image = batch_size, flops_per_image
         self._start, self._step, self._passed, self._began = step, step, passed, began
         self._written = -math.inf
@@ -164,15 +165,15 @@ class CostFile:
         return cost
 
 
-def _read(directory: Path) -> dict[str, Any]:
+def _read(directory: str | os.PathLike[str]) -> dict[str, Any]:
     try:
-        value = json.loads(read_bytes(directory / _NAME))
+        value = json.loads(objects.read_small(as_path(directory) / _NAME))
     except (OSError, ValueError, RecursionError):
         return {}
     return value if isinstance(value, dict) else {}
 
 
-def _starts(directory: Path) -> list[dict[str, Any]]:
+def _starts(directory: str | os.PathLike[str]) -> list[dict[str, Any]]:
     """The starts that the file holds, without damaged ones."""
     found = _read(directory).get("starts")
     return [each for each in found if _is_start(each)] if isinstance(found, list) else []

@@ -1,13 +1,12 @@
 """The list of a run's data: what was trained and scored on, to compare at each start."""
 
 import gzip
+import os
 import zlib
 from collections.abc import Mapping
-from pathlib import Path
 
-from vit_jax import atomic
-from vit_jax.errors import UserError
-from vit_jax.reading import open_file
+from vit_jax.errors import StorageError, UserError
+from vit_jax.storage import objects
 
 # One line of a list: the key of a file or shard, and what must not change of it.
 Lists = Mapping[str, Mapping[str, str]]
@@ -15,7 +14,7 @@ Lists = Mapping[str, Mapping[str, str]]
 _SHOWN = 3
 
 
-def write(path: Path, lists: Lists) -> None:
+def write(path: str | os.PathLike[str], lists: Lists) -> None:
     """Replaces the list.
 
     Args:
@@ -30,21 +29,18 @@ def write(path: Path, lists: Lists) -> None:
         for name, value in files.items()
     )
     # Without the time, so that equal lists are equal files.
-    atomic.write_bytes(path, gzip.compress("\n".join(lines).encode(), mtime=0))
+    objects.write_bytes(path, gzip.compress("\n".join(lines).encode(), mtime=0))
 
 
-def read(path: Path) -> dict[str, dict[str, str]] | None:
+def read(path: str | os.PathLike[str]) -> dict[str, dict[str, str]] | None:
     """The list; None if there is none, as in runs of version 0.1.0.
 
     Raises:
       UserError: it is damaged.
     """
-    if not path.exists() and not path.is_symlink():
-        return None
     lists: dict[str, dict[str, str]] = {}
     try:
-        with open_file(path) as file:
-            content = file.read()
+        content = objects.read_bytes(path)
         if not content:
             raise EOFError("it is empty")
         for line in gzip.decompress(content).decode().split("\n"):
@@ -52,6 +48,10 @@ def read(path: Path) -> dict[str, dict[str, str]] | None:
                 source, name, value = line.split("\t")
                 lists.setdefault(_unescaped(source), {})[_unescaped(name)] = _unescaped(value)
     except (OSError, EOFError, ValueError, zlib.error) as error:
+        if isinstance(error, FileNotFoundError) and not os.path.islink(path):
+            return None
+        if isinstance(error, StorageError):
+            raise
         raise UserError(
             f"{path} cannot be read ({error}), so nothing tells whether the data has changed; "
             "restore it, or add --accept_changed_data"

@@ -10,10 +10,13 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
-from vit_jax.errors import UserError
+from etils import epath
+
+from vit_jax.errors import StorageError, UserError
 from vit_jax.locks import try_lock
 from vit_jax.parallel.processes import launched_apart
 from vit_jax.runs.changes import changes
+from vit_jax.runs.claim import Claim
 from vit_jax.runs.config_file import (
     CHANGED_DATA,
     EXTENDED_TO,
@@ -28,10 +31,17 @@ from vit_jax.runs.config_file import (
 )
 from vit_jax.runs.saved import upgrade_config
 from vit_jax.runs.versions import warn_of_other_version, write_versions
+from vit_jax.storage import objects
+from vit_jax.storage.paths import as_path, is_bucket
+
+# What Orbax adds to a checkpoint in a bucket once it is complete.
+COMMITTED = "/commit_success.txt"
 
 
 class RunDirectory:
     """Claims a directory for one run, for as long as the object is open.
+
+    On a disk a lock does that, in a bucket a `Claim`.
 
     The first start writes `config.json`. Each further start must bring the same config and leaves
     the file as it is. `versions.json` shows what the latest start ran on. If another version of
@@ -65,18 +75,28 @@ class RunDirectory:
     ):
         if not str(path):
             raise UserError("--workdir is empty; name a directory for the run")
-        if "://" in str(path):
-            raise UserError(f"{path}: a work directory must be a local or mounted path")
-        self.path = Path(path).expanduser().absolute()
+        if "://" in str(path) and not is_bucket(path):
+            raise UserError(
+                f"{path}: a work directory must be a local or mounted path, gs://BUCKET/NAME or "
+                "s3://BUCKET/NAME"
+            )
+        self.path = as_path(path)
         self._lock: int | None = None
+        self._claim: Claim | None = None
         self.identity: dict[str, str] | None = None
+        objects.require_library(self.path)
         if not writer:
             return
         try:
             self._refuse_foreign_files()
-            self.path.mkdir(parents=True, exist_ok=True)
-            self._lock = os.open(self.path / "lock", os.O_RDWR | os.O_CREAT, 0o644)
-            self._claim(config, digest, upgrade)
+            if is_bucket(self.path):
+                self._claim = Claim(str(self.path))
+            else:
+                self._lock_directory()
+            self._open(config, digest, upgrade)
+        except StorageError:
+            self.close()
+            raise
         except OSError as error:
             self.close()
             raise UserError(
@@ -88,22 +108,22 @@ class RunDirectory:
             raise
 
     @property
-    def checkpoints(self) -> Path:
+    def checkpoints(self) -> epath.Path:
         """The directory of checkpoints."""
         return self.path / "checkpoints"
 
     @property
-    def profile(self) -> Path:
+    def profile(self) -> epath.Path:
         """The directory of traces of steps."""
         return self.path / "profile"
 
     @property
-    def weights(self) -> Path:
+    def weights(self) -> epath.Path:
         """The file of final weights; it exists when the run has ended."""
         return self.path / "weights.npz"
 
     @property
-    def data_list(self) -> Path:
+    def data_list(self) -> epath.Path:
         """The list of the data's files."""
         return self.path / "data.gz"
 
@@ -115,7 +135,7 @@ class RunDirectory:
         """
         for file in (self.weights, self.weights.with_suffix(".json")):
             with contextlib.suppress(FileNotFoundError):
-                file.rename(file.with_name(f"{file.stem}-{before}{file.suffix}"))
+                objects.move(file, file.with_name(f"{file.stem}-{before}{file.suffix}"))
         self._add(EXTENDED_TO, to)
 
     def note_changed_data(self, step: int, found: int, first: Sequence[str]) -> None:
@@ -140,9 +160,8 @@ class RunDirectory:
     def _digest_of_weights(self) -> str:
         digest = hashlib.sha256()
         for file in (self.weights, self.weights.with_suffix(".json")):
-            with open(file, "rb") as opened:
-                while chunk := opened.read(2**20):
-                    digest.update(chunk)
+            for piece in objects.read_pieces(file):
+                digest.update(piece)
         return digest.hexdigest()
 
     def _add(self, key: str, value: Any) -> None:
@@ -150,10 +169,22 @@ class RunDirectory:
         write_stored(self.path, self._stored)
 
     def close(self) -> None:
-        """Releases the directory; the end of the process releases it too, however it ends."""
+        """Releases the directory.
+
+        On a disk, the end of the process releases it too, however it ends; in a bucket, the next
+        run then waits for a minute.
+        """
         if self._lock is not None:
             os.close(self._lock)
             self._lock = None
+        if self._claim is not None:
+            self._claim.release()
+            self._claim = None
+
+    def check(self) -> None:
+        """Raises `TakenOverError` if another run has taken over a directory in a bucket."""
+        if self._claim is not None:
+            self._claim.check()
 
     def __enter__(self) -> Self:
         return self
@@ -163,21 +194,17 @@ class RunDirectory:
 
     def _refuse_foreign_files(self) -> None:
         """Refuses a directory that holds files of another program, which a run would overwrite."""
-        names = ("checkpoints", "metrics.jsonl", "weights.npz")
-        found = [name for name in names if (self.path / name).exists()]
-        if found and not (self.path / "config.json").exists():
+        there = objects.list_names(self.path)
+        found = [n for n in ("checkpoints", "metrics.jsonl", "weights.npz") if n in there]
+        if found and "config.json" not in there:
             raise UserError(
                 f"the work directory {self.path} holds {', '.join(found)} but no config.json, so "
                 "it is not the directory of a run; choose another with --workdir"
             )
 
-    def _claim(
-        self,
-        config: Mapping[str, Any],
-        digest: str | None,
-        upgrade: Callable[[dict[str, Any]], dict[str, Any]],
-    ) -> None:
-        assert self._lock is not None
+    def _lock_directory(self) -> None:
+        self.path.mkdir(parents=True, exist_ok=True)
+        self._lock = os.open(self.path / "lock", os.O_RDWR | os.O_CREAT, 0o644)
         if not try_lock(self._lock):
             apart = launched_apart()
             advice = (
@@ -186,11 +213,18 @@ class RunDirectory:
                 else "wait for it, end it, or choose another with --workdir"
             )
             raise UserError(f"the work directory {self.path} is in use by another run; {advice}")
-        for left in self.path.glob(".*.tmp"):  # Starts that were killed as they wrote.
+        for left in Path(self.path).glob(".*.tmp"):  # Starts that were killed as they wrote.
             if re.fullmatch(r"\..+\.[0-9]+\.tmp", left.name) and left.is_file():
                 left.unlink()
-        file = self.path / "config.json"
-        if file.exists():
+
+    def _open(
+        self,
+        config: Mapping[str, Any],
+        digest: str | None,
+        upgrade: Callable[[dict[str, Any]], dict[str, Any]],
+    ) -> None:
+        """Compares the config with the run's own, or writes that of a new run."""
+        if objects.exists(self.path / "config.json"):
             stored = read_stored(self.path)
             saved = upgrade_config(stored.config)
             with contextlib.suppress(UserError):  # The difference below names the keys.
@@ -235,5 +269,10 @@ def has_checkpoint(path: str | os.PathLike[str]) -> bool:
 
 def newest_checkpoint(path: str | os.PathLike[str]) -> int | None:
     """The step of a run's newest checkpoint, whole or not; None if there is none."""
-    names = (each.name for each in (Path(path).expanduser() / "checkpoints").glob("[0-9]*"))
+    directory = as_path(path) / "checkpoints"
+    if is_bucket(directory):  # Where a checkpoint has its name from the beginning.
+        files = objects.list_files(directory)
+        names = [n.removesuffix(COMMITTED) for n in files if n.endswith(COMMITTED)]
+    else:
+        names = [each.name for each in Path(directory).glob("[0-9]*")]
     return max((int(name) for name in names if name.isdecimal()), default=None)

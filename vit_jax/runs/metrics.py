@@ -1,21 +1,25 @@
 """A run's metrics as lines of JSON."""
 
 import contextlib
+import io
 import json
 import math
+import os
 import sys
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
-from vit_jax import atomic
-from vit_jax.errors import NotSavedError, UserError
+from etils import epath
+
+from vit_jax.errors import NotSavedError, StorageError, TakenOverError, UserError
 from vit_jax.reading import other_kind
-from vit_jax.runs.appending import Appended
+from vit_jax.runs.appending import open_growing, piece_name, pieces
+from vit_jax.storage import objects
+from vit_jax.storage.paths import as_path, is_bucket
 
 
 class MetricsWriter:
-    """Appends to `metrics.jsonl` in a run's directory.
+    """Appends to `metrics.jsonl` in a run's directory; in a bucket, further pieces follow it.
 
     Each line is an object: `step`, and names such as `train/loss` with a number. A start from a
     checkpoint cuts off what an earlier start wrote after `step`, since those steps are taken again,
@@ -25,8 +29,8 @@ class MetricsWriter:
       UserError: the directory cannot be written.
     """
 
-    def __init__(self, directory: Path, step: int):
-        self._path = directory / "metrics.jsonl"
+    def __init__(self, directory: str | os.PathLike[str], step: int):
+        self._path = as_path(directory) / "metrics.jsonl"
         self._cut(step)
 
     def cut(self, step: int) -> None:
@@ -41,6 +45,8 @@ class MetricsWriter:
     def _cut(self, step: int) -> None:
         try:
             self._open(step)
+        except StorageError:
+            raise
         except OSError as error:
             raise UserError(
                 f"cannot write metrics to {self._path.parent} ({error.strerror}); free space, "
@@ -49,15 +55,15 @@ class MetricsWriter:
 
     def _open(self, step: int) -> None:
         path, self._step, self._written = self._path, step, set[str]()
-        if path.exists():
-            if (kind := other_kind(path.stat().st_mode)) is not None:
-                raise UserError(f"{path} is {kind}; remove it, or restore it")
-            lines = _lines_until(path, step)
-            atomic.write_bytes(path, b"".join(lines))
-            for scalars in map(json.loads, lines):
-                if scalars["step"] == step:
-                    self._written.update(scalars)
-        self._file = Appended(path)
+        is_there = not is_bucket(path) and os.path.exists(path)
+        if is_there and (kind := other_kind(os.stat(path).st_mode)) is not None:
+            raise UserError(f"{path} is {kind}; remove it, or restore it")
+        number, lines = _cut_pieces(path, step) if is_bucket(path) else (0, _cut_file(path, step))
+        self._file = open_growing(path, number=number, content=b"".join(lines))
+        for scalars in map(json.loads, reversed(lines)):
+            if scalars["step"] < step:
+                break
+            self._written.update(scalars)
 
     def write(self, step: int, scalars: Mapping[str, float]) -> dict[str, float]:
         """Adds the scalars of a step; a value that is not finite becomes null.
@@ -94,22 +100,57 @@ class MetricsWriter:
     def _explaining(self) -> Iterator[None]:
         try:
             yield
+        except TakenOverError:
+            raise
         except OSError as error:
             raise NotSavedError(f"{self._path} cannot be written ({error.strerror})") from error
 
 
-def read_metrics(directory: Path) -> list[dict[str, Any]]:
+def read_metrics(directory: str | os.PathLike[str]) -> list[dict[str, Any]]:
     """The lines of `metrics.jsonl` in their order, without damaged ones; null becomes NaN."""
-    path = directory / "metrics.jsonl"
-    lines = [json.loads(line) for line in _lines_until(path, sys.maxsize)] if path.is_file() else []
+    path = as_path(directory) / "metrics.jsonl"
+    if not is_bucket(path) and not os.path.isfile(path):
+        return []
+    lines = [json.loads(line) for line in _lines_until(path, pieces(path), sys.maxsize)]
     return [{k: math.nan if v is None else v for k, v in line.items()} for line in lines]
 
 
-def _lines_until(path: Path, step: int) -> list[bytes]:
-    """The whole lines of steps up to `step`."""
+def _cut_file(path: epath.Path, step: int) -> list[bytes]:
+    """Cuts a file on a disk; puts pieces that were copied from a bucket into it."""
+    if not (numbers := pieces(path)):
+        return []
+    lines = _lines_until(path, numbers, step)
+    objects.write_bytes(path, b"".join(lines))
+    for number in numbers:
+        if number:
+            objects.delete(piece_name(path, number))
+    return lines
+
+
+def _cut_pieces(path: epath.Path, step: int) -> tuple[int, list[bytes]]:
+    """Cuts the newest pieces in a bucket; gives the one to go on with, and its lines."""
+    for number in reversed(pieces(path)):
+        piece = piece_name(path, number)
+        content = objects.read_bytes(piece)
+        lines = _whole_lines(content, step)
+        if not lines and number:
+            objects.delete(piece)
+            continue
+        if (cut := b"".join(lines)) != content:
+            objects.write_bytes(piece, cut)
+        return number, lines
+    return 0, []
+
+
+def _lines_until(path: epath.Path, numbers: list[int], step: int) -> list[bytes]:
+    """The whole lines of steps up to `step` in the pieces of a file."""
+    contents = (objects.read_bytes(piece_name(path, number)) for number in numbers)
+    return [line for content in contents for line in _whole_lines(content, step)]
+
+
+def _whole_lines(content: bytes, step: int) -> list[bytes]:
     # As bytes: what a crash leaves behind need not be text.
-    with open(path, "rb") as file:
-        return [line for line in file if line.endswith(b"\n") and _is_until(line, step)]
+    return [line for line in io.BytesIO(content) if line.endswith(b"\n") and _is_until(line, step)]
 
 
 def _is_until(line: bytes, step: int) -> bool:

@@ -1,9 +1,9 @@
 """Reads one checkpoint and verifies all of it: its files, whose it is, and its values."""
 
 import json
+import os
 import zlib
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -15,6 +15,7 @@ from jax.experimental import multihost_utils
 
 from vit_jax.runs import file_list
 from vit_jax.runs.checksums import names, summarize
+from vit_jax.storage.paths import as_path
 
 
 class Restored(NamedTuple):
@@ -46,7 +47,9 @@ def seal(
     return {**content, "crc32": _crc32(content)}
 
 
-def read(directory: Path, step: int, like: Any, identity: Mapping[str, str] | None) -> Restored:
+def read(
+    directory: str | os.PathLike[str], step: int, like: Any, identity: Mapping[str, str] | None
+) -> Restored:
     """Reads the checkpoint of a step; every process calls this.
 
     Args:
@@ -57,7 +60,7 @@ def read(directory: Path, step: int, like: Any, identity: Mapping[str, str] | No
     Raises:
       BrokenError: on all processes, if one of them cannot use it.
     """
-    problem = None
+    problem, directory = None, as_path(directory)
     if jax.process_index() == 0:  # The others see the same files.
         try:
             _check(directory, step, identity)
@@ -89,7 +92,7 @@ def _raise_together(problem: str | None) -> None:
         raise BrokenError(problem or "another process cannot read it")
 
 
-def _check(directory: Path, step: int, identity: Mapping[str, str] | None) -> None:
+def _check(directory: epath.Path, step: int, identity: Mapping[str, str] | None) -> None:
     """Raises if files are damaged, or if the checkpoint says that it is another one."""
     is_listed = file_list.check(directory)
     sealed = _read_sealed(directory)
@@ -106,11 +109,11 @@ def _check(directory: Path, step: int, identity: Mapping[str, str] | None) -> No
             raise ValueError(f"it is that of another {what}")
 
 
-def _read(directory: Path, like: Any) -> tuple[Any, np.ndarray, dict[str, Any] | None]:
+def _read(directory: epath.Path, like: Any) -> tuple[Any, np.ndarray, dict[str, Any] | None]:
     # By the handlers themselves: the manager makes processes wait for each other, and one
     # that fails would leave the others waiting.
     state = ocp.StandardCheckpointHandler().restore(
-        epath.Path(directory) / "state", args=ocp.args.StandardRestore(like)
+        directory / "state", args=ocp.args.StandardRestore(like)
     )
     expected = np.array(_read_json(directory / "checksums")["checksums"], np.uint32)
     if len(expected) != len(names(like)):
@@ -119,7 +122,7 @@ def _read(directory: Path, like: Any) -> tuple[Any, np.ndarray, dict[str, Any] |
     return state, expected, None if sealed is None else sealed["notes"]
 
 
-def _read_sealed(directory: Path) -> dict[str, Any] | None:
+def _read_sealed(directory: epath.Path) -> dict[str, Any] | None:
     """What `seal` made; None in checkpoints of version 0.1.0."""
     if not (directory / "notes").exists():
         return None
@@ -129,14 +132,14 @@ def _read_sealed(directory: Path) -> dict[str, Any] | None:
     return content
 
 
-def _read_json(directory: Path) -> dict[str, Any]:
+def _read_json(directory: epath.Path) -> dict[str, Any]:
     content: dict[str, Any] = ocp.JsonCheckpointHandler().restore(
-        epath.Path(directory), args=ocp.args.JsonRestore()
+        directory, args=ocp.args.JsonRestore()
     )
     return content
 
 
-def _check_unlisted(state: Path) -> None:
+def _check_unlisted(state: epath.Path) -> None:
     """Reads what Orbax will read, in turn: after a failure of its own it leaves threads behind."""
     for file in (state / "_METADATA", state / "_sharding", *state.glob("array_metadatas/*")):
         if file.exists():

@@ -6,12 +6,13 @@ import logging
 import os
 import platform
 import sys
-from pathlib import Path
 from typing import Any
 
 import jax
 
 from vit_jax.runs.config_file import write_json
+from vit_jax.storage import objects
+from vit_jax.storage.paths import as_path
 from vit_jax.version import __version__
 
 _log = logging.getLogger(__name__)
@@ -25,8 +26,7 @@ _PACKAGES = (
 def warn_of_other_version(path: str | os.PathLike[str]) -> None:
     """Logs a line if another version of this package last wrote the run."""
     try:
-        file = Path(path).expanduser() / "versions.json"
-        version = json.loads(file.read_bytes())["vit_jax"] if file.is_file() else __version__
+        version = json.loads(objects.read_small(as_path(path) / "versions.json"))["vit_jax"]
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return  # Killed before the file was written, or damaged: nothing depends on it.
     if version != __version__:
@@ -39,7 +39,7 @@ def warn_of_other_version(path: str | os.PathLike[str]) -> None:
         )
 
 
-def write_versions(path: Path) -> None:
+def write_versions(path: str | os.PathLike[str]) -> None:
     """Writes what this process runs on: versions, devices, processes, and the command line."""
     versions: dict[str, Any] = {
         "vit_jax": __version__,
@@ -50,4 +50,4 @@ def write_versions(path: Path) -> None:
         "processes": jax.process_count(),
         "command": sys.argv,
     }
-    write_json(path / "versions.json", versions)
+    write_json(as_path(path) / "versions.json", versions)

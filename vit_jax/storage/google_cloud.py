@@ -1,5 +1,6 @@
 """Google Cloud Storage through gcsfs, for this package, etils and Orbax alike."""
 
+import json
 import os
 import re
 import urllib.parse
@@ -13,7 +14,11 @@ import requests.exceptions
 from gcsfs.core import GCSFileSystem
 
 from vit_jax.errors import StorageError
+from vit_jax.storage.fences import fences
 from vit_jax.storage.retrying import CONNECT, PASSING_STATUS, READ, retrying
+
+# Bytes at the beginning of an upload that hold the object's name, of up to 1,024 bytes.
+_MAX_DESCRIPTION = 2**16
 
 
 class GoogleCloud(GCSFileSystem):
@@ -41,6 +46,8 @@ class GoogleCloud(GCSFileSystem):
         bucket, key = _parts(path, args)
 
         async def attempt() -> Any:
+            if method.upper() != "GET":
+                fences.check(f"gs://{bucket}/{key or _uploaded(path, options)}")
             return await once(self, method, path, *args, **options)
 
         try:
@@ -55,6 +62,14 @@ class GoogleCloud(GCSFileSystem):
             raise explained from error
         self._seen.add(bucket)
         return answer
+
+    async def _rm_files(self, paths: list[str]) -> list[Any]:
+        async def check() -> None:  # One request deletes them all, and names no object.
+            for path in paths:
+                fences.check(f"gs://{path}")
+
+        await retrying.request(check, f"deleting gs://{paths[0]}", _is_passing)
+        return list(await super()._rm_files(paths))
 
     async def _require_bucket(self, bucket: str, *, is_missing: bool) -> None:
         # A list and an upload find nothing only if there is no bucket; an object may be missing.
@@ -116,6 +131,16 @@ def _parts(path: str, args: tuple[Any, ...]) -> tuple[str, str]:
         return str(args[0]), str(args[1]) if len(args) > 1 else ""
     found = re.search(r"/b/([^/?]+)(?:/o/([^?]+))?", "/" + path)
     return (found[1], urllib.parse.unquote(found[2] or "")) if found else ("", "")
+
+
+def _uploaded(path: str, options: dict[str, Any]) -> str:
+    """The object that an upload is of; the pieces of a long one do not say."""
+    if named := options.get("name") or urllib.parse.parse_qs(path.partition("?")[2]).get("name"):
+        return named if isinstance(named, str) else named[0]
+    if options.get("uploadType") == "multipart":
+        described = bytes(options["data"][:_MAX_DESCRIPTION]).split(b"\n\n", 1)[1]
+        return str(json.JSONDecoder().raw_decode(described.decode(errors="replace"))[0]["name"])
+    return ""
 
 
 def _words(method: str, bucket: str, key: str) -> str:

@@ -7,16 +7,16 @@ all, and can be written on the condition that nobody else has written them in be
 import contextlib
 import errno
 import importlib
+import io
 import os
 import stat
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
-from vit_jax import atomic
+from vit_jax import atomic, reading
 from vit_jax.errors import UserError
-from vit_jax.reading import open_file
 from vit_jax.storage.paths import is_bucket
 
 # By scheme: our module, the class in it, and the extra that its library comes with.
@@ -51,6 +51,27 @@ def read_bytes(path: PathLike, start: int | None = None, stop: int | None = None
     return data
 
 
+def read_small(path: PathLike) -> bytes:
+    """A file that somebody may have put another one in the place of; as `read_bytes`.
+
+    Raises:
+      OSError: on a disk, it has more than 64 MiB.
+    """
+    return read_bytes(path) if is_bucket(path) else reading.read_bytes(path)
+
+
+def read_pieces(path: PathLike, length: int = 2**24) -> Iterator[bytes]:
+    """A file in pieces of up to `length` bytes."""
+    if is_bucket(path):
+        end = size(path)
+        for start in range(0, end, length):
+            yield read_bytes(path, start, min(start + length, end))
+        return
+    with reading.open_file(path) as file:
+        while piece := file.read(length):
+            yield piece
+
+
 def write_bytes(path: PathLike, data: bytes) -> None:
     """Replaces a file, whole or not at all; on a disk, makes its directory.
 
@@ -63,6 +84,25 @@ def write_bytes(path: PathLike, data: bytes) -> None:
         return
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     atomic.write_bytes(Path(path), data)
+
+
+def write_all(writers: Mapping[str | os.PathLike[str], Callable[[IO[bytes]], object]]) -> None:
+    """Replaces several files, each whole or not at all, in the given order; makes directories.
+
+    On a disk none is replaced before all are written.
+
+    Raises:
+      StorageError, OSError: as `write_bytes`.
+    """
+    if not any(map(is_bucket, writers)):
+        for path in writers:
+            Path(path).parent.mkdir(parents=True, exist_ok=True)
+        atomic.write_all({Path(path): write for path, write in writers.items()})
+        return
+    for path, write in writers.items():
+        buffer = io.BytesIO()
+        write(buffer)
+        write_bytes(path, buffer.getvalue())
 
 
 def create(path: PathLike, data: bytes) -> bool:
@@ -126,6 +166,17 @@ def size(path: PathLike) -> int:
     return int(info["size"])
 
 
+def modified(path: PathLike) -> float:
+    """When a file was written, in seconds since 1970.
+
+    Raises:
+      FileNotFoundError: there is none.
+    """
+    if is_bucket(path):
+        return float(_file_system(path).modified(os.fspath(path)).timestamp())
+    return os.stat(path).st_mtime
+
+
 def list_files(directory: PathLike) -> dict[str, int]:
     """All files below a directory, sorted: their names relative to it, and their bytes."""
     if is_bucket(directory):
@@ -155,6 +206,32 @@ def list_names(directory: PathLike) -> list[str]:
         return sorted(os.listdir(directory))
     except FileNotFoundError:
         return []
+
+
+def digests(directory: PathLike) -> dict[str, str | None]:
+    """For each object below a directory of a bucket, the MD5 that the bucket states, in base64.
+
+    S3 states none. The bucket checks it when an object is written.
+    """
+    root = os.fspath(directory).partition("://")[2].rstrip("/") + "/"
+    found = _file_system(directory).find(os.fspath(directory), detail=True)
+    return {name.removeprefix(root): info.get("md5Hash") for name, info in found.items()}
+
+
+def move(path: PathLike, target: PathLike) -> None:
+    """Gives a file another name, in the same bucket or on the same disk; replaces what is there.
+
+    In a bucket it is copied and then deleted, so that for a moment, or after a kill, both exist.
+
+    Raises:
+      FileNotFoundError: there is none.
+      StorageError, OSError: as `write_bytes`.
+    """
+    if not is_bucket(path):
+        os.replace(path, target)
+        return
+    _file_system(path).cp_file(os.fspath(path), os.fspath(target))
+    delete(path)
 
 
 def delete(path: PathLike) -> None:
@@ -190,7 +267,7 @@ def _file_system(path: PathLike) -> Any:
 
 
 def _read_local(path: PathLike, start: int | None, stop: int | None) -> bytes:
-    with open_file(path) as file:
+    with reading.open_file(path) as file:
         file.seek(start or 0)
         if stop is None:
             return file.read()

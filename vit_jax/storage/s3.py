@@ -9,6 +9,7 @@ import fsspec
 from s3fs import S3FileSystem
 
 from vit_jax.errors import StorageError
+from vit_jax.storage.fences import fences
 from vit_jax.storage.retrying import CONNECT, PASSING_STATUS, READ, retrying
 
 T = TypeVar("T")
@@ -36,9 +37,15 @@ class S3(S3FileSystem):
     async def _call_s3(self, method: str, *args: Any, **options: Any) -> Any:
         bucket, key = options.get("Bucket", ""), options.get("Key") or options.get("Prefix") or ""
         once = super()._call_s3
-        return await _request(
-            lambda: once(method, *args, **options), method.replace("_", " "), bucket, key
-        )
+
+        async def attempt() -> Any:
+            if not method.startswith(("get_", "head_", "list_")):
+                deleted = options.get("Delete", {}).get("Objects", [])
+                for name in [each["Key"] for each in deleted] or [key]:
+                    fences.check(f"s3://{bucket}/{name}")
+            return await once(method, *args, **options)
+
+        return await _request(attempt, method.replace("_", " "), bucket, key)
 
     async def _cat_file(
         self, path: str, version_id: Any = None, start: Any = None, end: Any = None, **options: Any

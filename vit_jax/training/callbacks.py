@@ -22,15 +22,18 @@ import json
 import logging
 import os
 import secrets
+import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from types import ModuleType
 from typing import Any, Protocol, cast
 
-from vit_jax import atomic
+from etils import epath
+
 from vit_jax.errors import UserError
 from vit_jax.spelling import nearest
+from vit_jax.storage import objects
+from vit_jax.storage.paths import is_bucket
 from vit_jax.training.tensorboard import TensorBoard
 
 _log = logging.getLogger(__name__)
@@ -69,12 +72,12 @@ class CallbackContext:
     """What a callback is opened for.
 
     Attributes:
-      workdir: the run's directory.
+      workdir: the run's directory, on a disk or in a bucket.
       config: the run's config, as nested dicts.
       start: the step after which this start takes steps; 0 for a new run.
     """
 
-    workdir: Path
+    workdir: epath.Path
     config: dict[str, Any]
     start: int
 
@@ -136,6 +139,8 @@ class Callbacks:
         for name, callback in self._callbacks:
             try:
                 callback.close()
+            except UserError as error:
+                _log.warning("callback %s could not be closed: %s", name, error)
             except Exception:
                 _log.exception("callback %s could not be closed", name)
         self._callbacks = []
@@ -150,9 +155,9 @@ class WandB:
     def __init__(self, context: CallbackContext):
         wandb = _require("wandb", "wandb")
         identity = _kept_id(context.workdir / "wandb.json", lambda: secrets.token_hex(8))
-        self._run = wandb.init(
-            id=identity, resume="allow", dir=str(context.workdir), config=context.config
-        )
+        # Its own files cannot lie in a bucket; it sends what they hold.
+        local = tempfile.mkdtemp(prefix="wandb_") if is_bucket(context.workdir) else context.workdir
+        self._run = wandb.init(id=identity, resume="allow", dir=str(local), config=context.config)
         # W&B drops values of a step below one it has seen, and a resumed run repeats some.
         self._run.define_metric("*", step_metric="step")
 
@@ -176,6 +181,11 @@ class MLflow:
         mlflow = _require("mlflow", "mlflow")
         uri = os.environ.get("MLFLOW_TRACKING_URI")
         if not uri:
+            if is_bucket(context.workdir):
+                raise UserError(
+                    f"callbacks: 'mlflow' writes no files to {context.workdir}; name a server in "
+                    "MLFLOW_TRACKING_URI, or leave 'mlflow' out of config.callbacks"
+                )
             # MLflow 3 writes plain files only if it is told that this is meant.
             os.environ.setdefault("MLFLOW_ALLOW_FILE_STORE", "true")
             uri = (context.workdir / "mlruns").as_uri()
@@ -213,12 +223,12 @@ def _require(module: str, extra: str) -> ModuleType:
         ) from error
 
 
-def _kept_id(file: Path, make: Callable[[], str]) -> str:
+def _kept_id(file: epath.Path, make: Callable[[], str]) -> str:
     """The id that the run's directory holds for a service; the first start makes and stores it."""
-    if file.exists():
-        return str(json.loads(file.read_bytes())["id"])
+    if objects.exists(file):
+        return str(json.loads(objects.read_bytes(file))["id"])
     identity = make()
-    atomic.write_bytes(file, json.dumps({"id": identity}).encode())
+    objects.write_bytes(file, json.dumps({"id": identity}).encode())
     return identity
 
 

@@ -3,16 +3,17 @@
 import json
 import logging
 from dataclasses import dataclass
-from pathlib import Path
 
 import jax
 import numpy as np
+from etils import epath
 from jax.experimental import multihost_utils
 
-from vit_jax.errors import UserError
+from vit_jax.errors import StorageError, UserError
 from vit_jax.models.functional import Params
 from vit_jax.runs.checkpoints import Checkpoints
 from vit_jax.runs.directory import RunDirectory
+from vit_jax.storage import objects
 from vit_jax.training.early_stop import BestStep
 from vit_jax.training.setup import Setup
 from vit_jax.training.step import TrainState, final_params
@@ -31,7 +32,7 @@ class RunResult:
       scores: their scores by name, such as `test/top1`.
     """
 
-    weights: Path
+    weights: epath.Path
     step: int
     scores: dict[str, float]
 
@@ -41,14 +42,16 @@ def read_result(directory: RunDirectory) -> RunResult | None:
     result = None
     facts_file = directory.weights.with_suffix(".json")
     try:
-        if facts_file.is_file() and directory.weights.is_file():
-            facts = json.loads(facts_file.read_bytes())
+        if objects.exists(facts_file) and objects.exists(directory.weights):
+            facts = json.loads(objects.read_bytes(facts_file))
             if not facts.get("has_ended", True):
                 raise ValueError("written when the time of a start was up")
             result = RunResult(directory.weights, int(facts["step"]), dict(facts["scores"]))
             if not directory.weights_are_whole():
                 _log.warning("%s is damaged: it is written anew", directory.weights)
                 result = None
+    except StorageError:
+        raise
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         result = None  # Nothing final is written yet, or version 0.1.0 wrote it.
     has_ended = np.array(result is not None)
@@ -106,6 +109,8 @@ def write_final_weights(
                 **({} if has_ended else {"has_ended": False}),
             },
         )
+    except StorageError:
+        raise
     except OSError as error:
         raise UserError(
             f"cannot write {result.weights} ({error.strerror}); free space, then start again"

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import jax
 
 from vit_jax.data.sources.records import Source, listing
-from vit_jax.errors import UserError
+from vit_jax.errors import StorageError, UserError
 from vit_jax.runs import data_list
 from vit_jax.runs.config_file import is_run, read_extension
 from vit_jax.runs.directory import RunDirectory
@@ -94,6 +94,8 @@ def check_data(
         _log.warning("other data from step %d on, as accepted", step + 1)
     try:
         data_list.write(directory.data_list, new)
+    except StorageError:
+        raise
     except OSError as error:
         raise UserError(f"cannot write {directory.data_list} ({error.strerror})") from error
 

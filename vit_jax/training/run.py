@@ -76,6 +76,7 @@ class Run:
 
     def take(self, step: int, state: TrainState) -> TrainState:
         """Dispatches a step on its batch; uses up the state."""
+        self.directory.check()
         with self._on_failure():
             self.checkpoints.check()
         for seconds in self.checkpoints.completed():

@@ -9,15 +9,20 @@ import struct
 import sys
 import time
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
-from vit_jax.errors import UserError
-from vit_jax.runs.appending import Appended
+from etils import epath
+
+from vit_jax.errors import StorageError, UserError
+from vit_jax.runs.appending import open_growing
+from vit_jax.storage.paths import is_bucket
 
 
 class TensorBoard:
     """Writes TensorBoard events into a directory; on a full disk they wait for room.
+
+    In a bucket, files follow each other in the order of their names, in which TensorBoard reads
+    them. The newest is written again while it is short; its beginning stays as it is.
 
     Args:
       start: the step after which this start takes steps. TensorBoard then drops what an earlier
@@ -27,20 +32,25 @@ class TensorBoard:
       UserError: the directory cannot be written.
     """
 
-    def __init__(self, directory: Path, start: int):
+    def __init__(self, directory: epath.Path, start: int):
         _import_without_torch()
         from tensorboardX.proto.event_pb2 import Event, SessionLog
 
         name = f"events.out.tfevents.{time.time():.0f}.{socket.gethostname()}"
+        version = Event(file_version="brain.Event:2", wall_time=time.time())
+        header = _record(version.SerializeToString())
         try:
-            directory.mkdir(parents=True, exist_ok=True)
-            self._file = Appended(directory / name)
+            if not is_bucket(directory):
+                directory.mkdir(parents=True, exist_ok=True)
+            self._file = open_growing(directory / name, header=header)
+        except StorageError:
+            raise
         except OSError as error:
             raise UserError(
                 f"cannot write events to {directory} ({error.strerror}); free space or change its "
                 "permissions, or leave 'tensorboard' out of config.callbacks"
             ) from error
-        self._add(Event(file_version="brain.Event:2"))
+        self._file.add(header)
         self._add(Event(step=start + 1, session_log=SessionLog(status=SessionLog.START)))
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:

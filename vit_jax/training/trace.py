@@ -1,11 +1,16 @@
 """A trace of what devices and host do during some steps, for TensorBoard's profiler."""
 
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Self
 
 import jax
+from etils import epath
+
+from vit_jax.storage import objects
+from vit_jax.storage.paths import is_bucket
 
 
 class Trace:
@@ -14,8 +19,9 @@ class Trace:
     Steps that an earlier start took are not traced again.
     """
 
-    def __init__(self, steps: range, directory: Path):
+    def __init__(self, steps: range, directory: epath.Path):
         self._steps, self._directory = steps, directory
+        self._local: tempfile.TemporaryDirectory[str] | None = None
         self._is_running = False
         self._last: Any = ()
 
@@ -29,7 +35,9 @@ class Trace:
         """
         if step in self._steps and not self._is_running:
             jax.block_until_ready(self._last)
-            jax.profiler.start_trace(self._directory)
+            if is_bucket(self._directory):
+                self._local = tempfile.TemporaryDirectory(prefix="vit_jax_profile_")
+            jax.profiler.start_trace(self._local.name if self._local else self._directory)
             self._is_running = True
         with jax.profiler.StepTraceAnnotation("train", step_num=step):
             yield self._remember
@@ -45,6 +53,11 @@ class Trace:
         if self._is_running:
             jax.profiler.stop_trace()
             self._is_running = False
+            if self._local is not None:
+                with self._local as local:  # The profiler writes to disks only.
+                    for name in objects.list_files(local):
+                        content = objects.read_bytes(Path(local, name))
+                        objects.write_bytes(self._directory / name, content)
 
     def __enter__(self) -> Self:
         return self

@@ -11,7 +11,7 @@ import math
 import zipfile
 import zlib
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import IO, TypeVar
 
 import ml_dtypes
@@ -255,7 +255,7 @@ def bytes_writer(data: bytes) -> Callable[[IO[bytes]], object]:
     return lambda file: file.write(data)
 
 
-def array_writer(path: Path, arrays: Mapping[str, np.ndarray]) -> Callable[[IO[bytes]], object]:
+def array_writer(path: PurePath, arrays: Mapping[str, np.ndarray]) -> Callable[[IO[bytes]], object]:
     """Returns a function that writes the arrays into an open file, in the format of the suffix.
 
     Equal arrays under equal names in equal order give equal bytes. Both formats get a checksum of
@@ -298,7 +298,7 @@ def _checksum(name: str, array: np.ndarray) -> str:
     return f"{zlib.crc32(values.data, about):08x}"
 
 
-def _needs_safetensors(path: Path) -> UserError:
+def _needs_safetensors(path: PurePath) -> UserError:
     return UserError(f"{path}: this needs the package safetensors; pip install safetensors")
 
 

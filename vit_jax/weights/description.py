@@ -6,8 +6,8 @@ import json
 import logging
 import os
 import zlib
-from pathlib import Path
-from typing import Any, get_args
+from pathlib import Path, PurePath
+from typing import Any, TypeVar, get_args
 
 from vit_jax.errors import UserError
 from vit_jax.losses import Loss
@@ -19,12 +19,15 @@ from vit_jax.weights.kinds import read_json_object
 from vit_jax.weights.layouts.layout import Described, Json
 
 _CHECKSUM = "crc32"
+
+# On a disk or in a bucket.
+P = TypeVar("P", bound=PurePath)
 _OWN_KEYS = ("layout", "model", "class_names", "vit_jax", _CHECKSUM)
 
 _log = logging.getLogger(__name__)
 
 
-def description_path(path: Path) -> Path:
+def description_path(path: P) -> P:
     """Where the description of a weight file is."""
     return path.with_name(path.name.removesuffix(path.suffix) + ".json")
 

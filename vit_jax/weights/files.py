@@ -14,12 +14,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from etils import epath
 
-from vit_jax.atomic import write_all
 from vit_jax.errors import UserError
 from vit_jax.models.config import ModelConfig
 from vit_jax.models.functional import Params
 from vit_jax.schema import to_dict
+from vit_jax.storage import objects
+from vit_jax.storage.paths import as_path
 from vit_jax.weights.architecture import infer_model, unshown_fields
 from vit_jax.weights.archives import array_writer, bytes_writer, open_arrays
 from vit_jax.weights.classes import imagenet21k_names, imagenet_names
@@ -120,28 +122,28 @@ def write_weights(
       UserError: the suffix is wrong, the layout has no form for the model, or a config of another
         program, such as a run's, lies where the layout's config belongs.
     """
-    path, form = Path(path), layout_named(layout)
-    if path.suffix != form.suffix:
+    target = as_path(path)
+    form = layout_named(layout)
+    if target.suffix != form.suffix:
         raise UserError(
             f"{path}: the layout {layout} is written as {form.suffix}; choose such a name"
         )
     class_names = class_names if class_names and len(class_names) == model.num_classes else None
     arrays = form.write(params, model)
     arrays = {name: np.asarray(arrays[name], order="C") for name in sorted(arrays)}
-    texts: dict[Path, Json] = {
-        description_path(path): make_description(layout, model, class_names, extra or {})
+    texts: dict[epath.Path, Json] = {
+        description_path(target): make_description(layout, model, class_names, extra or {})
     }
-    if path.name == HUB_FILE:
+    if target.name == HUB_FILE:
         loss = (extra or {}).get("loss")
         for name, config in form.write_configs(model, class_names, loss).items():
-            _refuse_foreign_config(path.with_name(name), config)
-            texts[path.with_name(name)] = config
+            _refuse_foreign_config(target.with_name(name), config)
+            texts[target.with_name(name)] = config
     writers = {file: bytes_writer(json_bytes(text)) for file, text in texts.items()}
-    if card is not None and path.name == HUB_FILE:
-        writers[path.with_name(CARD_NAME)] = bytes_writer(card.encode())
-    writers[path] = array_writer(path, arrays)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_all(writers)
+    if card is not None and target.name == HUB_FILE:
+        writers[target.with_name(CARD_NAME)] = bytes_writer(card.encode())
+    writers[target] = array_writer(target, arrays)
+    objects.write_all(writers)
 
 
 def descriptions_of(path: Path) -> list[Path]:

@@ -4,10 +4,13 @@ import math
 import os
 import time
 from collections.abc import Mapping
-from pathlib import Path
+
+from etils import epath
 
 from vit_jax.experiments.report.page import write_report
 from vit_jax.experiments.report.record import is_training
+from vit_jax.storage import objects
+from vit_jax.storage.paths import as_path
 
 # Drawing takes no more than this share of the time.
 _SHARE = 0.02
@@ -27,7 +30,7 @@ class RunReport:
     """
 
     def __init__(self, workdir: str | os.PathLike[str]):
-        self._workdir = Path(workdir).expanduser()
+        self._workdir = as_path(workdir)
         self._file = self._workdir / "report.html"
         self._next = 0.0
         self._page_seconds = _PAGE_SECONDS
@@ -55,13 +58,14 @@ class RunReport:
     def close(self) -> None:
         """Leaves the page as it is."""
 
-    def finish(self) -> Path:
+    def finish(self) -> epath.Path:
         """Writes the page of a run that has ended, unless it is there already.
 
         Its images are left out if the time is too short for them.
         """
         weights = self._workdir / "weights.npz"
-        if not self._file.exists() or self._file.stat().st_mtime < weights.stat().st_mtime:
+        is_there = objects.exists(self._file)
+        if not is_there or objects.modified(self._file) < objects.modified(weights):
             left = self._end - time.monotonic() - self._page_seconds - _IMAGES_SECONDS
             write_report([self._workdir], self._file, seconds=max(0.0, min(left, _SECONDS)))
         return self._file

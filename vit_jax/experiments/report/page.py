@@ -1,24 +1,24 @@
 """Puts a report together and writes it: one file that opens without a network."""
 
 import math
+import os
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import jinja2
 import numpy as np
 from sklearn.metrics import confusion_matrix
 
-from vit_jax import atomic
-from vit_jax.errors import UserError
+from vit_jax.errors import StorageError, UserError
 from vit_jax.evaluation.scores import calibration, per_class
 from vit_jax.experiments.report import figures
 from vit_jax.experiments.report.data import SplitSummary, class_rows, summarize
 from vit_jax.experiments.report.judged import Judged, judge, scored_by_class, see
 from vit_jax.experiments.report.record import Curve, RunRecord, read_run
 from vit_jax.schema import build
+from vit_jax.storage import objects
 from vit_jax.training.config import TrainConfig
 from vit_jax.training.setup import open_evaluation, open_training
 from vit_jax.version import __version__
@@ -65,7 +65,12 @@ class RunSection:
     missing: list[str]
 
 
-def write_report(runs: Sequence[Path], output: Path, *, seconds: float = math.inf) -> None:
+def write_report(
+    runs: Sequence[str | os.PathLike[str]],
+    output: str | os.PathLike[str],
+    *,
+    seconds: float = math.inf,
+) -> None:
     """Writes the page of one run, or of several side by side, in one step.
 
     A run that has ended is scored on its first evaluation by class once more, image by image, on
@@ -93,8 +98,9 @@ def write_report(runs: Sequence[Path], output: Path, *, seconds: float = math.in
         version=__version__,
     )
     try:
-        output.parent.mkdir(parents=True, exist_ok=True)
-        atomic.write_bytes(output, page.encode(errors="backslashreplace"))
+        objects.write_bytes(output, page.encode(errors="backslashreplace"))
+    except StorageError:
+        raise
     except OSError as error:
         raise UserError(f"{output}: {error.strerror}; choose another file") from error
 

@@ -5,14 +5,16 @@ import math
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, NamedTuple
 
-from vit_jax.errors import UserError
-from vit_jax.reading import read_text
+from etils import epath
+
+from vit_jax.errors import StorageError, UserError
 from vit_jax.runs.config_file import is_run, read_config
 from vit_jax.runs.cost import Cost, read_cost
 from vit_jax.runs.metrics import read_metrics
+from vit_jax.storage import objects
+from vit_jax.storage.paths import as_path
 from vit_jax.training.config import OWN_METRICS
 
 
@@ -37,7 +39,7 @@ class RunRecord:
       resumes: whether its weights are those of a start whose time was up.
     """
 
-    path: Path
+    path: epath.Path
     config: dict[str, Any]
     versions: dict[str, Any]
     curves: dict[str, Curve]
@@ -71,7 +73,7 @@ def read_run(path: str | os.PathLike[str]) -> RunRecord:
     Raises:
       UserError: it is not the directory of a run.
     """
-    directory = Path(path).expanduser().absolute()
+    directory = as_path(path)
     if not is_run(directory):
         raise UserError(f"{path}: not the directory of a run; name what --workdir named")
     curves: dict[str, Curve] = {}
@@ -82,7 +84,7 @@ def read_run(path: str | os.PathLike[str]) -> RunRecord:
             curve.steps.append(step)
             curve.values.append(value)
     facts = _read_json(directory / "weights.json")
-    step = facts.get("step") if (directory / "weights.npz").exists() else None
+    step = facts.get("step") if objects.exists(directory / "weights.npz") else None
     scores = facts.get("scores") if step is not None else None
     if scores is None:
         scores = {k: c.values[-1] for k, c in curves.items() if not is_training(k)}
@@ -98,10 +100,12 @@ def read_run(path: str | os.PathLike[str]) -> RunRecord:
     )
 
 
-def _read_json(file: Path) -> dict[str, Any]:
+def _read_json(file: epath.Path) -> dict[str, Any]:
     """An object of a file that may be missing; a run that has not ended has no `weights.json`."""
     try:
-        value = json.loads(read_text(file))
+        value = json.loads(objects.read_small(file))
+    except StorageError:
+        raise
     except (OSError, ValueError, RecursionError):
         return {}
     return value if isinstance(value, dict) else {}
