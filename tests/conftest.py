@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from tests import hub_server
+from tests import bucket_server, hub_server
+from tests.bucket_api import Bucket
 from tests.eight_devices import EightDevices
 from tests.eight_devices import eight_devices as start_eight_devices
 from tests.real_processes import COMPILE_FAST
@@ -96,6 +97,15 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[hub_server.
     with hub_server.serving() as hub:
         hub_server.use(hub, tmp_path / "hub_cache", monkeypatch)
         yield hub
+
+
+@pytest.fixture
+def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[Bucket]:
+    """An empty bucket, `gs://bkt`, that this process and those that it starts find."""
+    with bucket_server.serving() as server:
+        for name, value in server.environment().items():
+            monkeypatch.setenv(name, value)
+        yield server
 
 
 @pytest.fixture(scope="session")

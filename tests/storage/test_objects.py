@@ -36,11 +36,14 @@ def s3() -> Iterator[str]:
     server.stop()
 
 
-@pytest.fixture(params=["disk", "s3"])
+@pytest.fixture(params=["disk", "gs", "s3"])
 def root(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     """An empty directory."""
     if request.param == "disk":
         return str(tmp_path)
+    if request.param == "gs":
+        request.getfixturevalue("bucket")
+        return f"gs://bkt/{tmp_path.name}"
     return f"{request.getfixturevalue('s3')}/{tmp_path.name}"
 
 
