@@ -6,6 +6,8 @@
 # make pods: the largest programs for absent TPUs, which take minutes each; not in test-all.
 # make browser: the report of a run in Chromium (apt install chromium), at two widths; screenshots lie
 # in screenshots/. RUN=DIR looks at the report of that run. Not in test-all.
+# make slurm: the scripts of the pages under a Slurm of two nodes on this machine (apt install
+# slurm-wlm munge; it starts their daemons, as root, so it is not in test-all).
 # All make and reuse .venv. `tpu` adds libtpu in an environment above it: where libtpu is installed,
 # JAX looks for TPUs at every start and complains.
 PYTHON ?= python3
@@ -21,9 +23,9 @@ unexport PYTHONDONTWRITEBYTECODE
 # of tests/conftest.py, not by their numbers of tests.
 PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 TPU_PYTEST := .venv-tpu/bin/python -m pytest -n 2 tests/tpu
-OWN := $(addprefix --ignore=tests/,browser peers tpu)
+OWN := $(addprefix --ignore=tests/,browser peers slurm tpu)
 
-.PHONY: demo test test-slow test-all parity tpu pods browser lint
+.PHONY: demo test test-slow test-all parity tpu pods browser slurm lint
 
 demo: .venv/installed
 	$(BIN)/python -m vit_jax train --config=configs/quickstart.py --workdir=runs/demo/digits
@@ -58,6 +60,9 @@ pods: .venv-tpu/installed
 
 browser: .venv/installed-for-browser
 	RUN=$(RUN) $(BIN)/python -m pytest tests/browser
+
+slurm: .venv/installed-for-test
+	$(BIN)/python -m pytest tests/slurm
 
 lint: .venv/installed-for-test
 	$(BIN)/ruff format --check .

@@ -39,6 +39,7 @@ setup(
     cmdclass={"editable_wheel": EditableWheel},
     package_data={
         "vit_jax": ["py.typed"],
+        "vit_jax.experiments.miniature": ["page.html"],
         "vit_jax.experiments.report": ["page.html"],
         "vit_jax.evaluation.label_sets": ["lists/*"],
         "vit_jax.weights": ["class_lists/*"],
@@ -47,6 +48,7 @@ setup(
     install_requires=[
         "absl-py",
         "array-record>=0.8",
+        "bracex>=2.4",  # Patterns of shards, such as train-{000..127}.tar.
         "cloudpickle>=3",
         "etils[epath]",
         "flatbuffers",  # jax.export asks for it when it writes a file.
@@ -73,6 +75,7 @@ setup(
         "cuda": ["jax[cuda13]"],
         "tpu": ["jax[tpu]"],
         "prepare": ["tensorflow"],
+        "duplicates": ["imagehash>=4.3"],  # prepare --exclude=DATASET/SPLIT
         "plots": ["jinja2", "matplotlib"],  # The report.
         "onnx": ["jax<0.11", "jax2onnx>=0.13", "onnxruntime"],  # It knows no newer jax.
         "s3": ["s3fs"],  # s3://BUCKET/...
@@ -98,7 +101,7 @@ setup(
             "setuptools",
             *("ipykernel", "nbclient"),
             *("gcsfs", "moto[server]", "s3fs"),
-            *("huggingface_hub", "jinja2", "matplotlib", "pyarrow"),
+            *("huggingface_hub", "imagehash", "jinja2", "matplotlib", "pyarrow"),
         ],
     },
     classifiers=[

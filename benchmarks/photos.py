@@ -80,8 +80,8 @@ def logistic_regression(folder: Path, weights: str) -> dict[str, Any]:
 
     began = time.perf_counter()
     model = load_model(weights=weights)
-    train = features_of_source(model, open_source(str(folder), "train"))
-    test = features_of_source(model, open_source(str(folder), "test"))
+    train = features_of_source(model, open_source(str(folder.absolute()), "train"))
+    test = features_of_source(model, open_source(str(folder.absolute()), "test"))
     fit = make_pipeline(StandardScaler(), LogisticRegressionCV(Cs=5, cv=5, max_iter=1000))
     fit.fit(train.features, train.labels)
     right = fit.predict(test.features) == test.labels

@@ -26,12 +26,13 @@ COMMANDS = {
     "describe": "show a config's or a model's parameters, MACs, schedule and first batch",
     "options": "list the keys of a config, with their types, defaults and meaning",
     "models": "list models and released weight files, with published accuracies",
+    "miniature": "try the paper's claims with small models, and write a page of it",
     "study": "train the cells of one of the paper's ablations, and compare them",
     "sweep": "try a grid on a held-out part of train, then train the best with several seeds",
     "report": "write a page of a run, or of several side by side",
     "vtab": "fine-tune weights on the 19 tasks of VTAB-1k, and print the paper's table of them",
     "paper": "show a published table beside the results of your runs",
-    "prepare": "download a TFDS data set and store it as ArrayRecord",
+    "prepare": "write a data set as ArrayRecord, from archives, folders, arrays or TFDS",
 }
 
 

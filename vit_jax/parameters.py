@@ -6,7 +6,7 @@ freezing read the table, so a new kind of parameter is described in one place.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import jax
 
@@ -21,6 +21,9 @@ Part = Literal[
 # The axis along which the parameters of equal blocks are stacked. It comes first, and a scan runs
 # over it.
 BLOCK_AXIS = "block"
+
+# An axis of an optimizer's array that is none of its parameter's.
+_OTHER = "other"
 
 
 @dataclass(frozen=True)
@@ -98,6 +101,53 @@ def find(table: Table, path: str) -> Parameter | None:
     names = path.split("/")
     ends = ("/".join(names[first:]) for first in range(len(names)))
     return next((table[end] for end in ends if end in table), None)
+
+
+def moments(table: Table, params: Any, opt_state: Any) -> dict[str, Parameter]:
+    """Describes the arrays of an optimizer that have other axes than their parameters.
+
+    Such as the means over rows and columns that stand for a factored second moment. They have those
+    axes of their parameter whose lengths they have, in its order. All other axes are called
+    `other`.
+
+    Args:
+      table: describes the parameters.
+      params: their shapes, nested by name.
+      opt_state: the shapes of the optimizer's state.
+
+    Returns:
+      Entries by the paths in `opt_state`, which `find` takes before the parameters' own.
+    """
+    leaves = jax.tree_util.tree_leaves_with_path(params)
+    shapes = {path_of(key_path): leaf.shape for key_path, leaf in leaves}
+    found = {}
+    for key_path, leaf in jax.tree_util.tree_leaves_with_path(opt_state):
+        path = path_of(key_path)
+        names = path.split("/")
+        # An optimizer may number several arrays of one parameter.
+        ends = ("/".join(names[i:j]) for j in (len(names), -1) for i in range(len(names)))
+        owner = next((end for end in ends if end in shapes), None)
+        if owner is None:
+            if leaf.shape:
+                found[path] = Parameter((_OTHER,) * leaf.ndim, "embedding", "block")
+        elif leaf.shape != shapes[owner] or not path.endswith(owner):
+            axes = _kept_axes(table[owner], shapes[owner], leaf.shape)
+            found[path] = replace(table[owner], axes=axes)
+    return found
+
+
+def _kept_axes(
+    parameter: Parameter, lengths: tuple[int, ...], kept: tuple[int, ...]
+) -> tuple[str, ...]:
+    """The names of the axes whose lengths are kept.
+
+    Where several axes have one length the first counts; which one it is changes no place.
+    """
+    names = []
+    rest = iter(zip(parameter.axes, lengths, strict=True))
+    for length in kept:
+        names.append(next((name for name, each in rest if each == length), _OTHER))
+    return tuple(names)
 
 
 def described(table: Table, path: str, ndim: int) -> Parameter:

@@ -228,8 +228,9 @@ def test_what_is_a_table(root: Path) -> None:
         "t.txt",
     ):
         assert not is_table(name)
-    with pytest.raises(UserError, match="a table needs no preparation; train on it directly"):
-        prepare("photos.csv")
+    with pytest.raises(UserError, match="table .*photos.csv cannot be read: No such file"):
+        prepare("photos.csv", str(root / "data"))
+    assert not (root / "data").exists()
 
 
 def test_a_file_that_is_no_image_is_told_when_it_is_read(root: Path) -> None:

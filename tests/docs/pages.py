@@ -59,8 +59,7 @@ def commands(page: Path) -> Iterator[Command]:
             yield Command(name(page), program, words)
     for manifest in blocks(page.read_text(), "yaml"):
         for line in containers(list(yaml.safe_load_all(manifest))):
-            assert line[:2] == ["python", "-m"]
-            yield Command(name(page), line[2], line[3:])
+            yield Command(name(page), "vit_jax", line)
 
 
 def _of_script(script: str) -> Iterator[tuple[str, list[str]]]:
@@ -79,15 +78,17 @@ def _of_script(script: str) -> Iterator[tuple[str, list[str]]]:
         text = re.sub(r"\$\{?(\w+)\}?", value, text)
         if found := re.search(r"python -m (vit_jax|benchmarks\.\w+)(?: (.*))?$", text):
             yield found[1], shlex.split(found[2] or "")
+        elif found := re.search(r"\bIMAGE +(\w.*)$", text):
+            yield "vit_jax", shlex.split(found[1])
         elif text.lstrip().startswith("--config."):
             yield "options", shlex.split(text)
 
 
 def containers(manifest: Any) -> Iterator[list[str]]:
-    """The commands of all containers of a Kubernetes manifest."""
+    """What the containers of a Kubernetes manifest give to the image's command, `vit_jax`."""
     if isinstance(manifest, dict):
-        if "command" in manifest:
-            yield manifest["command"]
+        if "args" in manifest:
+            yield manifest["args"]
         for value in manifest.values():
             yield from containers(value)
     elif isinstance(manifest, list):

@@ -96,7 +96,7 @@ PLACES = (ROOT / "docs/distributed.md").read_text().split("\n## ")[3:]
 
 @pytest.mark.parametrize("place", PLACES, ids=[place.split("\n", 1)[0] for place in PLACES])
 def test_every_place_to_launch_from_has_its_command(place: str) -> None:
-    assert "vit_jax" in place and "--config=configs/" in place
+    assert re.search(r"-m vit_jax|\bIMAGE\b", place) and "--config=configs/" in place
 
 
 def test_every_page_is_read() -> None:

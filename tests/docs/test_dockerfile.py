@@ -60,7 +60,7 @@ def test_dependencies_are_installed_before_the_code_is_copied() -> None:
 
 
 def test_the_first_layer_knows_all_dependencies(tmp_path: Path) -> None:
-    """Of setup.py alone, as the Dockerfile runs it."""
+    """The Dockerfile runs setup.py without the code."""
     for source in ("setup.py", "vit_jax/version.py"):
         assert any(source in sources for sources in COPIES)
         (tmp_path / source).parent.mkdir(exist_ok=True)
@@ -71,7 +71,7 @@ def test_the_first_layer_knows_all_dependencies(tmp_path: Path) -> None:
     subprocess.run(command, cwd=tmp_path, check=True, capture_output=True)
     found = (tmp_path / "vit_jax.egg-info/requires.txt").read_text()
     setup = (ROOT / "setup.py").read_text().partition("install_requires")[2]
-    wanted = re.findall(r'^        "([^"]+)",', setup.partition("]")[0], re.MULTILINE)
+    wanted = re.findall(r'^        "([^"]+)",', setup.partition("\n    ],")[0], re.MULTILINE)
     assert len(wanted) > 10
     assert set(wanted) <= set(found.splitlines())
 

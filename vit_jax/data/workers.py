@@ -55,10 +55,15 @@ class _Worker(NamedTuple):
     connection: Connection[bytes, Any]
 
 
-def in_workers(source: _Source, start: int, stop: int, count: int) -> Generator[dict[str, Any]]:
+def in_workers(
+    source: _Source, start: int, stop: int, count: int, option: str = "config.data.workers"
+) -> Generator[dict[str, Any]]:
     """Yields `source[start]` to `source[stop - 1]`, made by `count` worker processes.
 
     What goes wrong in a worker is raised here. Closing the generator ends the workers.
+
+    Args:
+      option: what a person set to `count`, for messages.
 
     Raises:
       UserError: a worker was killed.
@@ -74,7 +79,7 @@ def in_workers(source: _Source, start: int, stop: int, count: int) -> Generator[
         for first in range(start, min(start + count, stop)):
             workers.append(_start(pickled, range(first, stop, count)))
         for index in range(start, stop):
-            yield _take(workers[(index - start) % count])
+            yield _take(workers[(index - start) % count], option)
     finally:
         end()
 
@@ -108,18 +113,18 @@ def _ask(worker: _Worker) -> None:
         worker.connection.send_bytes(b"+")
 
 
-def _take(worker: _Worker) -> dict[str, Any]:
+def _take(worker: _Worker, option: str) -> dict[str, Any]:
     try:
         value = _receive(worker.connection)
     except (EOFError, OSError):
-        raise _death(worker.process) from None
+        raise _death(worker.process, option) from None
     _ask(worker)
     if isinstance(value, _Failure):
         raise value.error
     return value
 
 
-def _death(process: BaseProcess) -> UserError:
+def _death(process: BaseProcess, option: str) -> UserError:
     process.join(10)
     code = process.exitcode
     if code is None or code >= 0:
@@ -129,7 +134,7 @@ def _death(process: BaseProcess) -> UserError:
     else:
         how = f"has crashed ({signal.Signals(-code).name})"
     return UserError(
-        f"data worker {process.pid} {how}; use fewer workers (config.data.workers) or more memory, "
+        f"data worker {process.pid} {how}; use fewer workers ({option}) or more memory, "
         "or 0 workers to see what happens in this process"
     )
 

@@ -57,7 +57,10 @@ def _optimizer(config: OptimizerConfig) -> str:
     betas = ", ".join(f"{beta:g}" for beta in config.betas)
     if config.name == "sgd":
         return f"SGD, momentum {betas} in {config.momentum_dtype}"
-    return f"AdamW, betas {betas}, first moment in {config.momentum_dtype}"
+    if not config.betas:
+        return ", ".join([config.name, *(f"{k}={v}" for k, v in config.arguments.items())])
+    names = {"adamw": "AdamW", "adafactor": "Adafactor"}
+    return f"{names[config.name]}, betas {betas}, first moment in {config.momentum_dtype}"
 
 
 def _weight_decay(config: OptimizerConfig) -> str:

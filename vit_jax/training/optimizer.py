@@ -2,7 +2,7 @@
 
 import itertools
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import jax
@@ -13,6 +13,10 @@ from jax import Array
 from vit_jax.errors import UserError
 from vit_jax.models.functional import Params
 from vit_jax.parameters import Table, described, path_of
+from vit_jax.training import optax_rules
+from vit_jax.training.adafactor import scale_by_adafactor
+from vit_jax.training.by_block import by_block
+from vit_jax.training.optax_rules import Argument
 from vit_jax.training.rates import rate_factors
 
 # Where linear decay ends in the paper's code.
@@ -21,20 +25,28 @@ LINEAR_END = 1e-5
 # (BiT-HyperRule, arXiv 1912.11370, section 3.3).
 MILESTONES = (0.3, 0.6, 0.9)
 STEP_FACTOR = 0.1
-# SGD's momentum; the decay of AdamW's two moments.
-_BETAS = {"sgd": (0.9,), "adamw": (0.9, 0.999)}
+# The decay of the moments that each optimizer has, by the keys that set it.
+_BETAS = {
+    "adamw": {"b1": 0.9, "b2": 0.999},
+    "sgd": {"momentum": 0.9},
+    "adafactor": {"b1": 0.9, "b2": 0.999},
+}
 
 
 @dataclass(frozen=True)
 class OptimizerConfig:
-    """AdamW or SGD, with a schedule for the rate.
+    """AdamW, SGD, Adafactor or an optimizer of optax, with a schedule for the rate.
 
     Weight decay subtracts `rate * weight_decay * parameter`, with the rate of the schedule. It is
     apart from the gradient's own step, as in the paper's Adam, and stays out of SGD's momentum.
     """
 
-    name: Literal["adamw", "sgd"] = "adamw"
-    """The optimizer."""
+    name: str = "adamw"
+    """The optimizer: adamw, sgd, adafactor (factored second moments, for the largest models), or
+    one of optax by its name there, such as optax:lion or optax:contrib.ademamix."""
+    arguments: dict[str, Argument] = field(default_factory=dict)
+    """What an optimizer of optax takes, by its own names, such as arguments.b1=0.95. The rate comes
+    from `lr` and `schedule`, weight decay from `weight_decay`."""
     lr: float = 1e-3
     """Peak rate."""
     schedule: Literal["cosine", "linear", "step", "constant"] = "cosine"
@@ -53,11 +65,11 @@ class OptimizerConfig:
     momentum: float | None = None
     """Momentum of SGD. None: 0.9."""
     b1: float | None = None
-    """Decay of AdamW's first moment. None: 0.9."""
+    """Decay of AdamW's and Adafactor's first moment. None: 0.9."""
     b2: float | None = None
-    """Decay of AdamW's second moment. None: 0.999."""
+    """Decay of AdamW's second moment; the largest decay of Adafactor's. None: 0.999."""
     momentum_dtype: Literal["float32", "bfloat16"] = "float32"
-    """Type of SGD's momentum or AdamW's first moment."""
+    """Type of SGD's momentum or of AdamW's and Adafactor's first moment."""
     micro_batches: int = 1
     """Parts into which the batch is split; their gradients are summed before an update. More parts
     need less memory."""
@@ -72,10 +84,7 @@ class OptimizerConfig:
     """Factor of the rate for each layer below the head. None: 1."""
 
     def __post_init__(self) -> None:
-        ignored = ("b1", "b2") if self.name == "sgd" else ("momentum",)
-        for key in ignored:
-            if getattr(self, key) is not None:
-                raise UserError(f"{key} would be ignored: {self.name} has none")
+        _check_name(self)
         if self.lr <= 0:
             raise UserError(f"lr must be positive, not {self.lr}")
         if self.schedule == "linear" and self.lr <= LINEAR_END:
@@ -101,11 +110,31 @@ class OptimizerConfig:
 
     @property
     def betas(self) -> tuple[float, ...]:
-        """SGD's momentum, or the decay of AdamW's two moments."""
-        given = (self.momentum,) if self.name == "sgd" else (self.b1, self.b2)
+        """The decay of the moments: SGD's momentum, or two; none of an optimizer of optax."""
         return tuple(
-            default if value is None else value
-            for value, default in zip(given, _BETAS[self.name], strict=True)
+            default if getattr(self, key) is None else getattr(self, key)
+            for key, default in _BETAS.get(self.name, {}).items()
+        )
+
+
+def _check_name(config: OptimizerConfig) -> None:
+    """Checks the name, and that it leaves no key without a meaning."""
+    name = config.name
+    if is_optax := name.startswith(optax_rules.PREFIX):
+        optax_rules.check(name, config.arguments, config.weight_decay)
+    elif name not in _BETAS:
+        raise UserError(f"name: no optimizer {name!r}{optax_rules.suggestion(name, tuple(_BETAS))}")
+    elif config.arguments:
+        key = next(iter(config.arguments))
+        raise UserError(f"arguments.{key} would be ignored: {name} has keys of its own")
+    for key in ("momentum", "b1", "b2"):
+        if getattr(config, key) is not None and key not in _BETAS.get(name, {}):
+            hint = f"; set arguments.{key}, if it takes one" if is_optax else ""
+            raise UserError(f"{key} would be ignored: {name} has none{hint}")
+    if is_optax and config.momentum_dtype != "float32":
+        raise UserError(
+            f"momentum_dtype would be ignored: {name} has its own; set arguments.mu_dtype, if it "
+            "takes one"
         )
 
 
@@ -186,25 +215,39 @@ def make_optimizer(
     factors = rate_factors(
         params, table, freeze=config.freeze, rates=config.rates, layer_decay=config.layer_decay
     )
-    dtype = jnp.dtype(config.momentum_dtype)
-    if config.name == "adamw":
-        moments = optax.scale_by_adam(*config.betas, mu_dtype=dtype)
-    else:
-        moments = optax.trace(*config.betas, accumulator_dtype=dtype)
     parts = []
     if config.freeze:
         parts.append(_by_parameter(lambda g, factor: jnp.where(factor > 0, g, 0), factors))
         parts.append(optax.snapshot("grad_norm", optax.global_norm))
-        moments = optax.masked(moments, jax.tree.map(lambda factor: bool(factor.any()), factors))
     if config.clip_norm is not None:
         parts.append(optax.clip_by_global_norm(config.clip_norm))
-    parts.append(moments)
+    parts.append(
+        _moments(config, params, table, jax.tree.map(lambda factor: bool(factor.any()), factors))
+    )
     if config.weight_decay:
         mask = _kernels(params, table) if config.decay_mask == "kernels" else None
         parts.append(optax.add_decayed_weights(config.weight_decay, mask))
     if config.freeze or config.rates or config.layer_decay is not None:
         parts.append(_by_parameter(jnp.multiply, factors))
     return optax.chain(*parts, optax.scale_by_learning_rate(schedule))
+
+
+def _moments(
+    config: OptimizerConfig, params: Params, table: Table, trains: Any
+) -> optax.GradientTransformation:
+    """The optimizer proper: from gradients to what is subtracted at rate 1."""
+    dtype = jnp.dtype(config.momentum_dtype)
+    if config.name == "adafactor":
+        b1, b2 = config.betas
+        return by_block(scale_by_adafactor(b1, b2, dtype), params, table, trains)
+    if config.name not in _BETAS:
+        rule = optax_rules.make(config.name, config.arguments)
+        return by_block(rule, params, table, trains)
+    if config.name == "adamw":
+        moments = optax.scale_by_adam(*config.betas, mu_dtype=dtype)
+    else:
+        moments = optax.trace(*config.betas, accumulator_dtype=dtype)
+    return optax.masked(moments, trains) if config.freeze else moments
 
 
 def _by_parameter(

@@ -17,7 +17,7 @@ from vit_jax.data.batches import batch_spec
 from vit_jax.models.families import parameter_table
 from vit_jax.models.functional import Params, abstract_params, init_params
 from vit_jax.parallel.sharding import OnMesh, batch_sharding, replicated, state_shardings
-from vit_jax.parameters import Table, nested
+from vit_jax.parameters import Table, moments, nested
 from vit_jax.training.config import TrainConfig
 from vit_jax.training.objectives import OWN, Objective, ObjectiveContext, split_params
 from vit_jax.training.optimizer import make_optimizer, make_schedule
@@ -54,7 +54,9 @@ class Program:
     @cached_property
     def state(self) -> TrainState:
         """Shapes, types and shardings of the state, as `jax.ShapeDtypeStruct`."""
-        return self._placed(jax.eval_shape(lambda: self._init(None)), self.table)
+        state = jax.eval_shape(lambda: self._init(None))
+        own = moments(self.table, state.params, state.opt_state)
+        return self._placed(state, {**self.table, **own})
 
     @property
     def model_params(self) -> Params:

@@ -1,5 +1,6 @@
 """Data sets of TensorFlow Datasets, downloaded and written as ArrayRecord."""
 
+import os
 from typing import Any
 
 import tensorflow_datasets as tfds
@@ -32,6 +33,16 @@ def prepare_tfds(dataset: str, data_dir: str | None = None) -> str:
     if not prepared:  # With TFDS's progress bars.
         _download(dataset, builder)
     return readable_directory(dataset, builder)
+
+
+def default_data_dir() -> str:
+    """Where TFDS keeps its data sets if nobody says where."""
+    return os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets"
+
+
+def tfds_names() -> list[str]:
+    """The names of all data sets that TFDS can make."""
+    return list(tfds.list_builders(with_community_datasets=False))
 
 
 def _download(dataset: str, builder: Any) -> None:

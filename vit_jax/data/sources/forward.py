@@ -28,7 +28,7 @@ class ForwardReader:
         """
         skip = start - self._start
         if skip < 0 or skip + count > len(self._data):
-            path, size, version = self.shard
+            _, path, size, version = self.shard
             stop = min(size, start + max(count, self._window))
             self._start, skip = start, 0
             self._data = read_piece(Piece(path, start, max(start, stop), version))

@@ -18,7 +18,9 @@ import safetensors.numpy
 
 _FORM = 1
 _LENGTH_BYTES = 8
-_DTYPES: dict[str, np.dtype[Any]] = {"U64": np.dtype("<u8"), "I32": np.dtype("<i4")}
+_DTYPES: dict[str, np.dtype[Any]] = {
+    name: np.dtype(form) for name, form in (("U64", "<u8"), ("I32", "<i4"), ("U8", "u1"))
+}
 
 # Arrays by name, all of one length but `labels`, which may have another one.
 Columns = dict[str, np.ndarray]
@@ -28,19 +30,17 @@ class Shard(NamedTuple):
     """A file of records.
 
     Attributes:
+      name: its path below the directory of the index, which knows it by this name wherever that
+        directory lies.
       path: absolute, or an address in a bucket.
       size: bytes.
       version: differs when the file was written again: the time of that, or a bucket's generation.
     """
 
+    name: str
     path: str
     size: int
     version: str
-
-    @property
-    def name(self) -> str:
-        """The file's name, by which an index knows it wherever its directory lies."""
-        return self.path.rpartition("/")[2]
 
 
 class Scanned(NamedTuple):
@@ -48,8 +48,8 @@ class Scanned(NamedTuple):
 
     Attributes:
       rows: number of records.
-      columns: uint64 or int32 arrays of `rows` values. A column `labels` of another length is cut
-        by the column `label_ends`, which counts from the shard's first label.
+      columns: uint64, int32 or uint8 arrays of `rows` values. A column `labels` has another
+        length: the column `label_ends` cuts it, and counts from the shard's first label.
       names: what the values of `labels` number, if they are names.
     """
 
@@ -82,7 +82,7 @@ class IndexFile(NamedTuple):
     def covers(self, shard: Shard) -> bool:
         """Whether it states what lies in a shard as the shard is now."""
         found = self.shards.get(shard.name)
-        return found is not None and found.shard[1:] == shard[1:]
+        return found is not None and found.shard[2:] == shard[2:]
 
     def scanned(self, name: str) -> Scanned:
         """What it states of one shard."""
@@ -139,7 +139,7 @@ def open_index_file(path: Path, *, verify: bool) -> IndexFile | None:
         if verify and _crc(columns) != metadata["crc32c"]:
             return None
         shards = {
-            name: IndexedShard(Shard(name, size, version), first, rows)
+            name: IndexedShard(Shard(name, "", size, version), first, rows)
             for name, size, version, first, rows in metadata["shards"]
         }
         return IndexFile(shards, columns, tuple(metadata["names"]))

@@ -1,4 +1,4 @@
-"""Opens a data set by name: a folder, a table, a TFDS data set, or a registered kind.
+"""Opens a data set by name: a folder, a table, tars, a TFDS data set, or a registered kind.
 
 A config file can register a source of its own (`register_source`), which is then opened by
 `KIND:REST`, such as `--config.data.dataset=shapes:1000`.
@@ -15,6 +15,7 @@ from typing import TypeVar
 from vit_jax.data.sources.records import Source
 from vit_jax.data.sources.slices import Slices
 from vit_jax.data.sources.splits import split_names, split_ranges
+from vit_jax.data.sources.tar_paths import is_tars
 from vit_jax.errors import UserError
 from vit_jax.spelling import nearest
 from vit_jax.storage.cache import Cache
@@ -94,8 +95,9 @@ def open_source(
 
     Args:
       dataset: a folder of images (`is_folder` states what counts as one, `folder.py` its layouts),
-        a table of them (`is_table`), a registered kind and what its opener takes (`shapes:1000`),
-        or a TFDS name such as "cifar10" or "imagenet_v2/matched-frequency:3.0.0".
+        a table of them (`is_table`), WebDataset tars (`tar_paths.is_tars`), a registered kind and
+        what its opener takes (`shapes:1000`), or a TFDS name such as "cifar10" or
+        "imagenet_v2/matched-frequency:3.0.0".
       split: in TFDS syntax: "train", "train[:98%]", "train[100:200]+test", "all".
       data_dir: where TFDS keeps its data sets; None is TFDS's default (`TFDS_DATA_DIR`, otherwise
         ~/tensorflow_datasets). Folders do not read it.
@@ -116,6 +118,16 @@ def open_source(
         from vit_jax.data.sources.table import TableSource
 
         return TableSource(dataset, split, test_fraction, label, max_labels)
+    if is_tars(dataset):
+        _refuse(
+            test_fraction,
+            "test_fraction",
+            f"data set {dataset!r} is made of tars",
+            " and slice a split instead, such as train[:90%]",
+        )
+        from vit_jax.data.sources.webdataset import WebDatasetSource
+
+        return WebDatasetSource(dataset, split, label, max_labels, cache)
     if is_folder(dataset):
         _refuse(label, "label", f"the classes of {dataset} are its folders")
         from vit_jax.data.sources.folder import FolderSource
@@ -167,7 +179,9 @@ def is_table(dataset: str) -> bool:
 
 def has_own_files(dataset: str) -> bool:
     """Whether `dataset` is a path, so that each machine may have files of its own there."""
-    return is_folder(dataset) or is_table(dataset) or dataset.startswith("images:")
+    return (
+        is_folder(dataset) or is_table(dataset) or is_tars(dataset) or dataset.startswith("images:")
+    )
 
 
 def _open_registered(kind: str, rest: str, split: str, data_dir: str | None) -> Source:

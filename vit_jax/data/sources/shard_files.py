@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -13,10 +14,11 @@ from vit_jax.reading import other_kind
 _STAT_THREADS = 32
 
 
-def shards_at(paths: Sequence[str], name: str, remedy: str) -> list[Shard]:
+def shards_at(directory: str, paths: Sequence[str], name: str, remedy: str) -> list[Shard]:
     """The shards at some paths on a disk.
 
     Args:
+      directory: that they lie in or below.
       name: of the data set, for messages.
       remedy: what to do about a missing one.
 
@@ -24,7 +26,7 @@ def shards_at(paths: Sequence[str], name: str, remedy: str) -> list[Shard]:
       UserError: one is missing, is no file or cannot be read.
     """
     with ThreadPoolExecutor(_STAT_THREADS) as pool:  # Over a network, each takes a while.
-        found = list(pool.map(_shard, paths))
+        found = list(pool.map(functools.partial(_shard, directory), paths))
     missing = [path for path, shard in zip(paths, found, strict=True) if isinstance(shard, str)]
     if missing:
         more = f" (as are {len(missing) - 1:,} more)" if len(missing) > 1 else ""
@@ -33,7 +35,7 @@ def shards_at(paths: Sequence[str], name: str, remedy: str) -> list[Shard]:
     return [shard for shard in found if isinstance(shard, Shard)]
 
 
-def _shard(path: str) -> Shard | str:
+def _shard(directory: str, path: str) -> Shard | str:
     """A shard, or why there is none."""
     try:
         state = os.stat(path)
@@ -41,4 +43,4 @@ def _shard(path: str) -> Shard | str:
         return f"missing or no file ({error.strerror})"
     if (kind := other_kind(state.st_mode)) is not None:
         return f"missing or no file ({kind})"
-    return Shard(path, state.st_size, str(state.st_mtime_ns))
+    return Shard(os.path.relpath(path, directory), path, state.st_size, str(state.st_mtime_ns))

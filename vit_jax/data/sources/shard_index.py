@@ -70,7 +70,7 @@ class ShardIndex:
     @property
     def rows_of_shards(self) -> list[int]:
         """The number of records in each shard."""
-        return [self._opened.shards[shard.name].rows for shard in self.shards]
+        return [stop - first for first, stop in self.row_ranges()]
 
     @property
     def columns(self) -> Columns:
@@ -82,13 +82,15 @@ class ShardIndex:
         """What the values of the column `labels` number."""
         return self._opened.names
 
+    def row_ranges(self) -> list[tuple[int, int]]:
+        """The rows `first <= row < stop` of each shard."""
+        of_shards = [self._opened.shards[shard.name] for shard in self.shards]
+        return [(each.first, each.first + each.rows) for each in of_shards]
+
     def rows(self) -> np.ndarray:
         """The row of each record, int64 [records]."""
-        of_shards = [self._opened.shards[shard.name] for shard in self.shards]
-        return np.concatenate(
-            [np.arange(each.first, each.first + each.rows) for each in of_shards]
-            or [np.zeros(0, np.int64)]
-        )
+        ranges = [np.arange(first, stop) for first, stop in self.row_ranges()]
+        return np.concatenate(ranges or [np.zeros(0, np.int64)])
 
     @functools.cached_property
     def _opened(self) -> IndexFile:
@@ -106,8 +108,7 @@ class ShardIndex:
     @functools.cached_property
     def _last_rows(self) -> np.ndarray:
         """The row behind the last one of each shard."""
-        of_shards = [self._opened.shards[shard.name] for shard in self.shards]
-        return np.array([each.first + each.rows for each in of_shards])
+        return np.array([stop for _, stop in self.row_ranges()])
 
     def __getstate__(self) -> dict[str, Any]:
         return {"shards": self.shards, "_file": self._file}

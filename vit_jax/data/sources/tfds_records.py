@@ -116,7 +116,7 @@ class TfRecords:
         info = open_directory(self._directory).info
         for split in dict.fromkeys(split for split, _, _ in self._ranges):
             paths = [os.fspath(path) for path in info.splits[split].filepaths]
-            shards = shards_at(paths, self._name, _REMEDY)
+            shards = shards_at(self._directory, paths, self._name, _REMEDY)
             index = open_index(
                 self._directory, f"{info.name}-{split}.tfrecord.index", shards, scan_tfrecord
             )

@@ -1,0 +1,148 @@
+"""Which tars a data set is made of: those in a folder, or those that a pattern names.
+
+A pattern has braces and wildcards as in a shell: `shards/train-{000000..001281}.tar`,
+`imagenet/{train,val}-*.tar`. A tar belongs to the split that its folder is named after, otherwise
+to the one that a part of its name says (`imagenet1k-validation-07.tar`). If no tar says any, all
+are `train`.
+"""
+
+from __future__ import annotations
+
+import glob
+import itertools
+import logging
+import os
+import re
+from collections.abc import Iterable
+
+from vit_jax.data.sources.split_words import kind_of, split_name
+from vit_jax.errors import UserError
+
+_TAR = ".tar"
+_COMPRESSED = (".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst")
+_WILD = re.compile(r"[*?\[]")
+# A pattern may name no more files than this.
+_MOST_FILES = 10**6
+
+_log = logging.getLogger(__name__)
+
+
+def is_tars(dataset: str) -> bool:
+    """Whether a data set is given as tars: by a pattern, or as a folder that holds some."""
+    if dataset.endswith((_TAR, *_COMPRESSED)):
+        return ":" not in dataset.partition("/")[0]  # Otherwise it is of a registered kind.
+    folder = os.path.expanduser(dataset)
+    return dataset.startswith(("/", "./", "../", "~")) and bool(_in_folder(folder))
+
+
+def tars_by_split(dataset: str) -> dict[str, list[str]]:
+    """The tars of each split, by their numbers.
+
+    Raises:
+      UserError: there are none, some are missing, or some belong to no split.
+    """
+    if dataset.endswith(_COMPRESSED):
+        raise UserError(f"data set {dataset}: compressed tars have no random access; unpack them")
+    if dataset.endswith(_TAR):
+        paths = _named(dataset)
+    else:
+        paths = _in_folder(os.path.abspath(os.path.expanduser(dataset)))
+        _warn_of_gaps(paths)
+    splits = _splits(dataset, paths)
+    return {name: sorted(splits[name], key=_by_numbers) for name in sorted(splits)}
+
+
+def _named(pattern: str) -> list[str]:
+    """The files that a pattern names; all that it writes out must be there."""
+    import bracex
+
+    path = os.path.abspath(os.path.expanduser(pattern))
+    try:
+        expanded = list(bracex.iexpand(path, limit=_MOST_FILES))
+    except bracex.ExpansionLimitException as error:
+        raise UserError(f"data set {pattern}: names more than {_MOST_FILES:,} files") from error
+    found: list[str] = []
+    missing = []
+    for each in expanded:
+        matching = glob.glob(each) if _WILD.search(each) else [each] * os.path.exists(each)
+        found += matching
+        if not matching:
+            missing.append(each)
+    if missing:
+        more = f" (and {len(missing) - 1:,} more are missing)" if len(missing) > 1 else ""
+        raise UserError(
+            f"data set {pattern}: there is no {missing[0]}{more}; bring the tars there, or name "
+            "those that are"
+        )
+    return list(dict.fromkeys(found))
+
+
+def _in_folder(folder: str) -> list[str]:
+    """The tars in a folder, and in those of its folders that are named like a split."""
+    found = []
+    try:
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                if entry.name.endswith(_TAR) and entry.is_file():
+                    found.append(entry.path)
+                elif kind_of(entry.name) is not None and entry.is_dir():
+                    found += [
+                        inner.path
+                        for inner in os.scandir(entry.path)
+                        if inner.name.endswith(_TAR) and inner.is_file()
+                    ]
+    except OSError:  # Whoever lists its images tells it.
+        return []
+    return found
+
+
+def _splits(dataset: str, paths: Iterable[str]) -> dict[str, list[str]]:
+    words: dict[str | None, list[str]] = {}
+    for path in paths:
+        words.setdefault(_split_word(path), []).append(path)
+    none = words.pop(None, [])
+    if not words:
+        return {"train": none}
+    if none:
+        raise UserError(
+            f"data set {dataset}: {none[0]} belongs to no split, and others to "
+            f"{', '.join(map(str, words))}; name it like them, or name the others alone"
+        )
+    kinds = {word: kind for word in words if word and (kind := kind_of(word)) is not None}
+    splits: dict[str, list[str]] = {}
+    for word, found in words.items():
+        assert word is not None
+        splits.setdefault(split_name(word, kinds), []).extend(found)
+    return splits
+
+
+def _split_word(path: str) -> str | None:
+    """What names the split of a tar: its folder, otherwise a part of its name."""
+    folder, name = os.path.split(path)
+    parts = [os.path.basename(folder), *re.split(r"[-_.]", name)]
+    return next((part for part in parts if kind_of(part) is not None), None)
+
+
+def _by_numbers(path: str) -> list[tuple[int, str]]:
+    """Sorts `2.tar` before `10.tar`."""
+    parts = re.split(r"(\d+)", path)
+    return [(int(part), "") if part.isdigit() else (-1, part) for part in parts]
+
+
+def _warn_of_gaps(paths: Iterable[str]) -> None:
+    """Says which tars of a folder seem to be missing, by their numbers."""
+    numbers: dict[tuple[str, str], set[int]] = {}
+    for path in paths:
+        match = re.fullmatch(r"(.*?)(\d+)(\.tar)", path, re.DOTALL)
+        if match:
+            numbers.setdefault((match[1], str(len(match[2]))), set()).add(int(match[2]))
+    for (start, _), found in numbers.items():
+        missing = sorted(set(range(max(found) + 1)) - found) if min(found) in (0, 1) else []
+        missing = [number for number in missing if number > min(found)]
+        if missing:
+            listed = ", ".join(map(str, itertools.islice(missing, 8)))
+            _log.warning(
+                "%s…: %d of its numbers are missing between %d and %d (%s%s)",
+                *(start, len(missing), min(found), max(found), listed),
+                ", …" if len(missing) > 8 else "",
+            )

@@ -1,0 +1,56 @@
+"""The miniature's page: claim by claim, one HTML file that opens without a network."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import jinja2
+
+from vit_jax import atomic
+from vit_jax.experiments.report.record import read_run
+from vit_jax.experiments.studies.page import as_page, draw, verdicts
+from vit_jax.experiments.studies.running import CellResult, planned
+from vit_jax.experiments.studies.study import Study
+from vit_jax.experiments.sweep_runs import command_of
+from vit_jax.runs.cost import Cost
+from vit_jax.version import __version__
+
+
+def write_page(
+    study: Study,
+    results: Sequence[CellResult],
+    workdir: Path,
+    seeds: Sequence[int],
+    command: str,
+) -> Path:
+    """Writes `index.html` in the directory of the runs, in one step; returns its path.
+
+    Args:
+      command: that makes the whole again.
+    """
+    page = as_page(study, results)
+    costs = [result.cost for result in results if result.cost is not None]
+    first = planned(study.cells[0], workdir, seeds[0])
+    drawing = draw(study, results, ".svg").decode()
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader(__package__, "."),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+    )
+    text = environment.get_template("page.html").render(
+        study=study,
+        page=page,
+        verdicts=verdicts(study, results),
+        notes=page.notes[len(study.claims) :],
+        drawing=drawing[drawing.index("<svg") :],
+        seeds=len(seeds),
+        cost=Cost.total(costs) if len(costs) == len(results) else None,
+        versions=", ".join(
+            f"{key} {value}" for key, value in read_run(first.directory).flat_versions()
+        ),
+        version=__version__,
+        command=command,
+        commands=[command_of(planned(cell, workdir, seeds[0])) for cell in study.cells],
+    )
+    path = workdir / "index.html"
+    atomic.write_bytes(path, text.encode())
+    return path
