@@ -26,13 +26,18 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(retrying.retrying, "_said", -math.inf)  # Of another test.
 
 
+def _done(change: Callable[..., None], *arguments: object) -> bool:
+    change(*arguments)
+    return True
+
+
 # What is asked for, and what must come of it.
 REQUESTS: dict[str, Callable[[int], bool]] = {
     "create": lambda n: objects.create(f"{FILE}-{n}", f"mine {n}".encode()),
     "ranged read": lambda _: objects.read_bytes(FILE, 2, 5) == b"234",
     "list": lambda _: "file" in objects.list_names("gs://bkt/run"),
-    "write": lambda n: objects.write_bytes(f"{FILE}+{n}", b"x" * n) is None,
-    "delete": lambda n: objects.delete(f"{FILE}-{n}") is None,
+    "write": lambda n: _done(objects.write_bytes, f"{FILE}+{n}", b"x" * n),
+    "delete": lambda n: _done(objects.delete, f"{FILE}-{n}"),
 }
 
 
