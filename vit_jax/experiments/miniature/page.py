@@ -12,7 +12,6 @@ from vit_jax.experiments.studies.running import CellResult, planned
 from vit_jax.experiments.studies.study import Study
 from vit_jax.experiments.sweep_runs import command_of
 from vit_jax.runs.cost import Cost
-from vit_jax.version import __version__
 
 
 def write_page(
@@ -45,9 +44,10 @@ def write_page(
         seeds=len(seeds),
         cost=Cost.total(costs) if len(costs) == len(results) else None,
         versions=", ".join(
-            f"{key} {value}" for key, value in read_run(first.directory).flat_versions()
+            f"{key.removeprefix('packages.')} {value}"
+            for key, value in read_run(first.directory).flat_versions()
+            if key != "command"
         ),
-        version=__version__,
         command=command,
         commands=[command_of(planned(cell, workdir, seeds[0])) for cell in study.cells],
     )

@@ -9,11 +9,13 @@ from vit_jax.experiments.studies.running import CellResult
 from vit_jax.experiments.studies.study import STANDARD_ERRORS, Claim, Difference, Study, difference
 
 _PAPER = "arXiv 2010.11929v2"
+# The heading of the paper's figures, where it prints any.
+_PUBLISHED = {False: (), True: ("paper, %",)}
 
 
 def as_page(study: Study, results: Sequence[CellResult]) -> Page:
     """A row for each cell: mean, standard error, seeds, the paper's figure; then the claims."""
-    rows, records = [], []
+    rows, records, has_published = [], [], bool(study.published)
     for result in results:
         published = study.published.get(result.cell.name)
         mean, error = _mean(result.scores), _error(result.scores)
@@ -24,7 +26,7 @@ def as_page(study: Study, results: Sequence[CellResult]) -> Page:
                 _percent(mean),
                 _percent(error),
                 str(len(result.scores)),
-                _percent(published),
+                *([_percent(published)] if has_published else []),
                 "" if flops is None else f"{flops:.3g}",
             )
         )
@@ -48,7 +50,7 @@ def as_page(study: Study, results: Sequence[CellResult]) -> Page:
     return Page(
         title=f"{study.title}: {', '.join(dict.fromkeys(r.cell.score for r in results))}",
         source=f"{_PAPER}, {study.source}",
-        heading=("", "mean, %", "standard error", "seeds", "paper, %", "exaFLOPs"),
+        heading=("", "mean, %", "standard error", "seeds", *_PUBLISHED[has_published], "exaFLOPs"),
         rows=tuple(rows),
         notes=(
             *(line(claim, found) for claim, found in verdicts(study, results)),
@@ -73,10 +75,11 @@ def line(claim: Claim, found: Difference | None) -> str:
     """A claim with its verdict and the interval of two standard errors, in percentage points."""
     if found is None:
         return f"{claim.text} ({claim.source}): cannot be told here, since runs diverged"
+    interval = f" ± {100 * STANDARD_ERRORS * found.error:.2f}" if found.seeds > 1 else ""
+    seeds = "1 seed" if found.seeds == 1 else f"{found.seeds} seeds"
     return (
         f"{claim.text} ({claim.source}): {found.verdict}; {claim.better} less {claim.worse} is "
-        f"{100 * found.value:+.2f} ± {100 * STANDARD_ERRORS * found.error:.2f} points over "
-        f"{found.seeds} seeds"
+        f"{100 * found.value:+.2f}{interval} points over {seeds}"
     )
 
 
