@@ -6,10 +6,9 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-import boto3
 import pytest
-from moto.server import ThreadedMotoServer
 
+from tests.s3_server import s3_bucket
 from vit_jax.errors import StorageError, UserError
 from vit_jax.storage import objects, retrying
 from vit_jax.storage.paths import as_path, is_bucket
@@ -21,19 +20,8 @@ NAME = "d e%2F#?ü.txt"
 
 @pytest.fixture(scope="module")
 def s3() -> Iterator[str]:
-    """The address of a server that speaks as S3 does, with one bucket."""
-    server = ThreadedMotoServer("127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("AWS_ENDPOINT_URL", f"http://{host}:{port}")
-        for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
-            patch.setenv(name, "testing")
-        patch.setenv("AWS_DEFAULT_REGION", "us-east-1")
-        S3.clear_instance_cache()
-        boto3.client("s3").create_bucket(Bucket="bkt")
-        yield "s3://bkt"
-    server.stop()
+    """The address of a bucket."""
+    yield from s3_bucket()
 
 
 @pytest.fixture(params=["disk", "gs", "s3"])

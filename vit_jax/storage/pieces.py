@@ -9,8 +9,11 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import BinaryIO, NamedTuple
 
+from vit_jax.errors import UserError
 from vit_jax.reading import open_file
+from vit_jax.storage import objects
 from vit_jax.storage.cache import Cache
+from vit_jax.storage.paths import is_bucket
 
 # Pieces on their way in one process: 32 answers of 50 ms are 640 records a second.
 _IN_FLIGHT = 32
@@ -43,7 +46,7 @@ class PieceReader:
     def __init__(self, cache: Cache | None = None) -> None:
         self.cache = cache
 
-    def read(self, pieces: Iterable[Piece]) -> Iterator[bytes | OSError]:
+    def read(self, pieces: Iterable[Piece]) -> Iterator[bytes | OSError | EOFError]:
         """The bytes of each piece in order, while those of the next ones are on their way.
 
         A piece that cannot be read gives the reason in its place: its file is missing or ends
@@ -52,7 +55,7 @@ class PieceReader:
         Raises:
           UserError: a bucket does not answer, or may not be read.
         """
-        waiting: deque[Future[bytes | OSError]] = deque()
+        waiting: deque[Future[bytes | OSError | EOFError]] = deque()
         try:
             for piece in pieces:
                 waiting.append(_threads().submit(self._read, piece))
@@ -64,13 +67,15 @@ class PieceReader:
             for each in waiting:
                 each.cancel()
 
-    def _read(self, piece: Piece) -> bytes | OSError:
+    def _read(self, piece: Piece) -> bytes | OSError | EOFError:
         key = f"{piece.path} {piece.version} {piece.start}:{piece.stop}"
         data = None if self.cache is None else self.cache.get(key)
         if data is None:
             try:
                 data = read_piece(piece)
-            except OSError as error:
+            except UserError:
+                raise
+            except (OSError, EOFError) as error:
                 return error
             if self.cache is not None:
                 self.cache.put(key, data)
@@ -81,9 +86,12 @@ def read_piece(piece: Piece) -> bytes:
     """The bytes of one piece.
 
     Raises:
-      OSError: the file is missing, cannot be read or ends before the piece does.
+      OSError: the file is missing or cannot be read.
+      EOFError: it ends before the piece does.
       UserError: a bucket does not answer, or may not be read.
     """
+    if is_bucket(piece.path):
+        return objects.read_bytes(piece.path, piece.start, piece.stop)
     file = _open(piece.path, piece.version)
     data = os.pread(file.fileno(), piece.stop - piece.start, piece.start)
     while 0 < len(data) < piece.stop - piece.start:  # A read may be interrupted, or above 2 GiB.
@@ -94,7 +102,7 @@ def read_piece(piece: Piece) -> bytes:
             break
         data += more
     if len(data) < piece.stop - piece.start:
-        raise OSError(
+        raise EOFError(
             f"the file ends at byte {piece.start + len(data):,}, before byte {piece.stop:,}"
         )
     return data

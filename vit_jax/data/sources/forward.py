@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from vit_jax.data.sources.index_file import Shard
+from vit_jax.storage.paths import is_bucket
 from vit_jax.storage.pieces import Piece, read_piece
 
 # From a disk only what is asked for, and what lies behind it on its page. A bucket takes about
@@ -16,15 +17,16 @@ class ForwardReader:
 
     def __init__(self, shard: Shard) -> None:
         self.shard = shard
-        self._window = _BUCKET_WINDOW if "://" in shard.path else _DISK_WINDOW
+        self._window = _BUCKET_WINDOW if is_bucket(shard.path) else _DISK_WINDOW
         self._start, self._data = 0, b""
 
     def read(self, start: int, count: int) -> bytes:
         """The bytes start <= i < start + count, or fewer where the shard ends.
 
-        Raises:
-          OSError: the shard cannot be read, or has become shorter.
-          UserError: its bucket cannot be used.
+          Raises:
+            OSError: the shard cannot be read.
+        EOFError: it has become shorter.
+            UserError: its bucket cannot be used.
         """
         skip = start - self._start
         if skip < 0 or skip + count > len(self._data):

@@ -31,6 +31,8 @@ from vit_jax.data.sources.index_file import (
 )
 from vit_jax.errors import UserError
 from vit_jax.locks import lock, try_lock
+from vit_jax.storage import objects
+from vit_jax.storage.paths import is_bucket
 from vit_jax.user_cache import user_cache
 
 # Says what lies in a shard. Raises UserError for one that is not whole.
@@ -130,6 +132,7 @@ def open_index(directory: str, name: str, shards: Sequence[Shard], scan: Scan) -
     if file is None:
         with places.locked():
             # Another process may have built it meanwhile.
+            places.copy_from_bucket()
             file = _that_covers(places.local, shards) or _build(places, shards, scan)
     return ShardIndex(file, shards)
 
@@ -145,7 +148,9 @@ class _Places:
         self.directory = directory
         digest = hashlib.blake2b(directory.encode(errors="surrogateescape"), digest_size=8)
         self._own = user_cache().absolute() / "indexes" / digest.hexdigest() / name
-        self.local = (Path(directory, name), self._own)
+        self._in_bucket = f"{directory}/{name}" if is_bucket(directory) else None
+        beside = [] if self._in_bucket else [Path(directory, name)]
+        self.local = (*beside, self._own)
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
@@ -161,6 +166,26 @@ class _Places:
                 _log.info("waiting for another process that indexes %s", self.directory)
                 lock(file)
             yield
+
+    def copy_from_bucket(self) -> None:
+        """Copies the index that lies in a bucket, if there is one."""
+        if self._in_bucket is None:
+            return
+        with contextlib.suppress(FileNotFoundError):
+            data = objects.read_bytes(self._in_bucket)
+            try:
+                _write(self._own, data)
+            except OSError as error:
+                raise self._unwritable(error) from error
+
+    def share(self, data: bytes) -> None:
+        """Writes a whole index into the bucket, for other hosts; a line tells if that fails."""
+        if self._in_bucket is None:
+            return
+        try:
+            objects.write_bytes(self._in_bucket, data)
+        except UserError as error:
+            _log.warning("the index of %s stays on this host: %s", self.directory, error)
 
     def write(self, data: bytes) -> Path:
         """Keeps an index; returns where it lies."""
@@ -226,7 +251,9 @@ def _build(places: _Places, shards: Sequence[Shard], scan: Scan) -> Path:
         if now - saved > _SAVE_EVERY:
             places.write(_in_order(known))
             saved = time.monotonic()
-    path = places.write(_in_order(known))
+    data = _in_order(known)
+    path = places.write(data)
+    places.share(data)
     records = sum(known[shard.name][1].rows for shard in shards)
     _log.info(
         "%s: indexed %s records in %.1f s; the index is %s",

@@ -11,13 +11,12 @@ import logging
 import os
 import re
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 
 import numpy as np
 
 from vit_jax.data.sources.shard_index import ShardIndex
 from vit_jax.errors import UserError
-from vit_jax.reading import read_text
+from vit_jax.storage import objects
 
 _FILES = ("classnames.txt", "classes.txt")
 _NUMBER = re.compile(r"0|[1-9][0-9]*")
@@ -108,9 +107,11 @@ def _class_file(tars: Iterable[str]) -> tuple[str | None, tuple[str, ...]]:
     for folder in dict.fromkeys([*folders, *map(os.path.dirname, folders)]):
         for name in _FILES:
             path = os.path.join(folder, name)
-            if os.path.exists(path):
+            if objects.exists(path):
                 try:
-                    lines = read_text(Path(path)).splitlines()
+                    lines = objects.read_bytes(path).decode("utf-8-sig").splitlines()
+                except UserError:
+                    raise
                 except (OSError, ValueError) as error:
                     raise UserError(f"{path}: cannot be read ({error}); mend it") from error
                 names = tuple(line.strip() for line in lines if line.strip())

@@ -1,22 +1,25 @@
 """Which tars a data set is made of: those in a folder, or those that a pattern names.
 
-A pattern has braces and wildcards as in a shell: `shards/train-{000000..001281}.tar`,
-`imagenet/{train,val}-*.tar`. A tar belongs to the split that its folder is named after, otherwise
-to the one that a part of its name says (`imagenet1k-validation-07.tar`). If no tar says any, all
-are `train`.
+A pattern has braces as in a shell, and wildcards in its last part:
+`shards/train-{000000..001281}.tar`, `imagenet/{train,val}-*.tar`. A tar belongs to the split that
+its folder is named after, otherwise to the one that a part of its name says
+(`imagenet1k-validation-07.tar`). If no tar says any, all are `train`.
 """
 
 from __future__ import annotations
 
-import glob
+import fnmatch
+import functools
 import itertools
 import logging
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 from vit_jax.data.sources.split_words import kind_of, split_name
 from vit_jax.errors import UserError
+from vit_jax.storage import objects
+from vit_jax.storage.paths import as_path, is_bucket
 
 _TAR = ".tar"
 _COMPRESSED = (".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst")
@@ -30,9 +33,10 @@ _log = logging.getLogger(__name__)
 def is_tars(dataset: str) -> bool:
     """Whether a data set is given as tars: by a pattern, or as a folder that holds some."""
     if dataset.endswith((_TAR, *_COMPRESSED)):
-        return ":" not in dataset.partition("/")[0]  # Otherwise it is of a registered kind.
-    folder = os.path.expanduser(dataset)
-    return dataset.startswith(("/", "./", "../", "~")) and bool(_in_folder(folder))
+        # Otherwise it is of a registered kind.
+        return is_bucket(dataset) or ":" not in dataset.partition("/")[0]
+    is_path = dataset.startswith(("/", "./", "../", "~")) or is_bucket(dataset)
+    return is_path and bool(_in_folder(_absolute(dataset)))
 
 
 def tars_by_split(dataset: str) -> dict[str, list[str]]:
@@ -46,7 +50,7 @@ def tars_by_split(dataset: str) -> dict[str, list[str]]:
     if dataset.endswith(_TAR):
         paths = _named(dataset)
     else:
-        paths = _in_folder(os.path.abspath(os.path.expanduser(dataset)))
+        paths = _in_folder(_absolute(dataset))
         _warn_of_gaps(paths)
     splits = _splits(dataset, paths)
     return {name: sorted(splits[name], key=_by_numbers) for name in sorted(splits)}
@@ -56,15 +60,19 @@ def _named(pattern: str) -> list[str]:
     """The files that a pattern names; all that it writes out must be there."""
     import bracex
 
-    path = os.path.abspath(os.path.expanduser(pattern))
     try:
-        expanded = list(bracex.iexpand(path, limit=_MOST_FILES))
+        expanded = list(bracex.iexpand(_absolute(pattern), limit=_MOST_FILES))
     except bracex.ExpansionLimitException as error:
         raise UserError(f"data set {pattern}: names more than {_MOST_FILES:,} files") from error
+    names = functools.cache(_names_in)
     found: list[str] = []
     missing = []
     for each in expanded:
-        matching = glob.glob(each) if _WILD.search(each) else [each] * os.path.exists(each)
+        folder, name = os.path.split(each)
+        if _WILD.search(name):
+            matching = [f"{folder}/{n}" for n in names(folder) if fnmatch.fnmatchcase(n, name)]
+        else:
+            matching = [each] if name in names(folder) else []
         found += matching
         if not matching:
             missing.append(each)
@@ -79,21 +87,29 @@ def _named(pattern: str) -> list[str]:
 
 def _in_folder(folder: str) -> list[str]:
     """The tars in a folder, and in those of its folders that are named like a split."""
-    found = []
+    names = _names_in(folder)
+    inner = [f"{folder}/{name}" for name in names if kind_of(name) is not None]
+    return [
+        f"{place}/{name}"
+        for place in (folder, *inner)
+        for name in (names if place == folder else _names_in(place))
+        if name.endswith(_TAR)
+    ]
+
+
+def _names_in(folder: str) -> Collection[str]:
+    """What lies in a folder; nothing if it cannot be listed, which others tell."""
     try:
-        with os.scandir(folder) as entries:
-            for entry in entries:
-                if entry.name.endswith(_TAR) and entry.is_file():
-                    found.append(entry.path)
-                elif kind_of(entry.name) is not None and entry.is_dir():
-                    found += [
-                        inner.path
-                        for inner in os.scandir(entry.path)
-                        if inner.name.endswith(_TAR) and inner.is_file()
-                    ]
-    except OSError:  # Whoever lists its images tells it.
-        return []
-    return found
+        return dict.fromkeys(objects.list_names(folder))
+    except UserError:  # A bucket tells by itself what is wrong.
+        raise
+    except OSError:
+        return ()
+
+
+def _absolute(path: str) -> str:
+    # Worker processes need not share the current directory.
+    return os.fspath(as_path(path.rstrip("/") or path))
 
 
 def _splits(dataset: str, paths: Iterable[str]) -> dict[str, list[str]]:

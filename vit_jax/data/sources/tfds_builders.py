@@ -17,6 +17,7 @@ from vit_jax.data.sources import digits, long_tail  # noqa: F401
 from vit_jax.data.sources.tfds_known import only_known_features
 from vit_jax.errors import NoDataError, UserError
 from vit_jax.spelling import nearest
+from vit_jax.storage.objects import require_library
 
 # What `prepare` writes, and what is read besides.
 FORMAT = tfds.core.FileFormat.ARRAY_RECORD
@@ -36,6 +37,8 @@ def find_builder(dataset: str, data_dir: str | None) -> Any:
             raise UserError(
                 f"data set {dataset!r}: data sets of TFDS's community, NAMESPACE:NAME, are not read"
             )
+        if data_dir is not None:
+            require_library(data_dir)
         _require_ordinary_files(dataset, _local_absolute(data_dir))
         return tfds.builder(dataset, data_dir=_local_absolute(data_dir))
     except UserError:
@@ -96,8 +99,11 @@ def open_directory(directory: str) -> Any:
       UserError: its description is damaged.
     """
     try:
+        require_library(directory)
         with quiet():
             return tfds.builder_from_directory(directory)
+    except UserError:
+        raise
     except Exception as error:
         if not _is_about_a_description(error):
             raise

@@ -45,6 +45,8 @@ def scan_tfrecord(shard: Shard) -> Scanned:
                 )
             starts.append(place)
             place = stop
+    except UserError:
+        raise
     except (OSError, EOFError) as error:
         raise _broken(shard, str(error)) from error
     return Scanned(len(starts), {"starts": np.array(starts, np.uint64)})

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import hashlib
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -12,7 +11,7 @@ import numpy as np
 
 from vit_jax.data.images.decoding import MEMORY_LIMIT
 from vit_jax.data.sources.records import MAX_LABELS, Record
-from vit_jax.data.sources.shard_files import shards_at
+from vit_jax.data.sources.shard_files import common_directory, shards_at
 from vit_jax.data.sources.shard_index import ShardIndex, open_index
 from vit_jax.data.sources.split_words import kind_of, own_names, say_once
 from vit_jax.data.sources.splits import locate, split_names, split_ranges
@@ -196,7 +195,7 @@ def webdataset_splits(dataset: str) -> tuple[str, ...]:
 
 
 def _index(dataset: str, split: str, paths: Sequence[str], label: str | None) -> ShardIndex:
-    directory = os.path.commonpath([os.path.dirname(path) for path in paths])
+    directory = common_directory(paths)
     shards = shards_at(directory, paths, dataset, "restore it, or name the other tars")
     word = "" if label is None else f".{label.replace('/', '.')}"
     name = f"{split}{word}.tar.index"
@@ -211,9 +210,9 @@ def _labels(index: ShardIndex, first: int, stop: int) -> np.ndarray:
     return index.columns["labels"][begin:end]
 
 
-def _record(piece: Piece, label: int | tuple[int, ...], data: bytes | OSError) -> Record:
+def _record(piece: Piece, label: int | tuple[int, ...], data: bytes | OSError | EOFError) -> Record:
     at_byte = f"{piece.path} at byte {piece.start:,}"
-    if isinstance(data, OSError):
+    if not isinstance(data, bytes):
         return Record(b"", label, at_byte, str(data))
     header = header_of(data[:BLOCK])
     if header is None:
