@@ -13,7 +13,7 @@ import stat
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import IO, Any, NamedTuple
+from typing import IO, Any, BinaryIO, NamedTuple
 
 from vit_jax import atomic, reading
 from vit_jax.errors import UserError
@@ -49,6 +49,17 @@ def read_bytes(path: PathLike, start: int | None = None, stop: int | None = None
     if stop is not None and len(data) != stop - start:
         raise _too_short(path, start + len(data), stop)
     return data
+
+
+def open_remote(path: PathLike) -> BinaryIO:
+    """Opens an object to read any part of it; each read is a request.
+
+    Raises:
+      FileNotFoundError: there is none.
+      StorageError: the bucket cannot be used.
+    """
+    opened: BinaryIO = _file_system(path).open(os.fspath(path), "rb", cache_type="none")
+    return opened
 
 
 def read_small(path: PathLike) -> bytes:

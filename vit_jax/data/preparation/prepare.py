@@ -16,7 +16,7 @@ from vit_jax.data.preparation.writing import write
 from vit_jax.data.sources.open import is_folder, is_table, open_source
 from vit_jax.data.sources.own_splits import own_splits
 from vit_jax.data.sources.records import Source
-from vit_jax.data.sources.tar_paths import is_tars
+from vit_jax.data.sources.shard_paths import is_parquet, is_tars
 from vit_jax.errors import UserError
 from vit_jax.storage.paths import as_path, is_bucket
 
@@ -67,8 +67,10 @@ def prepare(
     options = Options(short_side, tuple(exclude))
     if short_side is not None and short_side < 1:
         raise UserError(f"--short_side={short_side}: choose at least 1 pixel, such as 256")
-    if is_tars(dataset):
-        raise UserError(f"--dataset={dataset}: tars need no preparation; train on them directly")
+    if is_tars(dataset) or is_parquet(dataset):
+        raise UserError(
+            f"--dataset={dataset}: such files need no preparation; train on them directly"
+        )
     is_own = _is_arrays(dataset) or is_folder(dataset) or is_table(dataset)
     if is_own:
         _refuse(archives is not None, "--archives", f"{dataset} holds the images itself")

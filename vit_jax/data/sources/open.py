@@ -13,9 +13,9 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from vit_jax.data.sources.records import Source
+from vit_jax.data.sources.shard_paths import is_parquet, is_tars
 from vit_jax.data.sources.slices import Slices
 from vit_jax.data.sources.splits import split_names, split_ranges
-from vit_jax.data.sources.tar_paths import is_tars
 from vit_jax.errors import UserError
 from vit_jax.spelling import nearest
 from vit_jax.storage.cache import Cache
@@ -95,9 +95,9 @@ def open_source(
 
     Args:
       dataset: a folder of images (`is_folder` states what counts as one, `folder.py` its layouts),
-        a table of them (`is_table`), WebDataset tars (`tar_paths.is_tars`), a registered kind and
-        what its opener takes (`shapes:1000`), or a TFDS name such as "cifar10" or
-        "imagenet_v2/matched-frequency:3.0.0".
+        a table of them (`is_table`), WebDataset tars or Parquet files (`shard_paths.py`), a
+        registered kind and what its opener takes (`shapes:1000`), or a TFDS name such as "cifar10"
+        or "imagenet_v2/matched-frequency:3.0.0".
       split: in TFDS syntax: "train", "train[:98%]", "train[100:200]+test", "all".
       data_dir: where TFDS keeps its data sets; None is TFDS's default (`TFDS_DATA_DIR`, otherwise
         ~/tensorflow_datasets). Folders do not read it.
@@ -128,6 +128,16 @@ def open_source(
         from vit_jax.data.sources.webdataset import WebDatasetSource
 
         return WebDatasetSource(dataset, split, label, max_labels, cache)
+    if is_parquet(dataset):
+        _refuse(
+            test_fraction,
+            "test_fraction",
+            f"data set {dataset!r} is made of Parquet files",
+            " and slice a split instead, such as train[:90%]",
+        )
+        from vit_jax.data.sources.parquet import ParquetSource
+
+        return ParquetSource(dataset, split, label, max_labels, cache)
     if is_folder(dataset):
         _refuse(label, "label", f"the classes of {dataset} are its folders")
         from vit_jax.data.sources.folder import FolderSource
@@ -180,7 +190,11 @@ def is_table(dataset: str) -> bool:
 def has_own_files(dataset: str) -> bool:
     """Whether `dataset` is a path, so that each machine may have files of its own there."""
     return (
-        is_folder(dataset) or is_table(dataset) or is_tars(dataset) or dataset.startswith("images:")
+        is_folder(dataset)
+        or is_table(dataset)
+        or is_tars(dataset)
+        or is_parquet(dataset)
+        or dataset.startswith("images:")
     )
 
 

@@ -1,7 +1,7 @@
 """The splits that a data set has of its own, and which of them is for scoring."""
 
 from vit_jax.data.sources.open import is_folder, is_registered, is_table
-from vit_jax.data.sources.tar_paths import is_tars
+from vit_jax.data.sources.shard_paths import is_parquet, is_tars
 from vit_jax.errors import UserError
 
 # What the examples for scoring are called, the first choice first.
@@ -54,6 +54,10 @@ def own_splits(
         from vit_jax.data.sources.webdataset import webdataset_splits
 
         return webdataset_splits(dataset)
+    if is_parquet(dataset):
+        from vit_jax.data.sources.parquet import parquet_splits
+
+        return parquet_splits(dataset)
     if is_folder(dataset):
         from vit_jax.data.sources.folder import split_folders
 

@@ -13,6 +13,7 @@ from vit_jax.data.images.decoding import MEMORY_LIMIT
 from vit_jax.data.sources.records import MAX_LABELS, Record
 from vit_jax.data.sources.shard_files import common_directory, shards_at
 from vit_jax.data.sources.shard_index import ShardIndex, open_index
+from vit_jax.data.sources.shard_paths import TAR, shards_by_split
 from vit_jax.data.sources.split_words import kind_of, own_names, say_once
 from vit_jax.data.sources.splits import locate, split_names, split_ranges
 from vit_jax.data.sources.tar import BLOCK, header_of
@@ -22,7 +23,6 @@ from vit_jax.data.sources.tar_labels import (
     label_counts,
     numbers_of_names,
 )
-from vit_jax.data.sources.tar_paths import tars_by_split
 from vit_jax.data.sources.tar_samples import LABEL_FILE, LABEL_KEYS, scan_samples
 from vit_jax.errors import UserError
 from vit_jax.storage.cache import Cache
@@ -33,7 +33,7 @@ class WebDatasetSource:
     """The images of one split, or slices of splits, of WebDataset tars.
 
     Args:
-      dataset: a folder of tars, or a pattern of them (`tar_paths.py`).
+      dataset: a folder of tars, or a pattern of them (`shard_paths.py`).
       split: in TFDS syntax.
       label: where the labels are, as in `tar_samples.scan_samples`.
       max_labels: if labels stand in lists, the most that a record may have; None is 64.
@@ -53,7 +53,7 @@ class WebDatasetSource:
         max_labels: int | None = None,
         cache: Cache | None = None,
     ) -> None:
-        tars = tars_by_split(dataset)
+        tars = shards_by_split(dataset, TAR)
         spec = own_names(split, tars, f"data set {dataset}")
         asked = tuple(tars) if "all" in split_names(spec) else split_names(spec)
         # Classes are those of `train`, whichever split is asked for.
@@ -191,7 +191,7 @@ def webdataset_splits(dataset: str) -> tuple[str, ...]:
     Raises:
       UserError: there are no tars, or some are missing.
     """
-    return tuple(tars_by_split(dataset))
+    return tuple(shards_by_split(dataset, TAR))
 
 
 def _index(dataset: str, split: str, paths: Sequence[str], label: str | None) -> ShardIndex:

@@ -1,9 +1,9 @@
-"""Which tars a data set is made of: those in a folder, or those that a pattern names.
+"""Which shards a data set is made of: those in a folder, or those that a pattern names.
 
-A pattern has braces as in a shell, and wildcards in its last part:
-`shards/train-{000000..001281}.tar`, `imagenet/{train,val}-*.tar`. A tar belongs to the split that
-its folder is named after, otherwise to the one that a part of its name says
-(`imagenet1k-validation-07.tar`). If no tar says any, all are `train`.
+Shards are tars or Parquet files. A pattern has braces as in a shell, and wildcards in its last
+part: `shards/train-{000000..001281}.tar`, `imagenet/{train,val}-*.tar`. A shard belongs to the
+split that its folder is named after, otherwise to the one that a part of its name says
+(`imagenet1k-validation-07.tar`). If no shard says any, all are `train`.
 """
 
 from __future__ import annotations
@@ -21,8 +21,9 @@ from vit_jax.errors import UserError
 from vit_jax.storage import objects
 from vit_jax.storage.paths import as_path, is_bucket
 
-_TAR = ".tar"
-_COMPRESSED = (".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst")
+TAR, PARQUET = ".tar", ".parquet"
+_COMPRESSED = {TAR: (".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst")}
+_WORDS = {TAR: "tars", PARQUET: "Parquet files"}
 _WILD = re.compile(r"[*?\[]")
 # A pattern may name no more files than this.
 _MOST_FILES = 10**6
@@ -32,32 +33,48 @@ _log = logging.getLogger(__name__)
 
 def is_tars(dataset: str) -> bool:
     """Whether a data set is given as tars: by a pattern, or as a folder that holds some."""
-    if dataset.endswith((_TAR, *_COMPRESSED)):
+    return _is_shards(dataset, TAR)
+
+
+def is_parquet(dataset: str) -> bool:
+    """Whether a data set is given as Parquet files, as by `is_tars`."""
+    return _is_shards(dataset, PARQUET)
+
+
+def _is_shards(dataset: str, suffix: str) -> bool:
+    if dataset.endswith((suffix, *_COMPRESSED.get(suffix, ()))):
         # Otherwise it is of a registered kind.
         return is_bucket(dataset) or ":" not in dataset.partition("/")[0]
     is_path = dataset.startswith(("/", "./", "../", "~")) or is_bucket(dataset)
-    return is_path and bool(_in_folder(_absolute(dataset)))
+    return is_path and bool(_in_folder(_absolute(dataset), suffix))
 
 
-def tars_by_split(dataset: str) -> dict[str, list[str]]:
-    """The tars of each split, by their numbers.
+def shards_by_split(dataset: str, suffix: str) -> dict[str, list[str]]:
+    """The shards of each split, by their numbers.
+
+    Args:
+      suffix: `TAR` or `PARQUET`.
 
     Raises:
       UserError: there are none, some are missing, or some belong to no split.
     """
-    if dataset.endswith(_COMPRESSED):
+    if dataset.endswith(_COMPRESSED.get(suffix, ())):
         raise UserError(f"data set {dataset}: compressed tars have no random access; unpack them")
-    if dataset.endswith(_TAR):
-        paths = _named(dataset)
+    if dataset.endswith(suffix):
+        paths = _named(dataset, _WORDS[suffix])
     else:
-        paths = _in_folder(_absolute(dataset))
+        paths = _in_folder(_absolute(dataset), suffix)
         _warn_of_gaps(paths)
     splits = _splits(dataset, paths)
     return {name: sorted(splits[name], key=_by_numbers) for name in sorted(splits)}
 
 
-def _named(pattern: str) -> list[str]:
-    """The files that a pattern names; all that it writes out must be there."""
+def _named(pattern: str, words: str) -> list[str]:
+    """The files that a pattern names; all that it writes out must be there.
+
+    Args:
+      words: what they are, for messages.
+    """
     import bracex
 
     try:
@@ -79,21 +96,21 @@ def _named(pattern: str) -> list[str]:
     if missing:
         more = f" (and {len(missing) - 1:,} more are missing)" if len(missing) > 1 else ""
         raise UserError(
-            f"data set {pattern}: there is no {missing[0]}{more}; bring the tars there, or name "
-            "those that are"
+            f"data set {pattern}: there is no {missing[0]}{more}; bring the {words} there, "
+            "or name those that are"
         )
     return list(dict.fromkeys(found))
 
 
-def _in_folder(folder: str) -> list[str]:
-    """The tars in a folder, and in those of its folders that are named like a split."""
+def _in_folder(folder: str, suffix: str) -> list[str]:
+    """The shards in a folder, and in those of its folders that are named like a split."""
     names = _names_in(folder)
     inner = [f"{folder}/{name}" for name in names if kind_of(name) is not None]
     return [
         f"{place}/{name}"
         for place in (folder, *inner)
         for name in (names if place == folder else _names_in(place))
-        if name.endswith(_TAR)
+        if name.endswith(suffix)
     ]
 
 
@@ -133,7 +150,7 @@ def _splits(dataset: str, paths: Iterable[str]) -> dict[str, list[str]]:
 
 
 def _split_word(path: str) -> str | None:
-    """What names the split of a tar: its folder, otherwise a part of its name."""
+    """What names the split of a shard: its folder, otherwise a part of its name."""
     folder, name = os.path.split(path)
     parts = [os.path.basename(folder), *re.split(r"[-_.]", name)]
     return next((part for part in parts if kind_of(part) is not None), None)
@@ -146,10 +163,10 @@ def _by_numbers(path: str) -> list[tuple[int, str]]:
 
 
 def _warn_of_gaps(paths: Iterable[str]) -> None:
-    """Says which tars of a folder seem to be missing, by their numbers."""
+    """Says which shards of a folder seem to be missing, by their numbers."""
     numbers: dict[tuple[str, str], set[int]] = {}
     for path in paths:
-        match = re.fullmatch(r"(.*?)(\d+)(\.tar)", path, re.DOTALL)
+        match = re.fullmatch(r"(.*?)(\d+)(\.\w+)", path, re.DOTALL)
         if match:
             numbers.setdefault((match[1], str(len(match[2]))), set()).add(int(match[2]))
     for (start, _), found in numbers.items():
