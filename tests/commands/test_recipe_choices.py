@@ -192,3 +192,18 @@ def test_head_biases_are_those_of_rare_classes() -> None:
     for data, classes in (("imagenet", 1000), ("imagenet21k", 21_843)):
         bias = load(f"augreg.py:B_16,{data},aug=none").model.head_bias
         assert classes / (1 + math.exp(-bias)) == pytest.approx(1, abs=0.02)
+
+
+# big_vision's configs/proj/scaling_laws/train_vit_g.py; its decay of 0.03 * 8e-4 is not multiplied
+# by the rate, and here it is.
+def test_the_largest_sizes_follow_the_authors_code() -> None:
+    config = load("scaling_vit.py:G14,imagenet21k")
+    optimizer, model = config.optimizer, config.model
+    assert (model.name, model.pooling, model.head_bias) == ("G14", "attention", -10.0)
+    assert (config.data.batch_size, config.total_steps, config.loss) == (16_384, 10**6, "sigmoid")
+    assert (optimizer.name, optimizer.betas) == ("adafactor", (0.9, 0.999))
+    assert (optimizer.momentum_dtype, optimizer.lr, optimizer.clip_norm) == ("bfloat16", 8e-4, 1.0)
+    assert (optimizer.schedule, optimizer.timescale) == ("rsqrt", 10_000)
+    assert (optimizer.warmup_steps, optimizer.cooldown_steps) == (10_000, 50_000)
+    assert (optimizer.weight_decay, optimizer.decay_mask) == (0.03, "kernels")
+    assert optimizer.decays == (("head/kernel", 100.0),)

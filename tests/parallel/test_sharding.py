@@ -23,7 +23,8 @@ from vit_jax.parallel.sharding import (
     state_shardings,
 )
 from vit_jax.parameters import find
-from vit_jax.training.optimizer import OptimizerConfig, make_optimizer, make_schedule
+from vit_jax.training.optimizer import OptimizerConfig, make_optimizer
+from vit_jax.training.schedule import make_schedule
 from vit_jax.training.step import init_state
 
 # ViT-B/16 (Table 1) with a representation layer and ImageNet's classes.

@@ -11,7 +11,8 @@ from vit_jax.models.families import parameter_table
 from vit_jax.models.functional import Params, abstract_params, init_params
 from vit_jax.parallel.mesh import MeshConfig, make_mesh
 from vit_jax.parallel.sharding import OnMesh, batch_sharding, replicated, state_shardings
-from vit_jax.training.optimizer import OptimizerConfig, make_optimizer, make_schedule
+from vit_jax.training.optimizer import OptimizerConfig, make_optimizer
+from vit_jax.training.schedule import make_schedule
 from vit_jax.training.step import TrainState, init_state, make_train_step
 from vit_jax.training.supervised import Supervised
 

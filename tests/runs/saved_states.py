@@ -12,7 +12,8 @@ from tests.small_models import SMALL
 from vit_jax.models.families import parameter_table
 from vit_jax.models.functional import abstract_params
 from vit_jax.runs.checkpoints import CheckpointConfig, Checkpoints
-from vit_jax.training.optimizer import OptimizerConfig, make_optimizer, make_schedule
+from vit_jax.training.optimizer import OptimizerConfig, make_optimizer
+from vit_jax.training.schedule import make_schedule
 from vit_jax.training.step import init_state
 
 SGD = OptimizerConfig("sgd", momentum_dtype="bfloat16")

@@ -34,7 +34,8 @@ from vit_jax.parallel.sharding import replicated
 from vit_jax.parameters import Table, nested
 from vit_jax.preprocessing import normalize
 from vit_jax.training.objectives import Batch, Examples, ObjectiveConfig, ObjectiveContext
-from vit_jax.training.optimizer import OptimizerConfig, make_optimizer, make_schedule
+from vit_jax.training.optimizer import OptimizerConfig, make_optimizer
+from vit_jax.training.schedule import make_schedule
 from vit_jax.training.step import init_state, make_train_step
 from vit_jax.training.supervised import Supervised
 from vit_jax.weights.files import open_weights, write_weights

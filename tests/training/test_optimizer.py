@@ -9,7 +9,8 @@ import pytest
 
 from vit_jax.errors import UserError
 from vit_jax.parameters import Parameter
-from vit_jax.training.optimizer import OptimizerConfig, make_optimizer, make_schedule
+from vit_jax.training.optimizer import OptimizerConfig, make_optimizer
+from vit_jax.training.schedule import make_schedule
 
 PEAK, WARMUP, TOTAL = 3e-3, 10, 50
 
@@ -58,6 +59,29 @@ def test_the_step_schedule_is_the_hyper_rule() -> None:
     warm = PEAK * np.arange(1, 11) / 10
     rest = PEAK * np.repeat([1, 0.1, 0.01, 0.001], [5, 15, 15, 5])
     np.testing.assert_allclose(rates, np.concatenate([warm, rest]), rtol=1e-5)
+
+
+def test_the_inverse_square_root_with_a_cool_down() -> None:
+    """Each rate by itself: lr / sqrt(1 + steps since the warm-up / timescale), then a line to 0."""
+    rates = _rates(schedule="rsqrt", warmup_steps=WARMUP, timescale=5, cooldown_steps=8)
+    for step, rate in enumerate(rates):
+        since, left = step - WARMUP, TOTAL - step
+        expected = PEAK * (step + 1) / WARMUP if since < 0 else PEAK / math.sqrt(1 + since / 5)
+        assert rate == pytest.approx(expected * min(1, left / 8), rel=1e-5), step
+    # 5 and 15 steps after the warm-up it is 1 / sqrt(2) and a half of its peak.
+    np.testing.assert_allclose(rates[[15, 25]], [PEAK / math.sqrt(2), PEAK / 2], rtol=1e-5)
+
+
+def test_a_constant_rate_with_a_cool_down() -> None:
+    rates = _rates(TOTAL + 1, schedule="constant", cooldown_steps=4)
+    falls = PEAK * np.array([1, 3 / 4, 2 / 4, 1 / 4, 0])
+    np.testing.assert_allclose(rates, np.r_[np.full(TOTAL - 4, PEAK), falls], rtol=1e-5, atol=1e-9)
+
+
+def test_the_cool_down_needs_room() -> None:
+    config = OptimizerConfig(schedule="rsqrt", warmup_steps=30, cooldown_steps=21)
+    with pytest.raises(UserError, match=r"cooldown_steps: 21, and 30 of warm-up, are more than"):
+        make_schedule(config, TOTAL)
 
 
 def test_a_milestone_at_the_end_of_the_warmup() -> None:
@@ -165,6 +189,20 @@ def test_sgd_keeps_decay_out_of_the_momentum(momentum: float | None, decay: floa
     _assert_close(actual, jax.tree.map(sgd, params, *grads))
 
 
+def test_weight_decay_with_factors() -> None:
+    """The first pattern that matches counts, also a factor of zero; biases do not decay here."""
+    params, (grad, *_) = _trees()
+    decays = (("cls", 0.0), ("head/kernel", 100.0), (".*", 7.0))
+    config = OptimizerConfig("sgd", weight_decay=0.1, decays=decays)
+    actual, _ = _descend(config, lambda step: 0.1, params, [grad])
+    decay = {"head": {"kernel": 10.0, "bias": 0.7}, "cls": 0.0}
+    _assert_close(actual, jax.tree.map(lambda p, g, d: p - 0.1 * (g + d * p), params, grad, decay))
+    config = OptimizerConfig("sgd", weight_decay=0.1, decay_mask="kernels", decays=decays)
+    actual, _ = _descend(config, lambda step: 0.1, params, [grad])
+    decay["head"]["bias"] = 0.0
+    _assert_close(actual, jax.tree.map(lambda p, g, d: p - 0.1 * (g + d * p), params, grad, decay))
+
+
 @pytest.mark.parametrize("scale", [0.01, 100.0])
 def test_clipping_at_the_global_norm(scale: float) -> None:
     params, (grad, *_) = _trees()
@@ -205,6 +243,11 @@ def test_dtype_of_the_momentum(name: Any, slot: Any, dtype: Any) -> None:
         ({"schedule": "step", "milestones": (0.5, 0.4)}, "milestones must ascend between 0 and 1"),
         ({"schedule": "step", "milestones": (0.5, 1.0)}, "milestones must ascend between 0 and 1"),
         ({"schedule": "step", "milestones": ()}, "milestones must ascend between 0 and 1"),
+        ({"timescale": 5}, "timescale would be ignored: it needs schedule='rsqrt'"),
+        ({"schedule": "rsqrt", "timescale": 0}, "timescale must be at least 1, not 0"),
+        ({"cooldown_steps": 5}, "cooldown_steps would be ignored: schedule=cosine falls"),
+        ({"schedule": "rsqrt", "cooldown_steps": -1}, "cooldown_steps must not be negative"),
+        ({"decays": (("head/.*", 9.0),)}, "decays would be ignored: weight_decay is 0"),
         ({"warmup_steps": -1}, "must not be negative"),
         ({"weight_decay": -0.1}, "must not be negative"),
         ({"clip_norm": 0.0}, "clip_norm must be positive"),

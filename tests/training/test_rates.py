@@ -271,6 +271,14 @@ def test_the_schema_takes_patterns_and_keeps_their_order() -> None:
         ({"rates": (("head/.*", 0.0),)}, "optimizer.freeze keeps parameters as they are"),
         ({"rates": ((".*", 2.0), ("head/.*", 1.0))}, "'head/.*' would be ignored: all"),
         ({"rates": (("cls", 2.0),), "freeze": ("cls",)}, "'cls' would be ignored: all"),
+        (
+            {"decays": (("haed/.*", 9.0),), "weight_decay": 0.1},
+            r"decays: 'haed/\.\*' matches no",
+        ),
+        (
+            {"decays": (("head/.*", -1.0),), "weight_decay": 0.1},
+            "decays: the factor of 'head/.*' must be at least 0, not -1.0$",
+        ),
         ({"layer_decay": 1.0}, "layer_decay: must be above 0 and below 1, not 1.0"),
         ({"layer_decay": 0.0}, "layer_decay: must be above 0 and below 1, not 0.0"),
     ],

@@ -3,7 +3,8 @@
 from collections.abc import Callable
 
 from vit_jax.training.early_stop import EarlyStopConfig
-from vit_jax.training.optimizer import LINEAR_END, OptimizerConfig, milestone_steps
+from vit_jax.training.optimizer import LINEAR_END, OptimizerConfig
+from vit_jax.training.schedule import TIMESCALE, milestone_steps
 from vit_jax.training.setup import Setup
 
 _OFF = "none"
@@ -41,8 +42,14 @@ def _schedule(setup: Setup) -> str:
     if config.schedule == "step":
         falls = ", ".join(f"{step:,}" for step in milestone_steps(config, setup.total_steps))
         return f"a tenth after each of the steps {falls}"
-    ends = {"cosine": "cosine to 0", "linear": f"linear to {LINEAR_END:g}", "constant": "constant"}
-    return ends[config.schedule]
+    cooldown = config.cooldown_steps
+    ends = {
+        "cosine": "cosine to 0",
+        "linear": f"linear to {LINEAR_END:g}",
+        "rsqrt": f"inverse square root of 1 + step / {config.timescale or TIMESCALE:,}",
+        "constant": "constant",
+    }
+    return ends[config.schedule] + (f", to 0 in the last {cooldown:,} steps" if cooldown else "")
 
 
 def _rates(setup: Setup) -> str:
@@ -65,7 +72,8 @@ def _optimizer(config: OptimizerConfig) -> str:
 
 def _weight_decay(config: OptimizerConfig) -> str:
     decayed = {"all": "all parameters", "kernels": "kernels alone"}[config.decay_mask]
-    return _or_off(config.weight_decay, f"{{:g}} times the rate, of {decayed}")
+    own = "".join(f", {name} {value:g}x" for name, value in config.decays)
+    return _or_off(config.weight_decay, f"{{:g}} times the rate, of {decayed}{own}")
 
 
 def _own_rates(config: OptimizerConfig) -> str | None:

@@ -17,12 +17,20 @@ from vit_jax.training.step import TrainState
 
 _STEPS = 10_000
 CLASSES = 1000
+ADAMW = OptimizerConfig(
+    lr=1e-3, weight_decay=0.1, clip_norm=1.0, momentum_dtype="bfloat16", warmup_steps=10
+)
 
 
 def synthetic_program(
-    name: str, batch_size: int, mesh: MeshConfig, devices: Any = None, **model: Any
+    name: str,
+    batch_size: int,
+    mesh: MeshConfig,
+    devices: Any = None,
+    optimizer: OptimizerConfig = ADAMW,
+    **model: Any,
 ) -> Program:
-    """The step of AdamW, its first moment in bfloat16, with clipped gradients.
+    """The step of a model; by default that of AdamW, its first moment in bfloat16, with clipping.
 
     Args:
       name: of the model, such as "ViT-B/16".
@@ -33,9 +41,7 @@ def synthetic_program(
     config = TrainConfig(
         ModelConfig(name, num_classes=CLASSES, **model).completed(),
         DataConfig("synthetic", batch_size=batch_size),
-        OptimizerConfig(
-            lr=1e-3, weight_decay=0.1, clip_norm=1.0, momentum_dtype="bfloat16", warmup_steps=10
-        ),
+        optimizer,
         total_steps=_STEPS,
         mesh=mesh,
     )

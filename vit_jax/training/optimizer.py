@@ -1,4 +1,4 @@
-"""The `optimizer` section of a config, its learning rates and its gradient transformation."""
+"""The `optimizer` section of a config, and its gradient transformation."""
 
 import itertools
 from collections.abc import Callable
@@ -21,10 +21,6 @@ from vit_jax.training.rates import rate_factors
 
 # Where linear decay ends in the paper's code.
 LINEAR_END = 1e-5
-# The step schedule: shares of the run after which the rate falls, and the factor by which it falls
-# (BiT-HyperRule, arXiv 1912.11370, section 3.3).
-MILESTONES = (0.3, 0.6, 0.9)
-STEP_FACTOR = 0.1
 # The decay of the moments that each optimizer has, by the keys that set it.
 _BETAS = {
     "adamw": {"b1": 0.9, "b2": 0.999},
@@ -49,9 +45,14 @@ class OptimizerConfig:
     from `lr` and `schedule`, weight decay from `weight_decay`."""
     lr: float = 1e-3
     """Peak rate."""
-    schedule: Literal["cosine", "linear", "step", "constant"] = "cosine"
+    schedule: Literal["cosine", "linear", "step", "rsqrt", "constant"] = "cosine"
     """How the rate falls after warm-up: to 0 (cosine), to 1e-5 (linear), to a tenth at each
-    milestone (step), or not at all."""
+    milestone (step), by the inverse square root of 1 + step / timescale (rsqrt), or not at all."""
+    timescale: int | None = None
+    """Steps after the warm-up in which schedule=rsqrt lowers the rate by 1 / sqrt(2).
+    None: 10,000."""
+    cooldown_steps: int = 0
+    """Steps at the end in which the rate of schedule=rsqrt or constant falls linearly to 0."""
     milestones: tuple[float, ...] | None = None
     """Ascending shares of the run at which schedule=step lowers the rate. None: (0.3, 0.6, 0.9)."""
     warmup_steps: int = 0
@@ -60,6 +61,9 @@ class OptimizerConfig:
     """Factor of weight decay. 0: none."""
     decay_mask: Literal["all", "kernels"] = "all"
     """What decays: every parameter, as in the paper, or only kernels, as in big_vision."""
+    decays: tuple[tuple[str, float], ...] = ()
+    """Patterns with factors of weight decay, such as (("head/.*", 100.0),). The first match
+    counts."""
     clip_norm: float | None = None
     """Largest global norm of the gradient. None: no clipping."""
     momentum: float | None = None
@@ -91,12 +95,15 @@ class OptimizerConfig:
             raise UserError(f"lr must be above {LINEAR_END}, where linear decay ends")
         if self.milestones is not None:
             _check_milestones(self.milestones, self.schedule)
+        _check_rsqrt(self)
         if self.warmup_steps < 0 or self.weight_decay < 0:
             raise UserError("warmup_steps and weight_decay must not be negative")
         if self.weight_decay == 0 and self.decay_mask != "all":
             raise UserError(
                 "decay_mask would be ignored: weight_decay is 0; raise that, or set decay_mask=all"
             )
+        if self.weight_decay == 0 and self.decays:
+            raise UserError("decays would be ignored: weight_decay is 0; raise that")
         if self.clip_norm is not None and self.clip_norm <= 0:
             raise UserError(
                 f"clip_norm must be positive, not {self.clip_norm}; null is no clipping"
@@ -146,54 +153,18 @@ def _check_milestones(milestones: tuple[float, ...], schedule: str) -> None:
         raise UserError(f"milestones must ascend between 0 and 1, not {milestones}")
 
 
-def milestone_steps(config: OptimizerConfig, total_steps: int) -> list[int]:
-    """Returns the steps after which the rate of the step schedule falls to a tenth."""
-    return [round(share * total_steps) for share in config.milestones or MILESTONES]
-
-
-def make_schedule(config: OptimizerConfig, total_steps: int) -> optax.Schedule:
-    """Returns the rate of update s = 0, 1, ..., total_steps - 1.
-
-    Warm-up is linear. Its first rate is lr / warmup_steps, so no update is wasted. After it comes
-    cosine decay towards 0 or linear decay towards 1e-5 (both reached after the last update), steps
-    down to a tenth after each milestone, or the constant rate.
-
-    Raises:
-      UserError: the warm-up is as long as the run, or ends after the first milestone.
-    """
-    lr, warmup = config.lr, config.warmup_steps
-    if warmup >= total_steps:
+def _check_rsqrt(config: OptimizerConfig) -> None:
+    if config.timescale is not None and config.schedule != "rsqrt":
+        raise UserError("timescale would be ignored: it needs schedule='rsqrt'")
+    if config.timescale is not None and config.timescale < 1:
+        raise UserError(f"timescale must be at least 1, not {config.timescale}")
+    if config.cooldown_steps < 0:
+        raise UserError(f"cooldown_steps must not be negative, not {config.cooldown_steps}")
+    if config.cooldown_steps and config.schedule not in ("rsqrt", "constant"):
         raise UserError(
-            f"config.optimizer.warmup_steps: {warmup} take up all {total_steps} steps of the run; "
-            "lower them or train longer"
+            f"cooldown_steps would be ignored: schedule={config.schedule} falls to its end by "
+            "itself; take rsqrt or constant"
         )
-    decay = _decay(config, total_steps)
-    if warmup == 0:
-        return decay
-    warm = optax.linear_schedule(lr / warmup, lr, max(warmup - 1, 1))
-    return optax.join_schedules([warm, decay], [warmup])
-
-
-def _decay(config: OptimizerConfig, total_steps: int) -> optax.Schedule:
-    """The schedule after the warm-up, where it counts from 0."""
-    lr, steps = config.lr, total_steps - config.warmup_steps
-    if config.schedule == "cosine":
-        return optax.cosine_decay_schedule(lr, steps)
-    if config.schedule == "linear":
-        return optax.linear_schedule(lr, LINEAR_END, steps)
-    if config.schedule == "constant":
-        return optax.constant_schedule(lr)
-    falls = milestone_steps(config, total_steps)
-    ends = [max(config.warmup_steps, 1) - 1, *falls, total_steps]
-    if any(a >= b for a, b in itertools.pairwise(ends)):
-        raise UserError(
-            f"config.optimizer.milestones: the rate would drop after steps {falls} of "
-            f"{total_steps}; each drop must come at another step, after the {config.warmup_steps} "
-            "steps of warm-up and before the end; shorten the warm-up or train longer"
-        )
-    return optax.piecewise_constant_schedule(
-        lr, {fall - config.warmup_steps: STEP_FACTOR for fall in falls}
-    )
 
 
 def make_optimizer(
@@ -226,7 +197,8 @@ def make_optimizer(
     )
     if config.weight_decay:
         mask = _kernels(params, table) if config.decay_mask == "kernels" else None
-        parts.append(optax.add_decayed_weights(config.weight_decay, mask))
+        decay = optax.add_decayed_weights(config.weight_decay, mask)
+        parts.append(_decay_by_parameter(config, params, table) if config.decays else decay)
     if config.freeze or config.rates or config.layer_decay is not None:
         parts.append(_by_parameter(jnp.multiply, factors))
     return optax.chain(*parts, optax.scale_by_learning_rate(schedule))
@@ -248,6 +220,27 @@ def _moments(
     else:
         moments = optax.trace(*config.betas, accumulator_dtype=dtype)
     return optax.masked(moments, trains) if config.freeze else moments
+
+
+def _decay_by_parameter(
+    config: OptimizerConfig, params: Params, table: Table
+) -> optax.GradientTransformation:
+    """Weight decay with the factors of `decays`."""
+    factors = rate_factors(
+        params,
+        table,
+        freeze=(),
+        rates=config.decays,
+        layer_decay=None,
+        where="config.optimizer.decays",
+    )
+    if config.decay_mask == "kernels":
+        factors = jax.tree.map(jnp.multiply, factors, _kernels(params, table))
+
+    def add(update: Array, param: Array, factor: Array) -> Array:
+        return update + config.weight_decay * factor * param
+
+    return optax.stateless(lambda updates, params: jax.tree.map(add, updates, params, factors))
 
 
 def _by_parameter(

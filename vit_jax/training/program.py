@@ -20,7 +20,8 @@ from vit_jax.parallel.sharding import OnMesh, batch_sharding, replicated, state_
 from vit_jax.parameters import Table, moments, nested
 from vit_jax.training.config import TrainConfig
 from vit_jax.training.objectives import OWN, Objective, ObjectiveContext, split_params
-from vit_jax.training.optimizer import make_optimizer, make_schedule
+from vit_jax.training.optimizer import make_optimizer
+from vit_jax.training.schedule import make_schedule
 from vit_jax.training.step import TrainState, init_state, make_train_step, pass_steps
 
 

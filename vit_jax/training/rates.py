@@ -15,6 +15,8 @@ from vit_jax.spelling import nearest
 
 _log = logging.getLogger(__name__)
 
+_RATES = "config.optimizer.rates"
+
 # The parts that follow the blocks; all others outside the blocks come before them.
 _AFTER: tuple[Part, ...] = ("norm", "pooling", "representation", "head")
 
@@ -38,6 +40,7 @@ def rate_factors(
     freeze: Sequence[str],
     rates: Sequence[tuple[str, float]],
     layer_decay: float | None,
+    where: str = _RATES,
 ) -> Params:
     """Returns the factor of the rate for each parameter; 0 freezes it.
 
@@ -53,6 +56,7 @@ def rate_factors(
       layer_decay: a factor d in (0, 1) for each layer below the head, multiplied with the factor of
           `rates`, as in BEiT (arXiv 2106.08254) and MAE (arXiv 2111.06377): block i of L has
           d ** (L - i), the parts before the blocks d ** (L + 1), and the parts after them 1.
+      where: the key of the config that `rates` are.
 
     Returns:
       float32 numpy arrays that broadcast against the parameters: [depth, 1, ...] for stacked ones,
@@ -64,7 +68,8 @@ def rate_factors(
     """
     leaves, treedef = jax.tree_util.tree_flatten_with_path(params)
     rows = _rows([(path_of(key_path), leaf) for key_path, leaf in leaves], table)
-    factors = _factors([row for of_leaf in rows for row in of_leaf], freeze, rates, layer_decay)
+    every_row = [row for of_leaf in rows for row in of_leaf]
+    factors = _factors(every_row, freeze, rates, layer_decay, where)
     arrays, trained, total = [], 0, 0
     for of_leaf, (_, leaf) in zip(rows, leaves, strict=True):
         values = np.array([factors[row.path] for row in of_leaf], np.float32)
@@ -117,6 +122,7 @@ def _factors(
     freeze: Sequence[str],
     rates: Sequence[tuple[str, float]],
     layer_decay: float | None,
+    where: str,
 ) -> dict[str, float]:
     paths = [row.path for row in rows]
     factors = dict.fromkeys(paths, 1.0) if layer_decay is None else _by_layer(rows, layer_decay)
@@ -126,12 +132,12 @@ def _factors(
     if len(decided) == len(paths):
         raise UserError("config.optimizer.freeze: nothing is left to train; freeze less")
     factors.update(dict.fromkeys(decided, 0.0))
-    where = "config.optimizer.rates"
     for pattern, factor in rates:
-        if factor <= 0:
+        if factor < 0 or (factor == 0 and where == _RATES):
+            least = "positive" if where == _RATES else "at least 0"
+            hint = "; optimizer.freeze keeps parameters as they are" if where == _RATES else ""
             raise UserError(
-                f"{where}: the factor of {pattern!r} must be positive, not {factor}; optimizer."
-                "freeze keeps parameters as they are"
+                f"{where}: the factor of {pattern!r} must be {least}, not {factor}{hint}"
             )
         matches = _matches(pattern, paths, where) - decided
         if not matches:

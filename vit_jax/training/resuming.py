@@ -11,7 +11,7 @@ from vit_jax.errors import StorageError, UserError
 from vit_jax.runs import data_list
 from vit_jax.runs.config_file import is_run, read_extension
 from vit_jax.runs.directory import RunDirectory
-from vit_jax.training.optimizer import make_schedule
+from vit_jax.training.schedule import make_schedule
 from vit_jax.training.setup import Setup
 
 _log = logging.getLogger(__name__)
