@@ -15,7 +15,7 @@ from vit_jax.data.preparation.prepare import prepare
 from vit_jax.data.sources.open import open_source
 from vit_jax.data.sources.records import Source
 from vit_jax.data.sources.splits import split_names
-from vit_jax.errors import UserError
+from vit_jax.errors import NoDataError, UserError
 
 IMAGES = archives.images(30)
 
@@ -113,6 +113,14 @@ def test_what_is_missing_is_named_with_where_to_put_it(ilsvrc: Path, tmp_path: P
         prepare("imagenet2012", str(tmp_path / "data"), archives=str(tmp_path))
     with pytest.raises(UserError, match=r"winter21_whole.tar.gz .* or fall11_whole.tar .* not in"):
         prepare("imagenet21k", str(tmp_path / "data"))
+
+
+def test_training_tells_how_to_prepare(tmp_path: Path) -> None:
+    command = f"python -m vit_jax prepare --dataset=imagenet21k --data_dir={tmp_path}"
+    with pytest.raises(NoDataError, match=f"is not prepared in .* run: {command} --archives=DIR"):
+        open_source("imagenet21k", "full", data_dir=str(tmp_path))
+    with pytest.raises(NoDataError, match="did you mean 'imagenet21k'"):
+        open_source("imagenet21kk", "full", data_dir=str(tmp_path))
 
 
 def test_an_archive_that_ends_too_early(tmp_path: Path) -> None:

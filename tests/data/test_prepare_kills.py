@@ -38,7 +38,7 @@ def prepared(archive: Path, data_dir: Path) -> dict[str, bytes]:
     return files_of(directory)
 
 
-def start(archive: Path, data_dir: Path, workers: int) -> subprocess.Popen[str]:
+def start(archive: Path, data_dir: Path | str, workers: int) -> subprocess.Popen[str]:
     program = [sys.executable, "-m", "tests.programs.prepare_shards"]
     return subprocess.Popen(
         [*program, str(archive), str(data_dir), str(workers)],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import gzip
 import hashlib
 import itertools
@@ -10,6 +11,7 @@ import math
 import os
 import re
 import shutil
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,6 +19,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from vit_jax.data.preparation.processes import each_piece
+from vit_jax.data.preparation.progress import Lines
+from vit_jax.data.preparation.shards import full_disk
 from vit_jax.data.preparation.tar_index import (
     Part,
     has_index,
@@ -155,14 +159,22 @@ def unpacked(path: Path, work: Path) -> Path:
         )
     _log.info("%s is compressed: a plain copy is made in %s", path, work)
     try:
-        with gzip.open(path, "rb") as packed, open(plain, "wb") as file:
-            shutil.copyfileobj(packed, file, _CHUNK)
+        lines = Lines()
+        with open(path, "rb") as raw, gzip.open(raw, "rb") as packed, open(plain, "wb") as file:
+            while chunk := packed.read(_CHUNK):
+                file.write(chunk)
+                lines.say(f"unpacking {path.name}", raw.tell(), size)
             file.flush()
             os.fsync(file.fileno())
     except EOFError as error:
         raise UserError(f"{path} ends too early; complete its download") from error
-    except gzip.BadGzipFile as error:
+    except (gzip.BadGzipFile, zlib.error) as error:
         raise UserError(f"{path} is damaged ({error}); download it again") from error
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+        plain.unlink()
+        raise full_disk(work) from error
     done.touch()
     return plain
 
@@ -186,7 +198,9 @@ def _parts(tars: list[ClassTar], files: list[str], workers: int) -> Iterator[Par
     listing = _Listing(tars)
     pieces = each_piece(listing, len(listing), workers)
     listed = itertools.chain.from_iterable(piece["members"] for piece in pieces)
+    lines = Lines()
     for label, (tar, members) in enumerate(zip(tars, listed, strict=True)):
+        lines.say("finding the images in class tars", label, len(tars))
         yield Part(members, np.full(len(members), label), f"{tar.name}/", numbers[tar.path])
 
 

@@ -19,6 +19,19 @@ _EVERY_S, _LINES_EVERY_S = 1.0, 30.0
 _log = logging.getLogger(__name__)
 
 
+class Lines:
+    """Logs a line on how far work is, at most one in half a minute."""
+
+    def __init__(self) -> None:
+        self._told = time.monotonic()
+
+    def say(self, what: str, done: float, total: float) -> None:
+        """Logs `what` and the share that is done, if it is time to."""
+        if time.monotonic() - self._told >= _LINES_EVERY_S:
+            _log.info("%s: %.0f %%", what, 100 * done / total)
+            self._told = time.monotonic()
+
+
 class Counts:
     """Records of each shard that are dealt with, in a file that all processes map into memory.
 

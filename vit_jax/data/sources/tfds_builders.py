@@ -21,6 +21,8 @@ from vit_jax.storage.objects import require_library
 
 # What `prepare` writes, and what is read besides.
 FORMAT = tfds.core.FileFormat.ARRAY_RECORD
+# What `prepare` makes though TFDS does not know it.
+_OWN = ("imagenet21k",)
 TFRECORD = tfds.core.FileFormat.TFRECORD
 
 
@@ -51,7 +53,15 @@ def find_builder(dataset: str, data_dir: str | None) -> Any:
                 f"{dataset!r} is not a TFDS data set but a folder here: write ./{dataset}"
             ) from None
         if isinstance(error, tfds.core.DatasetNotFoundError):
-            known = tfds.list_builders(with_community_datasets=False)
+            if re.split("[:/]", dataset)[0] in _OWN:
+                place = data_dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets"
+                raise NoDataError(
+                    f"data set {dataset!r} is not prepared in {place}",
+                    f"download its archive to a directory DIR and run: "
+                    f"{prepare_command(dataset, place)} --archives=DIR",
+                    is_registered=True,
+                ) from None
+            known = [*tfds.list_builders(with_community_datasets=False), *_OWN]
             raise NoDataError(
                 f"unknown TFDS data set {dataset!r}",
                 f"{nearest(dataset, known).removeprefix('; ')} "
