@@ -15,7 +15,7 @@ from vit_jax.storage import objects
 from vit_jax.storage.paths import is_bucket
 
 # Bytes from which on a further piece begins: what each upload writes again at most, about.
-_PIECE = 2**20
+_PIECE = 2**18
 # Seconds between two uploads, besides those that `flush` makes.
 _EVERY = 30.0
 

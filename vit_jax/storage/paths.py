@@ -4,6 +4,8 @@ import os
 
 from etils import epath
 
+from vit_jax.errors import UserError
+
 # Prefixes of objects in buckets: Google Cloud Storage, and S3 and what speaks as it does.
 SCHEMES = ("gs://", "s3://")
 
@@ -17,7 +19,14 @@ def is_bucket(path: str | os.PathLike[str]) -> bool:
 
 
 def as_path(path: str | os.PathLike[str]) -> epath.Path:
-    """A path as a person gave it; on a disk with `~` expanded, and absolute."""
+    """A path as a person gave it; on a disk with `~` expanded, and absolute.
+
+    Raises:
+      UserError: it names no bucket.
+    """
     if is_bucket(path):
+        scheme, _, inside = os.fspath(path).partition("://")
+        if not inside.strip("/"):
+            raise UserError(f"{scheme}:// names no bucket; type {scheme}://BUCKET/NAME")
         return epath.Path(path)
     return epath.Path(os.path.abspath(os.path.expanduser(path)))
