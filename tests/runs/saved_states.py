@@ -1,6 +1,5 @@
 """Training states whose numbers are all drawn, saved and restored."""
 
-import functools
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +23,17 @@ def training_shapes(optimizer: Any = SGD, average: bool = False) -> Any:
     return jax.tree.map(lambda x: x, _traced(optimizer, average))
 
 
-@functools.cache
+_known: dict[tuple[str, bool], Any] = {}
+
+
 def _traced(optimizer: Any, average: bool) -> Any:
+    key = (repr(optimizer), average)  # Its arguments cannot be hashed.
+    if key not in _known:
+        _known[key] = _trace(optimizer, average)
+    return _known[key]
+
+
+def _trace(optimizer: Any, average: bool) -> Any:
     params = abstract_params(SMALL)
     schedule = make_schedule(optimizer, 10)
     optimizer = make_optimizer(optimizer, schedule, params, parameter_table(SMALL))

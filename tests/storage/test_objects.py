@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.s3_server import s3_bucket
+from tests.bucket_api import Bucket
 from vit_jax.errors import StorageError, UserError
 from vit_jax.storage import objects, retrying
 from vit_jax.storage.paths import as_path, is_bucket
@@ -32,7 +33,9 @@ def root(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     if request.param == "gs":
         request.getfixturevalue("bucket")
         return f"gs://bkt/{tmp_path.name}"
-    return f"{request.getfixturevalue('s3')}/{tmp_path.name}"
+    address = request.getfixturevalue("s3")
+    S3.clear_instance_cache()  # One of another test may lead elsewhere.
+    return f"{address}/{tmp_path.name}"
 
 
 @pytest.fixture
@@ -155,3 +158,22 @@ def test_paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert str(as_path("gs://bkt/run") / "a") == "gs://bkt/run/a"
     assert str(as_path("run")) == str(tmp_path / "run")
     assert str(as_path("~/run")) == "/home/someone/run"
+
+
+def test_a_large_file_is_uploaded_in_several_requests(bucket: Bucket) -> None:
+    data = bytes(range(256)) * (51 * 2**12)  # 51 MiB; gcsfs sends up to 50 at once.
+    objects.write_bytes("gs://bkt/large", data)
+    assert bucket.faults.counts["write", "well"] == 3  # It begins, and two parts.
+    assert b"".join(objects.read_pieces("gs://bkt/large")) == data
+
+
+def test_a_file_gets_another_name(root: str) -> None:
+    objects.write_bytes(f"{root}/a", b"content")
+    objects.move(f"{root}/a", f"{root}/b")
+    assert objects.list_files(root) == {"b": 7}
+    assert abs(objects.modified(f"{root}/b") - time.time()) < 60
+
+
+def test_an_address_names_its_bucket() -> None:
+    with pytest.raises(UserError, match="gs:// names no bucket; type gs://BUCKET/NAME"):
+        as_path("gs:///")

@@ -1,7 +1,9 @@
 """Paths that may lie in a bucket."""
 
+import functools
 import os
 
+import fsspec
 from etils import epath
 
 from vit_jax.errors import UserError
@@ -28,5 +30,16 @@ def as_path(path: str | os.PathLike[str]) -> epath.Path:
         scheme, _, inside = os.fspath(path).partition("://")
         if not inside.strip("/"):
             raise UserError(f"{scheme}:// names no bucket; type {scheme}://BUCKET/NAME")
+        _register()
         return epath.Path(path)
     return epath.Path(os.path.abspath(os.path.expanduser(path)))
+
+
+@functools.cache
+def _register() -> None:
+    """Lets etils, and so Orbax, make its requests by our classes, which are imported when needed."""
+    for protocol in ("gs", "gcs"):
+        fsspec.register_implementation(
+            protocol, "vit_jax.storage.google_cloud.GoogleCloud", clobber=True
+        )
+    fsspec.register_implementation("s3", "vit_jax.storage.s3.S3", clobber=True)

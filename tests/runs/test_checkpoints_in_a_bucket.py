@@ -1,0 +1,107 @@
+"""Checkpoints in a bucket: complete or none, verified, the broken ones moved aside."""
+
+import base64
+import hashlib
+import json
+from collections.abc import Iterator
+
+import pytest
+
+from tests import bucket_server
+from tests.bucket_api import Bucket
+from tests.runs.saved_states import assert_same_state, draw_state, training_shapes
+from vit_jax.runs.checkpoints import CheckpointConfig, Checkpoints
+from vit_jax.runs.directory import newest_checkpoint
+from vit_jax.storage import objects
+
+RUN = "gs://bkt/run"
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Bucket]:
+    """One bucket for all tests of this file: TensorStore keeps the first address it is told."""
+    with bucket_server.serving() as bucket, pytest.MonkeyPatch.context() as patch:
+        for name, value in bucket.environment().items():
+            patch.setenv(name, value)
+        yield bucket
+
+
+@pytest.fixture
+def saved(server: Bucket) -> Bucket:
+    """A bucket that holds the checkpoints of steps 2 and 3, of three that were saved."""
+    server.objects.buckets["bkt"].clear()
+    with _open() as checkpoints:
+        for step in (1, 2, 3):
+            checkpoints.save(step, draw_state(step, training_shapes()), {"step": step})
+        checkpoints.wait()
+    return server
+
+
+def _open() -> Checkpoints:
+    return Checkpoints(f"{RUN}/checkpoints", CheckpointConfig(keep=2), {"run": "a"})
+
+
+def _restored() -> int | None:
+    with _open() as checkpoints:
+        restored = checkpoints.restore(training_shapes())
+    if restored is None:
+        return None
+    assert_same_state(restored.state, draw_state(restored.step, training_shapes()))
+    assert restored.notes == {"step": restored.step}
+    return restored.step
+
+
+def test_the_newest_are_kept_and_restored(saved: Bucket) -> None:
+    assert objects.list_names(f"{RUN}/checkpoints") == ["2", "3"]
+    assert newest_checkpoint(RUN) == 3
+    assert _restored() == 3
+
+
+@pytest.mark.parametrize("damage", ["flipped", "truncated", "missing", "other"])
+def test_a_broken_one_is_moved_aside(saved: Bucket, damage: str) -> None:
+    directory = f"{RUN}/checkpoints/3"
+    sizes = objects.list_files(directory)
+    name = max((n for n in sizes if n.startswith("state/d/")), key=lambda n: sizes[n])
+    path, content = f"{directory}/{name}", bytearray(objects.read_bytes(f"{directory}/{name}"))
+    if damage == "flipped":
+        content[len(content) // 2] ^= 1
+        objects.write_bytes(path, bytes(content))
+    elif damage == "truncated":
+        objects.write_bytes(path, bytes(content[:-1]))
+    elif damage == "missing":
+        objects.delete(path)
+    else:  # Another checkpoint under its name.
+        for each in objects.list_files(directory):
+            objects.delete(f"{directory}/{each}")
+        for each in objects.list_files(f"{RUN}/checkpoints/2"):
+            data = objects.read_bytes(f"{RUN}/checkpoints/2/{each}")
+            objects.write_bytes(f"{directory}/{each}", data)
+    assert _restored() == 2
+    assert objects.list_names(f"{RUN}/checkpoints") == ["2"]
+    assert objects.list_names(f"{RUN}/unreadable") == ["3"]
+
+
+def test_one_that_was_never_complete_is_none(saved: Bucket) -> None:
+    objects.delete(f"{RUN}/checkpoints/3/commit_success.txt")
+    assert newest_checkpoint(RUN) == 2
+    assert _restored() == 2
+    assert objects.list_names(RUN) == ["checkpoints"]
+
+
+def test_another_run_s_is_not_restored(saved: Bucket) -> None:
+    with (
+        Checkpoints(f"{RUN}/checkpoints", CheckpointConfig(), {"run": "b"}) as checkpoints,
+        pytest.raises(ValueError, match="it is that of another run"),
+    ):
+        checkpoints.restore(training_shapes())
+
+
+def test_the_list_holds_the_digests_of_the_bucket(saved: Bucket) -> None:
+
+    directory = f"{RUN}/checkpoints/3"
+    listed = json.loads(objects.read_bytes(f"{directory}/files.json"))["files"]
+    assert len(listed) > 8
+    for name, (size, digest) in listed.items():
+        content = objects.read_bytes(f"{directory}/{name}")
+        md5 = base64.b64encode(hashlib.md5(content).digest()).decode()
+        assert (size, digest) == (len(content), f"md5:{md5}")
