@@ -50,7 +50,7 @@ setup(
         "array-record>=0.8",
         "bracex>=2.4",  # Patterns of shards, such as train-{000..127}.tar.
         "cloudpickle>=3",
-        "etils[epath]",
+        "etils[epath]",  # With fsspec, for paths in buckets.
         "flatbuffers",  # jax.export asks for it when it writes a file.
         "flax>=0.12.1",
         "google-crc32c>=1.5",  # Checksums of TFRecord and of the cache.

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.s3_server import s3_bucket
 from tests.bucket_api import Bucket
+from tests.s3_server import s3_bucket
 from vit_jax.errors import StorageError, UserError
 from vit_jax.storage import objects, retrying
 from vit_jax.storage.paths import as_path, is_bucket

@@ -37,7 +37,7 @@ def as_path(path: str | os.PathLike[str]) -> epath.Path:
 
 @functools.cache
 def _register() -> None:
-    """Lets etils, and so Orbax, make its requests by our classes, which are imported when needed."""
+    """Lets etils, and so Orbax, make its requests by our classes, imported when needed."""
     for protocol in ("gs", "gcs"):
         fsspec.register_implementation(
             protocol, "vit_jax.storage.google_cloud.GoogleCloud", clobber=True
