@@ -20,7 +20,7 @@ class Bound(NamedTuple):
     """What a device needs, as libtpu 0.0.42 tells it.
 
     Attributes:
-      bytes_a_parameter: of the parameters and the optimizer's state.
+      bytes_a_parameter: those of the parameter itself and of the optimizer's state.
       peak_gib: with gradients, activations and the batch.
     """
 
@@ -41,8 +41,8 @@ ADAFACTOR = OptimizerConfig(
     momentum_dtype="bfloat16",
 )
 BOUNDS = {
-    "adam-4": Bound("v5p:2x2x1", 4, ADAM, 12, 9.9),
-    "adafactor-4": Bound("v5p:2x2x1", 4, ADAFACTOR, 6, 9.9),
+    "adam-4": Bound("v5p:2x2x1", 4, ADAM, 12, 12.4),
+    "adafactor-4": Bound("v5p:2x2x1", 4, ADAFACTOR, 6, 9.7),
     "adam-64": Bound("v5p:4x4x4", 64, ADAM, 12, 4.8),
     "adafactor-64": Bound("v5p:4x4x4", 64, ADAFACTOR, 6, 4.6),
 }
@@ -66,6 +66,6 @@ def test_bytes_of_a_device(bound: Bound) -> None:
     parameters = sum(count_params(ModelConfig("ViT-G/14", num_classes=1000)).values())
     state = bound.bytes_a_parameter * parameters / bound.devices
     batch = IMAGES * 224 * 224 * 3
-    # Rows, columns, and what is whole on each device add less than a tenth.
-    assert state <= memory.argument_size_in_bytes - batch <= 1.1 * state
+    # More are what is whole on each device, and heads of 104 that fill tiles of 128.
+    assert state <= memory.argument_size_in_bytes - batch <= 1.15 * state
     assert memory.peak_memory_in_bytes <= 1.1 * bound.peak_gib * GIB
