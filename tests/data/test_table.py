@@ -264,7 +264,7 @@ def test_a_file_that_is_no_image_is_told_when_it_is_read(root: Path) -> None:
             "row 2: there is no file no/1.jpg (and 1 more are",
         ),
         ("path,label\ndeep,y\n", "TABLE, row 2: there is no file deep"),
-        ("path,label\nhttps://x.org/a.jpg,y\n", "row 2: https://x.org/a.jpg: addresses are not"),
+        ("path,label\nhttps://x.org/a.jpg,y\n", "row 2: https://x.org/a.jpg: only addresses of"),
         ("path,label\na\0.jpg,y\n", "TABLE, row 2: 'a\\x00.jpg' is not a path"),
         ("path,label\na.jpg,x\n./a.jpg,x\n", "row 3: a.jpg is in row 2 already; remove one"),
         ("path,label\na.jpg,x\na.jpg,y\n", "row 3: a.jpg is in row 2 already; several labels"),

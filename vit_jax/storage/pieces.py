@@ -5,15 +5,18 @@ from __future__ import annotations
 import functools
 import os
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import BinaryIO, NamedTuple
+from typing import BinaryIO, NamedTuple, TypeVar
 
 from vit_jax.errors import UserError
 from vit_jax.reading import open_file
 from vit_jax.storage import objects
 from vit_jax.storage.cache import Cache
 from vit_jax.storage.paths import is_bucket
+
+T = TypeVar("T")
+R = TypeVar("R")
 
 # Pieces on their way in one process: 32 answers of 50 ms are 640 records a second.
 _IN_FLIGHT = 32
@@ -55,17 +58,7 @@ class PieceReader:
         Raises:
           UserError: a bucket does not answer, or may not be read.
         """
-        waiting: deque[Future[bytes | OSError | EOFError]] = deque()
-        try:
-            for piece in pieces:
-                waiting.append(_threads().submit(self._read, piece))
-                if len(waiting) >= _IN_FLIGHT:
-                    yield waiting.popleft().result()
-            while waiting:
-                yield waiting.popleft().result()
-        finally:
-            for each in waiting:
-                each.cancel()
+        return side_by_side(self._read, pieces)
 
     def _read(self, piece: Piece) -> bytes | OSError | EOFError:
         key = f"{piece.path} {piece.version} {piece.start}:{piece.stop}"
@@ -80,6 +73,21 @@ class PieceReader:
             if self.cache is not None:
                 self.cache.put(key, data)
         return data
+
+
+def side_by_side(read: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
+    """The results of `read` in the order of the items, several of which are under way."""
+    waiting: deque[Future[R]] = deque()
+    try:
+        for item in items:
+            waiting.append(_threads().submit(read, item))
+            if len(waiting) >= _IN_FLIGHT:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+    finally:
+        for each in waiting:
+            each.cancel()
 
 
 def read_piece(piece: Piece) -> bytes:

@@ -17,6 +17,7 @@ import os
 from collections.abc import Mapping
 
 from vit_jax.data.images.formats import NAMES
+from vit_jax.data.sources import bucket_folder
 from vit_jax.data.sources.labelled_files import (
     File,
     FoundFiles,
@@ -30,6 +31,7 @@ from vit_jax.data.sources.layout import class_name, find_layout
 from vit_jax.data.sources.listing import LeftOut, images_below, subfolders
 from vit_jax.data.sources.split_words import kind_of
 from vit_jax.errors import UserError
+from vit_jax.storage.paths import as_path, is_bucket
 
 _log = logging.getLogger(__name__)
 
@@ -38,8 +40,7 @@ class FolderSource(LabelledFiles):
     """The images of one split, or slices of splits, of a folder."""
 
     def __init__(self, dataset: str, split: str, test_fraction: float | None = None) -> None:
-        # Worker processes need not share the current directory.
-        root = os.path.abspath(os.path.expanduser(dataset))
+        root = _absolute(dataset)
         found = _scan(root, test_fraction)
         super().__init__(dataset, split, found, f"data set folder {dataset}", root)
 
@@ -50,9 +51,14 @@ def split_folders(dataset: str) -> tuple[str, ...]:
     Raises:
       UserError: the folder cannot be listed, or is laid out otherwise.
     """
-    root = os.path.abspath(os.path.expanduser(dataset))
+    root = _absolute(dataset)
     _require_folder(root)
     return tuple(find_layout(root).splits)
+
+
+def _absolute(dataset: str) -> str:
+    # Worker processes need not share the current directory.
+    return os.fspath(as_path(dataset)).rstrip("/") or "/"
 
 
 # Listing ImageNet takes seconds on a disk and minutes over a network: do it once for all splits.
@@ -74,7 +80,8 @@ def _scan(root: str, test_fraction: float | None) -> FoundFiles:
 
 
 def _require_folder(root: str) -> None:
-    if not os.path.isdir(root):
+    is_there = bucket_folder.is_folder(root) if is_bucket(root) else os.path.isdir(root)
+    if not is_there:
         reason = "is a file, not a folder" if os.path.exists(root) else "does not exist"
         raise UserError(
             f"data set folder {root} {reason}; name a folder that has one folder for each class"

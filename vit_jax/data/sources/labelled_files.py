@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
@@ -16,6 +16,9 @@ from vit_jax.data.sources.records import Record
 from vit_jax.data.sources.split_words import own_names, say_once
 from vit_jax.data.sources.splits import split_names, split_ranges
 from vit_jax.errors import UserError
+from vit_jax.storage import objects
+from vit_jax.storage.paths import is_bucket
+from vit_jax.storage.pieces import side_by_side
 
 _DEFAULT_TEST_FRACTION = 0.1
 _LISTED_AT_MOST = 8
@@ -91,12 +94,19 @@ class LabelledFiles:
     def __getitem__(self, index: int) -> Record:
         if not 0 <= index < len(self):
             raise IndexError(f"record {index} of {len(self)}")
-        path = os.fsdecode(os.path.join(self._root, self._path(index)))
+        path = self._address(index)
         label = self._label(index)
         try:
             return Record(read_image_file(path), label, path)
         except ImageError as error:
             return Record(b"", label, path, problem=str(error))
+
+    def fetch(self, indices: Sequence[int]) -> Iterator[Record]:
+        """The records at some indices, in that order; those in a bucket are read side by side."""
+        if not len(self) or not is_bucket(self._address(0)):
+            yield from map(self.__getitem__, indices)
+            return
+        yield from side_by_side(self.__getitem__, indices)
 
     def labels(self) -> np.ndarray:
         """The label of each record, int32 [records], where each has one."""
@@ -118,7 +128,7 @@ class LabelledFiles:
         """Label and size of each file, by its path below the root."""
         paths = self.paths()
         with ThreadPoolExecutor(_STAT_THREADS) as pool:  # Over a network, each takes a while.
-            sizes = pool.map(self._size, paths)
+            sizes = pool.map(self._size, range(len(self)))
             return {
                 path: f"{size} of class {self._label(index)}"
                 for index, (path, size) in enumerate(zip(paths, sizes, strict=True))
@@ -133,9 +143,16 @@ class LabelledFiles:
         start = self._last_labels[index - 1] if index else 0
         return tuple(self._labels[start : self._last_labels[index]].tolist())
 
-    def _size(self, path: str) -> str:
+    def _address(self, index: int) -> str:
+        """The path of a file, or its address in a bucket."""
+        path = os.fsdecode(self._path(index))
+        return path if is_bucket(path) else os.path.join(os.fsdecode(self._root), path)
+
+    def _size(self, index: int) -> str:
         try:
-            return f"{os.stat(os.path.join(os.fsdecode(self._root), path)).st_size} bytes"
+            return f"{objects.size(self._address(index))} bytes"
+        except UserError:
+            raise
         except OSError as error:
             return f"unreadable ({error.strerror})"
 

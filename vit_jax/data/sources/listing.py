@@ -2,7 +2,7 @@
 
 An image is what its bytes say. To look into each of a million files takes minutes, so a file with
 an image's suffix is taken at its word; its bytes decide when it is read. All others are looked
-into.
+into, but those in a bucket are left out.
 """
 
 from __future__ import annotations
@@ -12,8 +12,13 @@ from collections import Counter
 from collections.abc import Iterator
 
 from vit_jax.data.images.formats import HEAD_BYTES, RAW_SUFFIXES, SUFFIXES, format_of
+from vit_jax.data.sources import bucket_folder
+from vit_jax.data.sources.bucket_folder import BucketEntry
 from vit_jax.data.sources.reading import first_bytes
 from vit_jax.errors import UserError
+from vit_jax.storage.paths import is_bucket
+
+Entry = os.DirEntry[str] | BucketEntry
 
 # What file managers, archives and disks leave in folders; hidden ones besides.
 _CLUTTER = frozenset(
@@ -110,33 +115,41 @@ def list_images(folder: str, left_out: LeftOut | None = None) -> list[str]:
     return sorted(os.path.join(folder, os.fsdecode(path)) for path in found)
 
 
-def _is_image(entry: os.DirEntry[str]) -> bool:
+def _is_image(entry: Entry) -> bool:
     suffix = os.path.splitext(entry.name)[1].lower()
     if suffix in SUFFIXES:
         return True
-    return suffix not in RAW_SUFFIXES and format_of(first_bytes(entry.path, HEAD_BYTES)) is not None
+    # Each look into a bucket is a request.
+    if suffix in RAW_SUFFIXES or is_bucket(entry.path):
+        return False
+    return format_of(first_bytes(entry.path, HEAD_BYTES)) is not None
 
 
-def _is_folder(entry: os.DirEntry[str]) -> bool:
+def _is_folder(entry: Entry) -> bool:
     try:
         return entry.is_dir()
     except OSError:  # A link to itself, say.
         return False
 
 
-def _entries(path: str) -> Iterator[os.DirEntry[str]]:
+def _entries(path: str) -> Iterator[Entry]:
+    if is_bucket(path):
+        yield from filter(_is_shown, bucket_folder.entries(path))
+        return
     try:
         with os.scandir(path) as entries:
-            for entry in entries:
-                if not entry.name.startswith(".") and entry.name not in _CLUTTER:
-                    yield entry
+            yield from filter(_is_shown, entries)
     except OSError as error:
         raise UserError(
             f"cannot list folder {path}: {error.strerror}; fix its permissions or remove it"
         ) from error
 
 
-def _require_new_target(link: os.DirEntry[str], linked: set[str]) -> None:
+def _is_shown(entry: Entry) -> bool:
+    return not entry.name.startswith(".") and entry.name not in _CLUTTER
+
+
+def _require_new_target(link: Entry, linked: set[str]) -> None:
     """Refuses a link to a folder that another link leads to: a loop, or images counted twice."""
     target = os.path.realpath(link.path)
     if target in linked:

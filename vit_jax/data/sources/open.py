@@ -19,6 +19,7 @@ from vit_jax.data.sources.splits import split_names, split_ranges
 from vit_jax.errors import UserError
 from vit_jax.spelling import nearest
 from vit_jax.storage.cache import Cache
+from vit_jax.storage.paths import SCHEMES, is_bucket
 
 # Takes what follows `KIND:`, the name of one split, and where data sets lie, if that was given.
 Opener = Callable[[str, str, str | None], Source]
@@ -176,14 +177,14 @@ def is_registered(dataset: str) -> bool:
 
 
 def is_folder(dataset: str) -> bool:
-    """Whether `dataset` names a folder: it starts with "/", "./", "../" or "~"."""
-    return dataset.startswith(("/", "./", "../", "~"))
+    """Whether `dataset` names a folder: it starts with "/", "./", "../", "~" or a bucket."""
+    return dataset.startswith(("/", "./", "../", "~", *SCHEMES))
 
 
 def is_table(dataset: str) -> bool:
     """Whether `dataset` names a table of images: .csv, .tsv, .jsonl or .ndjson, and no folder."""
     named = dataset.lower().endswith((".csv", ".tsv", ".jsonl", ".ndjson"))
-    is_kind = ":" in dataset.partition("/")[0]
+    is_kind = ":" in dataset.partition("/")[0] and not is_bucket(dataset)
     return named and not is_kind and not os.path.isdir(os.path.expanduser(dataset))
 
 

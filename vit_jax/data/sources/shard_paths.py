@@ -16,6 +16,7 @@ import os
 import re
 from collections.abc import Collection, Iterable
 
+from vit_jax.data.sources import bucket_folder
 from vit_jax.data.sources.split_words import kind_of, split_name
 from vit_jax.errors import UserError
 from vit_jax.storage import objects
@@ -104,14 +105,21 @@ def _named(pattern: str, words: str) -> list[str]:
 
 def _in_folder(folder: str, suffix: str) -> list[str]:
     """The shards in a folder, and in those of its folders that are named like a split."""
-    names = _names_in(folder)
+    names = _listed(folder)
     inner = [f"{folder}/{name}" for name in names if kind_of(name) is not None]
     return [
         f"{place}/{name}"
         for place in (folder, *inner)
-        for name in (names if place == folder else _names_in(place))
+        for name in (names if place == folder else _listed(place))
         if name.endswith(suffix)
     ]
+
+
+def _listed(folder: str) -> Collection[str]:
+    """As `_names_in`; what lies below a folder of a bucket is listed once, whatever it holds."""
+    if is_bucket(folder):
+        return [entry.name for entry in bucket_folder.entries(folder)]
+    return _names_in(folder)
 
 
 def _names_in(folder: str) -> Collection[str]:

@@ -10,7 +10,7 @@ import functools
 import os
 import re
 from collections.abc import Mapping, Sequence
-from pathlib import Path
+from pathlib import PurePath
 
 from vit_jax.data.sources.labelled_files import (
     File,
@@ -26,6 +26,8 @@ from vit_jax.data.sources.split_words import kind_of, split_name
 from vit_jax.data.sources.table_files import find_files
 from vit_jax.data.sources.table_rows import Row, problem, read_rows
 from vit_jax.errors import UserError
+from vit_jax.storage import objects
+from vit_jax.storage.paths import as_path, is_bucket
 
 # As TFDS's syntax takes them.
 _SPLIT = re.compile(r"[A-Za-z_][\w-]*", re.ASCII)
@@ -69,28 +71,29 @@ def table_splits(dataset: str, label: str | None = None) -> tuple[str, ...]:
 
 def _absolute(dataset: str) -> str:
     # Worker processes need not share the current directory.
-    return os.path.abspath(os.path.expanduser(dataset))
+    return os.fspath(as_path(dataset))
 
 
-def _version(dataset: str) -> tuple[int, int]:
+def _version(dataset: str) -> str | None:
     """Tells a table that was changed, as from a notebook, from the one that was read before."""
     try:
-        state = os.stat(_absolute(dataset))
-    except OSError:
-        return 0, 0
-    return state.st_mtime_ns, state.st_size
+        return objects.version(_absolute(dataset))
+    except OSError as error:
+        if isinstance(error, UserError):  # A bucket tells what is wrong.
+            raise
+        return None  # What reads it tells why.
 
 
 @functools.lru_cache(maxsize=8)
 def _read(
     path: str,
-    version: tuple[int, int],
+    version: str | None,
     test_fraction: float | None,
     label: str | None,
     max_labels: int | None,
 ) -> FoundFiles:
     del version
-    table, root = Path(path), os.path.dirname(path)
+    table, root = as_path(path), os.path.dirname(path)
     rows = [_normal(table, root, row) for row in read_rows(table, label)]
     if not rows:
         raise UserError(f"table {table} has no rows of images")
@@ -136,13 +139,18 @@ def class_names(rows: Sequence[Row]) -> tuple[str, ...]:
     return tuple(names)
 
 
-def _normal(table: Path, root: str, row: Row) -> Row:
+def _normal(table: PurePath, root: str, row: Row) -> Row:
     """A row whose path is below the root if the file is, and whose names are in one form."""
-    if re.match(r"[a-zA-Z][a-zA-Z0-9+.-]*://", row.path):
+    if re.match(r"[a-zA-Z][a-zA-Z0-9+.-]*://", row.path) and not is_bucket(row.path):
         raise problem(
-            table, row.number, f"{row.path}: addresses are not taken; download the images first"
+            table,
+            row.number,
+            f"{row.path}: only addresses of buckets are taken (gs://, s3://); download "
+            "the images first",
         )
-    path = os.path.normpath(row.path)
+    path = row.path if is_bucket(row.path) else os.path.normpath(row.path)
+    if is_bucket(path) and path.startswith(f"{root}/"):
+        path = path.removeprefix(f"{root}/")
     if os.path.isabs(path) and path.startswith(os.path.join(root, "")):
         path = os.path.relpath(path, root)
     try:
@@ -161,7 +169,7 @@ def _normal(table: Path, root: str, row: Row) -> Row:
     return row._replace(path=path, labels=tuple(dict.fromkeys(map(class_name, row.labels))))
 
 
-def _refuse_duplicates(table: Path, rows: Sequence[Row]) -> None:
+def _refuse_duplicates(table: PurePath, rows: Sequence[Row]) -> None:
     seen: dict[str, Row] = {}
     for row in rows:
         first = seen.setdefault(row.path, row)
@@ -176,7 +184,7 @@ def _refuse_duplicates(table: Path, rows: Sequence[Row]) -> None:
         raise problem(table, row.number, f"{row.path} is in row {first.number} already; {more}")
 
 
-def _require_files(table: Path, root: str, missing: Sequence[Row]) -> None:
+def _require_files(table: PurePath, root: str, missing: Sequence[Row]) -> None:
     if missing:
         more = f" (and {len(missing) - 1:,} more are missing)" if len(missing) > 1 else ""
         hint = f"paths are read from {root}"
@@ -185,13 +193,13 @@ def _require_files(table: Path, root: str, missing: Sequence[Row]) -> None:
         raise problem(table, missing[0].number, f"there is no file {missing[0].path}{more}; {hint}")
 
 
-def _require_label(table: Path, rows: Sequence[Row]) -> None:
+def _require_label(table: PurePath, rows: Sequence[Row]) -> None:
     for row in rows:
         if not row.labels:
             raise problem(table, row.number, "it has no label; fill it in, or remove the row")
 
 
-def _most_labels(table: Path, rows: Sequence[Row], max_labels: int | None) -> int:
+def _most_labels(table: PurePath, rows: Sequence[Row], max_labels: int | None) -> int:
     most = max(rows, key=lambda row: len(row.labels))
     if max_labels is not None and len(most.labels) > max_labels:
         raise problem(
@@ -202,7 +210,7 @@ def _most_labels(table: Path, rows: Sequence[Row], max_labels: int | None) -> in
     return max_labels or max(len(most.labels), 1)
 
 
-def _named_splits(table: Path, splits: Mapping[str, list[Row]]) -> dict[str, list[Row]]:
+def _named_splits(table: PurePath, splits: Mapping[str, list[Row]]) -> dict[str, list[Row]]:
     """The splits under the names that they get; two spellings of one are refused."""
     kinds = {name: kind for name in splits if (kind := kind_of(name)) is not None}
     lowered: dict[str, str] = {}
@@ -213,7 +221,7 @@ def _named_splits(table: Path, splits: Mapping[str, list[Row]]) -> dict[str, lis
     return {split_name(name, kinds): rows for name, rows in splits.items()}
 
 
-def _require_classes_in_train(table: Path, splits: Mapping[str, list[Row]]) -> None:
+def _require_classes_in_train(table: PurePath, splits: Mapping[str, list[Row]]) -> None:
     """Every class must be one to train on."""
     train = next((name for name in splits if kind_of(name) == "train"), None)
     if train is None:

@@ -11,7 +11,9 @@ import os
 import unicodedata
 from collections.abc import Sequence
 
+from vit_jax.data.sources import bucket_folder
 from vit_jax.data.sources.table_rows import Row
+from vit_jax.storage.paths import is_bucket
 
 
 def find_files(root: str, rows: Sequence[Row]) -> tuple[list[Row], list[Row]]:
@@ -27,12 +29,13 @@ def find_files(root: str, rows: Sequence[Row]) -> tuple[list[Row], list[Row]]:
     spellings: dict[str, dict[str, list[str]]] = {}
     found, missing = [], []
     for row in rows:
-        folder, name = os.path.split(os.path.join(root, row.path))
+        full = row.path if is_bucket(row.path) else os.path.join(root, row.path)
+        folder, name = os.path.split(full)
         if folder not in files:
             files[folder] = _files_in(folder)
         # Some file systems find names in other spellings than they list.
-        if name not in files[folder] and not os.path.isfile(os.path.join(folder, name)):
-            other = _spelled(root, row.path, spellings)
+        if name not in files[folder] and not os.path.isfile(full):
+            other = None if is_bucket(full) else _spelled(root, row.path, spellings)
             if other is None:
                 missing.append(row)
             else:
@@ -42,6 +45,8 @@ def find_files(root: str, rows: Sequence[Row]) -> tuple[list[Row], list[Row]]:
 
 
 def _files_in(folder: str) -> set[str]:
+    if is_bucket(folder):
+        return {each.name for each in bucket_folder.entries(folder) if not each.is_dir()}
     try:
         with os.scandir(folder) as entries:
             # A link that leads nowhere is told when it is read, as in folders.

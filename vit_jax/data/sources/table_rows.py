@@ -10,12 +10,14 @@ import io
 import json
 import re
 from collections.abc import Iterator, Sequence
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any, NamedTuple
 
 from vit_jax.errors import UserError
 from vit_jax.reading import read_text
 from vit_jax.spelling import nearest
+from vit_jax.storage import objects
+from vit_jax.storage.paths import is_bucket
 
 # Some eight million rows.
 _MOST_BYTES = 2**29
@@ -53,7 +55,7 @@ class Row(NamedTuple):
     split: str | None
 
 
-def read_rows(path: Path, label: str | None) -> Iterator[Row]:
+def read_rows(path: PurePath, label: str | None) -> Iterator[Row]:
     """Reads a table, row by row; empty lines are passed over.
 
     Args:
@@ -64,7 +66,7 @@ def read_rows(path: Path, label: str | None) -> Iterator[Row]:
       UserError: the file cannot be read, or a row is not as `docs/data.md` describes it.
     """
     try:
-        text = read_text(path, _MOST_BYTES)
+        text = _read(path)
     except UnicodeDecodeError as error:
         raise UserError(
             f"table {path} is not in UTF-8 (byte {error.start}); save it as CSV UTF-8"
@@ -81,12 +83,18 @@ def read_rows(path: Path, label: str | None) -> Iterator[Row]:
         yield _row(path, number, values, columns)
 
 
-def problem(path: Path, row: int, what: str) -> UserError:
+def _read(path: PurePath) -> str:
+    if is_bucket(path):
+        return objects.read_bytes(path).decode("utf-8-sig")
+    return read_text(Path(path), _MOST_BYTES)
+
+
+def problem(path: PurePath, row: int, what: str) -> UserError:
     """What is wrong with a row."""
     return UserError(f"table {path}, row {row}: {what}")
 
 
-def _csv_rows(path: Path, text: str) -> Iterator[tuple[int, dict[str, Any]]]:
+def _csv_rows(path: PurePath, text: str) -> Iterator[tuple[int, dict[str, Any]]]:
     first = text.lstrip("\r\n").partition("\n")[0]
     delimiter = max(",;\t", key=lambda each: (_known(first.split(each)), first.count(each)))
     reader = csv.reader(
@@ -113,7 +121,7 @@ def _csv_rows(path: Path, text: str) -> Iterator[tuple[int, dict[str, Any]]]:
         raise problem(path, number + 1, f"{error}; check its quotes") from error
 
 
-def _json_rows(path: Path, text: str) -> Iterator[tuple[int, dict[str, Any]]]:
+def _json_rows(path: PurePath, text: str) -> Iterator[tuple[int, dict[str, Any]]]:
     for number, line in enumerate(io.StringIO(text, newline="\n"), 1):
         if not line.strip():
             continue
@@ -134,7 +142,7 @@ def _plain(name: str) -> str:
     return re.sub(r"[\s_-]", "", name.lower()).strip('"')
 
 
-def _find_columns(path: Path, names: list[str], label: str | None) -> dict[str, str]:
+def _find_columns(path: PurePath, names: list[str], label: str | None) -> dict[str, str]:
     """The columns of a table, by what they are for."""
     found: dict[str, str] = {}
     for use, known in _COLUMNS.items():
@@ -164,7 +172,7 @@ def _list(names: Sequence[str]) -> str:
     return ", ".join(repr(name) for name in names[:8]) + more
 
 
-def _row(path: Path, number: int, values: dict[str, Any], columns: dict[str, str]) -> Row:
+def _row(path: PurePath, number: int, values: dict[str, Any], columns: dict[str, str]) -> Row:
     for name in columns.values():
         if name not in values:
             raise problem(path, number, f"it has no {name!r}")
@@ -181,7 +189,7 @@ def _row(path: Path, number: int, values: dict[str, Any], columns: dict[str, str
     return Row(number, file, labels, has_list, split)
 
 
-def _labels(path: Path, number: int, column: str, value: Any) -> tuple[tuple[str, ...], bool]:
+def _labels(path: PurePath, number: int, column: str, value: Any) -> tuple[tuple[str, ...], bool]:
     values, has_list = [value], False
     if isinstance(value, list):
         values, has_list = value, True

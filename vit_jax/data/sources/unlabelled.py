@@ -6,11 +6,13 @@ import logging
 import os
 
 from vit_jax.data.images.formats import NAMES
+from vit_jax.data.sources import bucket_folder
 from vit_jax.data.sources.labelled_files import File, FoundFiles, LabelledFiles, shuffled
 from vit_jax.data.sources.listing import LeftOut, images_below, subfolders
 from vit_jax.data.sources.open import register_source
 from vit_jax.data.sources.split_words import kind_of, split_name
 from vit_jax.errors import UserError
+from vit_jax.storage.paths import as_path, is_bucket
 
 _NO_LABEL = -1
 _log = logging.getLogger(__name__)
@@ -27,8 +29,8 @@ def open_unlabelled(folder: str, split: str, data_dir: str | None) -> LabelledFi
       UserError: the folder is missing or holds no images, or there is no such split.
     """
     del data_dir
-    root = os.path.abspath(os.path.expanduser(folder))
-    if not os.path.isdir(root):
+    root = os.fspath(as_path(folder)).rstrip("/") or "/"
+    if not (bucket_folder.is_folder(root) if is_bucket(root) else os.path.isdir(root)):
         raise UserError(f"data set images:{folder}: there is no folder {root}; name one of images")
     kinds = {name: kind for name in subfolders(root) if (kind := kind_of(name)) is not None}
     if "train" in kinds.values():
