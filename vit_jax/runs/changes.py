@@ -21,6 +21,7 @@ _MAY_CHANGE = (
     ("model", "remat"),
     ("model", "scan"),
     ("log_every",),
+    ("log_norms",),
     ("max_minutes",),
     ("checkpoint",),
     ("on_non_finite",),

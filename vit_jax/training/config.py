@@ -42,7 +42,7 @@ def as_values(config: Mapping[str, Any] | str) -> dict[str, Any]:
 SPIKE_MULTIPLE = 3.0
 
 # What comes before the slash in names of scalars that are no evaluation's.
-OWN_METRICS = ("train", "time", "memory", "best", "rewind")
+OWN_METRICS = ("train", "time", "memory", "best", "rewind", "norms")
 
 
 @dataclass(frozen=True)
@@ -82,6 +82,9 @@ class TrainConfig:
     it. None: no end before the last step."""
     log_every: int = 50
     """Steps between two reports of the loss, the rate and the speed."""
+    log_norms: bool = False
+    """Whether the reports hold the norms of gradient, parameters and update by part of the model
+    and by block."""
     evals: dict[str, EvalConfig] = field(default_factory=dict)
     """Evaluations by name."""
     early_stop: EarlyStopConfig | None = None

@@ -36,12 +36,20 @@ def check_devices(config: TrainConfig, mesh: Mesh) -> None:
 def _check_batch(config: TrainConfig, mesh: Mesh) -> None:
     parts = [mesh.shape[axis] for axis in BATCH_AXES]
     devices, micro_batches = parts[0] * parts[1], config.optimizer.micro_batches
-    if config.data.batch_size % (devices * micro_batches):
-        raise UserError(
-            f"config.data.batch_size: {config.data.batch_size} is not a multiple of "
-            f"{devices * micro_batches}, which is {devices} devices (of {jax.device_count()}) "
-            f"that split the batch, times {micro_batches} micro-batches"
-        )
+    batch_size, unit = config.data.batch_size, devices * micro_batches
+    if batch_size % unit == 0:
+        return
+    rows = batch_size // micro_batches
+    # The next smaller and the next larger one. The batch of a run that resumes must stay.
+    numbers = [next(n for n in range(devices, 0, -1) if rows % n == 0)]
+    numbers += [n for n in range(devices, rows + 1) if rows % n == 0][:1]
+    sizes = [size for size in (batch_size // unit * unit, -(-batch_size // unit) * unit) if size]
+    raise UserError(
+        f"config.data.batch_size: {batch_size} is not a multiple of {unit}, which is {devices} "
+        f"devices (of {jax.device_count()}) that split the batch, times {micro_batches} "
+        f"micro-batches; {' or '.join(map(str, numbers))} devices can split it, and a new run may "
+        f"take {' or '.join(map(str, sizes))}"
+    )
 
 
 def _check_attention(model: ModelConfig, device: Any) -> None:

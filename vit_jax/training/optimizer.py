@@ -17,7 +17,7 @@ from vit_jax.training import optax_rules
 from vit_jax.training.adafactor import scale_by_adafactor
 from vit_jax.training.by_block import by_block
 from vit_jax.training.optax_rules import Argument
-from vit_jax.training.rates import rate_factors
+from vit_jax.training.rates import log_trained, rate_factors
 
 # Where linear decay ends in the paper's code.
 LINEAR_END = 1e-5
@@ -188,6 +188,7 @@ def make_optimizer(
     )
     parts = []
     if config.freeze:
+        log_trained(params, factors)
         parts.append(_by_parameter(lambda g, factor: jnp.where(factor > 0, g, 0), factors))
         parts.append(optax.snapshot("grad_norm", optax.global_norm))
     if config.clip_norm is not None:

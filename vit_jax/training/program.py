@@ -19,6 +19,7 @@ from vit_jax.models.functional import Params, abstract_params, init_params
 from vit_jax.parallel.sharding import OnMesh, batch_sharding, replicated, state_shardings
 from vit_jax.parameters import Table, moments, nested
 from vit_jax.training.config import TrainConfig
+from vit_jax.training.norms import PartNorms
 from vit_jax.training.objectives import OWN, Objective, ObjectiveContext, split_params
 from vit_jax.training.optimizer import make_optimizer
 from vit_jax.training.schedule import make_schedule
@@ -33,6 +34,7 @@ class Program:
       config: with nothing of the model left open.
       schedule: the rate of update s = 0, 1, ...
       max_labels: the training data's; None for one label a record.
+      norms: what a step computes for the log; None if the config asks for none.
     """
 
     config: TrainConfig
@@ -41,6 +43,7 @@ class Program:
     schedule: optax.Schedule
     optimizer: optax.GradientTransformation
     max_labels: int | None = None
+    norms: PartNorms | None = None
 
     @property
     def table(self) -> Table:
@@ -99,6 +102,7 @@ class Program:
             micro_batches=config.optimizer.micro_batches,
             average=config.optimizer.average,
             seed=config.seed,
+            norms=self.norms,
         )
         state, fixed = (jax.tree.map(lambda x: x.sharding, x) for x in (self.state, self.fixed))
         return jax.jit(
@@ -158,7 +162,8 @@ def make_program(
     params = abstract_params(config.model) | own
     table = _table(config, objective)
     optimizer = make_optimizer(config.optimizer, schedule, params, table)
-    return Program(config, mesh, objective, schedule, optimizer, max_labels)
+    norms = PartNorms(params, table, config.optimizer.freeze) if config.log_norms else None
+    return Program(config, mesh, objective, schedule, optimizer, max_labels, norms)
 
 
 def make_objective(

@@ -70,15 +70,22 @@ def rate_factors(
     rows = _rows([(path_of(key_path), leaf) for key_path, leaf in leaves], table)
     every_row = [row for of_leaf in rows for row in of_leaf]
     factors = _factors(every_row, freeze, rates, layer_decay, where)
-    arrays, trained, total = [], 0, 0
+    arrays = []
     for of_leaf, (_, leaf) in zip(rows, leaves, strict=True):
         values = np.array([factors[row.path] for row in of_leaf], np.float32)
-        trained += leaf.size // len(values) * np.count_nonzero(values)
-        total += leaf.size
         arrays.append(values.reshape((-1, *(1,) * leaf.ndim)[: leaf.ndim]))
-    if freeze:
-        _log.info("training %s of %s parameters", f"{trained:,}", f"{total:,}")
     return jax.tree.unflatten(treedef, arrays)
+
+
+def log_trained(params: Params, factors: Params) -> None:
+    """Logs how many parameters have a factor above 0."""
+    leaves = jax.tree.leaves(params)
+    trained = sum(
+        leaf.size // factor.size * np.count_nonzero(factor)
+        for leaf, factor in zip(leaves, jax.tree.leaves(factors), strict=True)
+    )
+    total = sum(leaf.size for leaf in leaves)
+    _log.info("training %s of %s parameters", f"{trained:,}", f"{total:,}")
 
 
 def _rows(leaves: Sequence[tuple[str, jax.ShapeDtypeStruct]], table: Table) -> list[list[_Row]]:

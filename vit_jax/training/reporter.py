@@ -54,7 +54,7 @@ class Reporter:
     ):
         self._schedule, self._total = setup.program.schedule, setup.total_steps
         self._schedule(start)  # Compiles its operations now, not in the time of a step.
-        self._log_every = setup.config.log_every
+        self._log_every, self._norms = setup.config.log_every, setup.program.norms
         self._warned = False
         self._writer, self.callbacks, self.losses = writer, callbacks, losses
         self._progress = Progress(start, setup.total_steps, shown=writer is not None)
@@ -97,7 +97,9 @@ class Reporter:
         if self._pending is None:
             return
         (step, metrics, waited), self._pending = self._pending, None
-        values = {name: float(value) for name, value in jax.device_get(metrics).items()}
+        arrays = dict(jax.device_get(metrics))
+        norms = arrays.pop("norms", None)
+        values = {name: float(value) for name, value in arrays.items()}
         for name in ("loss", "grad_norm"):
             if not math.isfinite(values[name]):
                 raise NotFiniteError(step, f"step {step}: {name} is {values[name]}")
@@ -108,6 +110,8 @@ class Reporter:
             scalars |= self._clock.report(waited, self._total - step)
             self._progress.step(step, scalars)
             self._warn_of_days(scalars)
+            if self._norms is not None and norms is not None:
+                scalars |= self._norms.scalars(norms)
             self._write(step, scalars | memory_in_use(self._devices))
             self._shows_early = False
         elif self._shows_early:

@@ -87,6 +87,7 @@ def make_train_step(
     micro_batches: int,
     average: float | None,
     seed: int,
+    norms: Callable[[Params, Params, Params], Array] | None = None,
 ) -> Callable[..., tuple[TrainState, Metrics]]:
     """Builds the step (state, batch, fixed=()) -> (next state, scalars), not yet jitted.
 
@@ -97,7 +98,8 @@ def make_train_step(
 
     The scalars are means over the examples of the whole batch that count: `loss` and the
     objective's own metrics; then `grad_norm`, the global norm of the gradient of what trains,
-    before clipping; and `skipped`, the rows since the run's start that did not count.
+    before clipping; and `skipped`, the rows since the run's start that did not count. With `norms`,
+    `norms` is what it gives for the gradient, the parameters before the update and the update.
     """
 
     def micro_sums(params: Params, fixed: Any, micro: Batch, key: Array) -> tuple[Array, _Sums]:
@@ -144,6 +146,8 @@ def make_train_step(
             ),
             "skipped": skipped,
         }
+        if norms is not None:
+            metrics["norms"] = norms(grads, state.params, updates)
         return TrainState(state.step + 1, params, opt_state, averaged, skipped), metrics
 
     return step
