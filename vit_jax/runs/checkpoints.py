@@ -17,6 +17,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 from etils import epath
 from jax.experimental import multihost_utils
+from orbax.checkpoint._src.path import gcs_utils
 from orbax.checkpoint.checkpoint_managers import (
     PolicyCheckpointInfo,
     PreservationContext,
@@ -38,6 +39,10 @@ COMMITTED = "commit_success.txt"
 
 # Bytes of a checkpoint besides its arrays, for a small model.
 _OVERHEAD = 2**18
+
+# Before each deletion Orbax would ask, by another library, what kind of bucket it is. An account that
+# may use objects only is not allowed to. Buckets with a hierarchical namespace keep empty folders.
+gcs_utils.is_hierarchical_namespace_enabled = lambda path: False
 
 _log = logging.getLogger(__name__)
 
