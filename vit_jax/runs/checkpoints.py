@@ -40,8 +40,8 @@ COMMITTED = "commit_success.txt"
 # Bytes of a checkpoint besides its arrays, for a small model.
 _OVERHEAD = 2**18
 
-# Before each deletion Orbax would ask, by another library, what kind of bucket it is. An account that
-# may use objects only is not allowed to. Buckets with a hierarchical namespace keep empty folders.
+# Before each deletion Orbax would ask, by another library, what kind of bucket it is. An account
+# that may use objects only is not allowed to. A hierarchical bucket then keeps empty folders.
 gcs_utils.is_hierarchical_namespace_enabled = lambda path: False
 
 _log = logging.getLogger(__name__)
