@@ -138,7 +138,8 @@ def test_killed_refused_and_resumed(served: Bucket, whole: Any, tmp_path: Path) 
     output, _ = third[0].communicate(timeout=60)
     assert third[0].returncode == 2
     assert "is in use by another run, on host" in output.splitlines()[-1]
-    kill(hosts, [1])
+    hosts[1].send_signal(signal.SIGCONT)
+    kill(hosts, [0])
     outputs = finish(start(tmp_path, workdir))
     assert "this one takes over" in outputs[0] and "resuming after step" in outputs[0]
     assert results(served, workdir) == whole
