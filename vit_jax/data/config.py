@@ -81,8 +81,9 @@ class DataConfig:
     """The training data, and how its images are cropped and augmented."""
 
     dataset: str
-    """TFDS name, a folder (starts with `/`, `./`, `../` or `~`), a table of images (`.csv`, `.tsv`,
-    `.jsonl`), or `KIND:REST` of a registered source."""
+    """TFDS name, a folder of images or of tars (starts with `/`, `./`, `../` or `~`), a table of
+    images (`.csv`, `.tsv`, `.jsonl`), a pattern of tars (`shards/train-{000..127}.tar`), or
+    `KIND:REST` of a registered source."""
     train: str = "train"
     """Split to train on, in TFDS syntax, such as `train[:98%]`."""
     data_dir: str | None = None
@@ -97,8 +98,9 @@ class DataConfig:
     None: 0.1."""
     label: str | None = None
     """Feature of a TFDS data set that is the label: a ClassLabel or a sequence of them, such as
-    `labels` or `objects/label`; a label that is computed, such as `count` of `clevr`; or the column
-    of a table. None: the one that TFDS names, or the only one."""
+    `labels` or `objects/label`; a label that is computed, such as `count` of `clevr`; the column of
+    a table; or the ending or JSON key of WebDataset samples. None: the one that TFDS names, the
+    only one, or `cls`."""
     max_labels: int | None = None
     """Most labels of one record, for data whose records have any number of labels. None: 64, or the
     most that a row of a table has."""

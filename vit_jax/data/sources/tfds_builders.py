@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import re
 from collections.abc import Iterator
@@ -17,7 +18,8 @@ from vit_jax.data.sources import digits, long_tail  # noqa: F401
 from vit_jax.data.sources.tfds_known import only_known_features
 from vit_jax.errors import NoDataError, UserError
 from vit_jax.spelling import nearest
-from vit_jax.storage.objects import require_library
+from vit_jax.storage import objects
+from vit_jax.storage.paths import is_bucket
 
 # What `prepare` writes, and what is read besides.
 FORMAT = tfds.core.FileFormat.ARRAY_RECORD
@@ -40,7 +42,7 @@ def find_builder(dataset: str, data_dir: str | None) -> Any:
                 f"data set {dataset!r}: data sets of TFDS's community, NAMESPACE:NAME, are not read"
             )
         if data_dir is not None:
-            require_library(data_dir)
+            objects.require_library(data_dir)
         _require_ordinary_files(dataset, _local_absolute(data_dir))
         return tfds.builder(dataset, data_dir=_local_absolute(data_dir))
     except UserError:
@@ -108,11 +110,23 @@ def open_directory(directory: str) -> Any:
     Raises:
       UserError: its description is damaged.
     """
+    if not is_bucket(directory):
+        return _open_directory(directory)
+    # From a bucket that takes some twenty requests, one after the other.
+    return _opened_in_bucket(directory, objects.version(f"{directory}/dataset_info.json"))
+
+
+@functools.lru_cache(8)
+def _opened_in_bucket(directory: str, version: str | None) -> Any:
+    del version  # A data set that was written again is another one.
+    return _open_directory(directory)
+
+
+def _open_directory(directory: str) -> Any:
     try:
-        require_library(directory)
         with quiet():
             return tfds.builder_from_directory(directory)
-    except UserError:
+    except UserError:  # A bucket tells by itself what is wrong.
         raise
     except Exception as error:
         if not _is_about_a_description(error):
