@@ -81,8 +81,8 @@ class RunDirectory:
             )
         if str(path).startswith("s3://"):
             raise UserError(
-                f"{path}: Orbax writes no checkpoints to S3; mount the bucket and name a directory of "
-                "it with --workdir, or use gs://BUCKET/NAME"
+                f"{path}: Orbax writes no checkpoints to S3; mount the bucket and name a directory "
+                "of it with --workdir, or use gs://BUCKET/NAME"
             )
         self.path = as_path(path)
         self._lock: int | None = None
