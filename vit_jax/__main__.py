@@ -29,6 +29,7 @@ COMMANDS = {
     "miniature": "try the paper's claims with small models, and write a page of it",
     "study": "train the cells of one of the paper's ablations, and compare them",
     "sweep": "try a grid on a held-out part of train, then train the best with several seeds",
+    "analyze": "look inside a model: attention, patch filters, position embeddings",
     "report": "write a page of a run, or of several side by side",
     "vtab": "fine-tune weights on the 19 tasks of VTAB-1k, and print the paper's table of them",
     "paper": "show a published table beside the results of your runs",

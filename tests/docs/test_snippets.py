@@ -16,7 +16,9 @@ from vit_jax.weights.files import write_weights
 MODEL = dataclasses.replace(SMALL, name="ViT-Ti/16", image_size=32, depth=None)
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/python-api.md", "docs/use-weights.md"])
+@pytest.mark.parametrize(
+    "page", ["README.md", "docs/python-api.md", "docs/use-weights.md", "docs/analyze.md"]
+)
 def test_python_lines_run(page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     photo = Image.new("RGB", (40, 30), (200, 90, 20))

@@ -90,7 +90,7 @@ def predict(
     if attention and "attention" not in model.captured:
         raise UserError(f"attention maps: a {model.config.name} has no attention; leave them out")
     if attention and batch_size is None:
-        batch_size = _batch_with_attention(model.config)
+        batch_size = batch_with_attention(model.config)
     return _predictions(model, files, top_k, batch_size, workers, attention)
 
 
@@ -121,7 +121,7 @@ def digest(model: Model) -> str:
     return found.hexdigest()
 
 
-def _batch_with_attention(model: ModelConfig) -> int:
+def batch_with_attention(model: ModelConfig) -> int:
     """Images on all devices, so that what all blocks attend to stays a small part of memory."""
     depth, heads, tokens = model.size.depth, model.size.num_heads, model.sequence_length
     fitting = _ATTENTION_BYTES // (depth * heads * tokens**2 * 4)

@@ -1,0 +1,1 @@
+"""The paper's looks inside a model, on any weights and images: `analyze`."""
