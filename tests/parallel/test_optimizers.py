@@ -37,7 +37,7 @@ def test_moments_are_split_and_steps_are_those_of_one_device(
     assert alone.losses[0] != alone.losses[1]
     np.testing.assert_allclose(split.losses, alone.losses, rtol=1e-5)
     for path, moment in alone.moments.items():
-        if not path.endswith("key/bias"):  # Its gradient is rounding noise.
+        if "key/bias" not in path:  # Its gradient is rounding noise.
             near = 1e-2 * np.abs(moment).max()
             np.testing.assert_allclose(split.moments[path], moment, atol=near, err_msg=path)
         if moment.size >= LARGE and mesh.fsdp > 1:
