@@ -32,22 +32,25 @@ from vit_jax.storage.paths import as_path
 
 
 @contextlib.contextmanager
-def on_all_processes() -> Iterator[None]:
+def on_all_processes(kind: type[Exception] = UserError) -> Iterator[None]:
     """Around what every process does: a mistake that one of them meets ends all of them.
 
+    Args:
+      kind: of the mistake.
+
     Raises:
-      UserError: the block raised one here, or on another process.
+      UserError: or another `kind`: the block raised one here, or on another process.
     """
     mistake = None
     try:
         yield
-    except UserError as error:
+    except kind as error:
         mistake = error
     failed = multihost_utils.process_allgather(np.array(mistake is not None)).reshape(-1)
     if mistake is not None:
         raise mistake
     if failed.any():
-        raise UserError(
+        raise kind(
             f"process {_numbers(np.flatnonzero(failed))} cannot continue; see its own message"
         )
 

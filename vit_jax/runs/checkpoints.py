@@ -25,6 +25,7 @@ from orbax.checkpoint.checkpoint_managers import (
 )
 
 from vit_jax.errors import NotFiniteError, NotSavedError, TakenOverError, UserError
+from vit_jax.parallel.agreement import on_all_processes
 from vit_jax.runs import file_list
 from vit_jax.runs.checksums import names, summarize
 from vit_jax.runs.reading import BrokenError, Restored, one_line, read, seal
@@ -133,7 +134,8 @@ class Checkpoints:
         self._retention.best = best
         self._began = time.perf_counter()
         with self._guarded():
-            self._check_room(state)
+            with on_all_processes(OSError):  # As one of them may see another disk.
+                self._check_room(state)
             self._manager.save(
                 step,
                 args=ocp.args.Composite(

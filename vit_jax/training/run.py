@@ -13,6 +13,7 @@ from vit_jax.data.loader import Loader
 from vit_jax.errors import BadStepError, NotSavedError, UserError
 from vit_jax.evaluation.evaluator import Scores
 from vit_jax.evaluation.opening import Evaluations
+from vit_jax.parallel.agreement import on_all_processes
 from vit_jax.parallel.processes import Preemption
 from vit_jax.runs.checkpoints import Checkpoints
 from vit_jax.runs.cost import CostFile
@@ -172,7 +173,10 @@ class Run:
         return self.finish(step, state, has_ended=False)
 
     def _save(self, step: int, state: TrainState) -> None:
-        self.reporter.flush()  # A checkpoint promises that all metrics before it are on disk.
+        # A checkpoint promises that all metrics before it are on disk. A save that only some of the
+        # processes begin would never end.
+        with on_all_processes(NotSavedError):
+            self.reporter.flush()
         best = None if self.notes.best is None else self.notes.best.step
         self.checkpoints.save(step, state, self.notes.to_json(), best=best)
         self.saved = step
