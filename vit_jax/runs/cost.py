@@ -24,6 +24,7 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple, Self
 
+from vit_jax.errors import TakenOverError
 from vit_jax.runs.config_file import write_json
 from vit_jax.storage import objects
 from vit_jax.storage.paths import as_path
@@ -160,6 +161,8 @@ class CostFile:
         )
         try:
             write_json(self._file, {**asdict(cost), "starts": starts})
+        except TakenOverError:
+            pass  # The run ends with a line that says so.
         except OSError as error:
             _log.warning("%s cannot be written (%s)", self._file, error.strerror)
         return cost

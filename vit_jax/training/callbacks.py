@@ -30,7 +30,7 @@ from typing import Any, Protocol, cast
 
 from etils import epath
 
-from vit_jax.errors import UserError
+from vit_jax.errors import TakenOverError, UserError
 from vit_jax.spelling import nearest
 from vit_jax.storage import objects
 from vit_jax.storage.paths import is_bucket
@@ -139,6 +139,8 @@ class Callbacks:
         for name, callback in self._callbacks:
             try:
                 callback.close()
+            except TakenOverError:
+                pass  # The run ends with a line that says so.
             except UserError as error:
                 _log.warning("callback %s could not be closed: %s", name, error)
             except Exception:
