@@ -1,11 +1,11 @@
 """`report`: writes a page of one run, or of several side by side."""
 
 import argparse
-from pathlib import Path
 
 from vit_jax.commands.arguments import file_path
 from vit_jax.errors import UserError
 from vit_jax.plain import plain
+from vit_jax.storage.paths import as_path
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -26,11 +26,11 @@ def run(arguments: argparse.Namespace, overrides: list[str]) -> None:
     if output is None:
         if len(arguments.runs) > 1:
             raise UserError("several runs need --output=FILE.html")
-        output = Path(arguments.runs[0]).expanduser() / "report.html"
+        output = as_path(arguments.runs[0]) / "report.html"
     from vit_jax.experiments.report import check_plots
 
     check_plots()
     from vit_jax.experiments.report.page import write_report
 
-    write_report([Path(each) for each in arguments.runs], output)
+    write_report(arguments.runs, output)
     print(f"the report is in {plain(str(output))}")

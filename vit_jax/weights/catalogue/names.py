@@ -8,7 +8,9 @@ from pathlib import Path
 
 from vit_jax.errors import UserError
 from vit_jax.spelling import near
+from vit_jax.storage.paths import is_bucket
 from vit_jax.weights.catalogue import augreg
+from vit_jax.weights.catalogue.buckets import fetch_from_bucket
 from vit_jax.weights.catalogue.download import STORAGE, fetch, is_cached
 from vit_jax.weights.catalogue.hub import SCHEME, HubName, cached_repository, fetch_repository
 from vit_jax.weights.catalogue.released import RELEASES, Release
@@ -71,8 +73,8 @@ def resolve(weights: str | os.PathLike[str]) -> Path:
     """Returns the file or directory that a user means; what is not here is downloaded.
 
     Args:
-      weights: the path of a file or of a directory with one, `hf://ORG/NAME[@REVISION]` of the
-        Hugging Face Hub, otherwise a name as in `find`.
+      weights: the path of a file or of a directory with one, on a disk or in a bucket,
+        `hf://ORG/NAME[@REVISION]` of the Hugging Face Hub, otherwise a name as in `find`.
 
     Raises:
       UserError: none of them exists, or the download fails.
@@ -80,12 +82,19 @@ def resolve(weights: str | os.PathLike[str]) -> Path:
     text = os.fspath(weights)
     if text.startswith(SCHEME):
         return fetch_repository(HubName.parse(text))
+    if is_in_bucket(text):
+        return fetch_from_bucket(text)
     path = Path(text).expanduser()
     if os.path.exists(path):
         return path
     if _must_be_a_path(text, path):
         raise UserError(f"{text}: no such file or directory; check the path")
     return fetch(find(text).url)
+
+
+def is_in_bucket(weights: str) -> bool:
+    """Whether it is an object of a user's bucket: not of the public ones of released files."""
+    return is_bucket(weights) and _ADDRESS.match(weights) is None
 
 
 def is_here(weights: str) -> bool:
