@@ -26,6 +26,8 @@ TAR, PARQUET = ".tar", ".parquet"
 _COMPRESSED = {TAR: (".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst")}
 _WORDS = {TAR: "tars", PARQUET: "Parquet files"}
 _WILD = re.compile(r"[*?\[]")
+# Where repositories of the Hugging Face Hub have their files.
+_DATA = "data"
 # A pattern may name no more files than this.
 _MOST_FILES = 10**6
 
@@ -104,9 +106,9 @@ def _named(pattern: str, words: str) -> list[str]:
 
 
 def _in_folder(folder: str, suffix: str) -> list[str]:
-    """The shards in a folder, and in those of its folders that are named like a split."""
+    """The shards in a folder, in its `data`, and in its folders that are named like a split."""
     names = _listed(folder)
-    inner = [f"{folder}/{name}" for name in names if kind_of(name) is not None]
+    inner = [f"{folder}/{name}" for name in names if name == _DATA or kind_of(name) is not None]
     return [
         f"{place}/{name}"
         for place in (folder, *inner)

@@ -117,7 +117,7 @@ class TfdsSource:
         self._examples: SerialisedExamples = (
             TfRecords(directory, self._ranges, self.name, cache)
             if self.reads_pieces
-            else ArrayRecords(directory, split, self._ranges, self.name)
+            else ArrayRecords(directory, self._ranges, self.name)
         )
         self._examples.open()
 

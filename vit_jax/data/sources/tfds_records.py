@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import os
 from collections.abc import Iterator, Sequence
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
-import tensorflow_datasets as tfds
+from array_record.python.array_record_data_source import ArrayRecordDataSource
 from array_record.python.array_record_module import ArrayRecordReader
+from etils import epath
 
+from vit_jax.data.sources.shard_copies import local_copies
 from vit_jax.data.sources.shard_files import shards_at
 from vit_jax.data.sources.shard_index import ShardIndex, open_index
 from vit_jax.data.sources.splits import SplitRange, locate
-from vit_jax.data.sources.tfds_builders import one_line, open_directory, quiet
+from vit_jax.data.sources.tfds_builders import one_line, open_directory
 from vit_jax.data.sources.tfrecord import payload, scan_tfrecord
 from vit_jax.errors import UserError
 from vit_jax.storage.cache import Cache
+from vit_jax.storage.paths import is_bucket
 from vit_jax.storage.pieces import Piece, PieceReader
 
 _REMEDY = "restore it, or prepare the data set again"
@@ -38,18 +42,26 @@ class SerialisedExamples(Protocol):
         ...
 
 
+class _Part(NamedTuple):
+    """The records skip <= i < skip + take of a file, as array_record's `FileInstruction`."""
+
+    filename: str
+    skip: int
+    take: int
+    examples_in_shard: int
+
+
 class ArrayRecords:
     """Examples in ArrayRecord files, which have random access.
 
     Args:
       directory: where the prepared data set lies.
-      split: in TFDS syntax.
-      ranges: what `split` means.
+      ranges: of splits.
       name: of the data set and split, for messages.
     """
 
-    def __init__(self, directory: str, split: str, ranges: Sequence[SplitRange], name: str) -> None:
-        self._directory, self._split, self._ranges, self._name = directory, split, ranges, name
+    def __init__(self, directory: str, ranges: Sequence[SplitRange], name: str) -> None:
+        self._directory, self._ranges, self._name = directory, ranges, name
 
     def open(self) -> None:
         """As `SerialisedExamples.open`."""
@@ -67,23 +79,44 @@ class ArrayRecords:
 
     @functools.cached_property
     def _records(self) -> Any:
-        builder = open_directory(self._directory)
+        info = open_directory(self._directory).info
+        parts = []
         for split in dict.fromkeys(split for split, _, _ in self._ranges):
-            info = builder.info.splits[split]
-            for path, length in zip(info.filepaths, info.shard_lengths, strict=True):
-                self._check_shard(path, length)
-        with quiet():
-            return builder.as_data_source(
-                self._split,
-                deserialize_method=tfds.decode.DeserializeMethod.RAW_BYTES,
-                file_format=tfds.core.FileFormat.ARRAY_RECORD,
-            )
+            paths = [os.fspath(path) for path in info.splits[split].filepaths]
+            ranges = [each for each in self._ranges if each.split == split]
+            parts += self._parts(paths, info.splits[split].shard_lengths, ranges)
+        by_range = sorted(parts, key=lambda part: part[0])
+        return ArrayRecordDataSource([instruction for _, instruction in by_range])
+
+    def _parts(
+        self, paths: Sequence[str], lengths: Sequence[int], ranges: Sequence[SplitRange]
+    ) -> list[tuple[int, _Part]]:
+        """What to read of the shards of a split: the number of the range, and a part of a shard."""
+        ends = list(itertools.accumulate(lengths))
+        wanted = []
+        for each in ranges:
+            number = self._ranges.index(each)
+            for i, (end, length) in enumerate(zip(ends, lengths, strict=True)):
+                start = max(each.start - (end - length), 0)
+                stop = min(each.stop - (end - length), length)
+                if start < stop:
+                    wanted.append((number, i, start, stop))
+        if is_bucket(self._directory):
+            used = sorted({i for _, i, _, _ in wanted})
+            shards = shards_at(self._directory, [paths[i] for i in used], self._name, _REMEDY)
+            local = dict(zip(used, local_copies(self._directory, shards), strict=True))
+        else:
+            local = dict(enumerate(paths))
+        for i, path in local.items():
+            self._check_shard(epath.Path(path), lengths[i])
+        return [
+            (number, _Part(local[i], start, stop - start, lengths[i]))
+            for number, i, start, stop in wanted
+        ]
 
     def _check_shard(self, path: Any, length: int) -> None:
         if not path.is_file():
             raise UserError(f"{path}: this shard of {self._name} is missing or no file; {_REMEDY}")
-        if "://" in str(path):
-            return  # Opening each shard of a bucket would take long.
         try:
             reader = ArrayRecordReader(str(path))
             found = reader.num_records()

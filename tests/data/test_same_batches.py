@@ -1,0 +1,127 @@
+"""One data set as TFRecord, ArrayRecord, WebDataset and Parquet: equal batches for one seed."""
+
+import shutil
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+from tests.bucket_api import Bucket
+from tests.data.listed import records_of
+from tests.data.test_parquet_source import write as write_parquet
+from tests.data.test_webdataset import write_tar
+from tests.data.tfrecord_data import as_array_record, copy_tfrecord
+from vit_jax.data.batches import Chunks
+from vit_jax.data.config import DataConfig
+from vit_jax.data.images.transforms import make_transform
+from vit_jax.data.loader import Loader
+from vit_jax.data.sources import bucket_folder
+from vit_jax.data.sources.open import open_source
+from vit_jax.data.sources.records import Source
+from vit_jax.errors import UserError
+from vit_jax.parallel.mesh import MeshConfig, make_mesh
+from vit_jax.parallel.sharding import batch_sharding
+from vit_jax.preprocessing import PreprocessingConfig
+
+SIZE, BATCH, STEPS = (12, 12), 6, 5
+FORMATS = ("tfrecord", "array_record", "tars", "parquet")
+
+
+@pytest.fixture
+def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """What TensorFlow has prepared, in every format, with the same records in the same order."""
+    monkeypatch.setenv("VIT_JAX_CACHE", str(tmp_path / "user_cache"))
+    # Each test has a bucket of its own, under the same name.
+    monkeypatch.setattr(bucket_folder, "_listed", {})
+    root = tmp_path / "data"
+    copy_tfrecord(root / "tfrecord")
+    as_array_record(root / "array_record")
+    source = opened(str(root), "tfrecord")
+    records = records_of(source)
+    names = source.class_names
+    write_tar(
+        root / "tars/train-000.tar",
+        {
+            f"{i:05}": {"png": record.image, "cls": str(record.label).encode()}
+            for i, record in enumerate(records)
+        },
+    )
+    (root / "tars/classnames.txt").write_text("\n".join(names))
+    write_parquet(
+        root / "parquet/data/train-00000-of-00001.parquet",
+        0,
+        len(records),
+        [record.label for record in records],
+        {"image": {"_type": "Image"}, "label": {"names": names, "_type": "ClassLabel"}},
+        image=[{"bytes": record.image, "path": None} for record in records],
+    )
+    return root
+
+
+def opened(root: str, form: str, split: str = "train") -> Source:
+    if form in ("tars", "parquet"):
+        return open_source(f"{root}/{form}", split)
+    return open_source("swatches", split, data_dir=f"{root}/{form}")
+
+
+def batches(source: Source, workers: int) -> list[dict[str, bytes]]:
+    """Shuffled over two epochs and cropped at random."""
+    transform = make_transform(SIZE, PreprocessingConfig(), DataConfig("./x"))
+    chunks = Chunks(source, transform, SIZE, np.arange(BATCH), BATCH, seed=3, shuffle=True)
+    sharding = batch_sharding(make_mesh(MeshConfig(), jax.devices()[:1]))
+    with Loader(
+        chunks, sharding, start=1, stop=1 + STEPS, workers=workers, on_error="stop"
+    ) as loader:
+        return [{key: np.asarray(each[key]).tobytes() for key in each} for each in loader]
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_all_formats_on_a_disk_and_in_a_bucket_give_equal_batches(
+    workers: int, root: Path, bucket: Bucket
+) -> None:
+    bucket.objects.add_folder(root, "bkt", "data")
+    expected = batches(opened(str(root), "tfrecord"), workers=0)
+    assert len(expected) == STEPS and len({each["images"] for each in expected}) == STEPS
+    for place in (str(root), "gs://bkt/data"):
+        for form in FORMATS:
+            assert batches(opened(place, form), workers) == expected, (place, form)
+
+
+def test_array_record_of_a_bucket_is_copied_once_and_by_shards(root: Path, bucket: Bucket) -> None:
+    bucket.objects.add_folder(root, "bkt", "data")
+    local = opened(str(root), "array_record", "train[:2]+test+train[4:]")
+    remote = opened("gs://bkt/data", "array_record", "train[:2]+test+train[4:]")
+    assert records_of(remote) == records_of(local)
+    assert remote.fingerprint() == local.fingerprint()
+    shutil.rmtree(root.parent / "user_cache")
+    one = opened("gs://bkt/data", "array_record", "train[:1]")
+    copies = list((root.parent / "user_cache/shards").rglob("*train*"))
+    assert len(copies) == 1
+    before = copies[0].stat().st_mtime_ns
+    assert records_of(opened("gs://bkt/data", "array_record", "train[:1]")) == records_of(one)
+    assert copies[0].stat().st_mtime_ns == before
+
+
+def test_a_shard_that_was_written_again_is_copied_again(root: Path, bucket: Bucket) -> None:
+    bucket.objects.add_folder(root, "bkt", "data")
+    opened("gs://bkt/data", "array_record")
+    folder = root / "array_record/swatches/1.0.0"
+    broken = next(folder.glob("*train*00000-of*"))
+    broken.write_bytes(broken.read_bytes()[:-100])
+    bucket.objects.add_folder(folder, "bkt", "data/array_record/swatches/1.0.0")
+    with pytest.raises(UserError, match="train.*00000-of-00002.*: not a whole shard"):
+        opened("gs://bkt/data", "array_record")
+
+
+def test_what_a_bucket_lacks_and_what_a_disk_cannot_hold_is_told(
+    root: Path, bucket: Bucket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    next((root / "array_record/swatches/1.0.0").glob("*test*00001-of*")).unlink()
+    bucket.objects.add_folder(root, "bkt", "data")
+    with pytest.raises(UserError, match="gs://bkt/data/.*test.*00001-of-00002: .* is missing"):
+        opened("gs://bkt/data", "array_record", "test")
+    full = shutil.disk_usage("/")._replace(free=1)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: full)
+    with pytest.raises(UserError, match="must be copied to this host.*set VIT_JAX_CACHE"):
+        opened("gs://bkt/data", "array_record")
