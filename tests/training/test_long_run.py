@@ -58,13 +58,13 @@ def test_memory_of_host_and_workers_does_not_grow_over_2000_steps(tmp_path: Path
 def test_the_share_of_time_waiting_for_data_is_that_of_a_slow_source(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    read = TfdsSource.__getitem__
+    parse = TfdsSource._record
 
-    def slowed(self: Any, index: Any) -> Any:
+    def slowed(self: Any, *given: Any) -> Any:
         time.sleep(0.04)
-        return read(self, index)
+        return parse(self, *given)
 
-    monkeypatch.setattr(TfdsSource, "__getitem__", slowed)
+    monkeypatch.setattr(TfdsSource, "_record", slowed)
     directories = [f"--config.data.data_dir={tmp_path / 'data'}", f"--workdir={tmp_path / 'run'}"]
     steps = ["--config.total_steps=30", "--config.log_every=10"]
     assert main([*FLAGS, *steps, *directories]) == 0
