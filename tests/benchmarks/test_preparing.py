@@ -1,4 +1,4 @@
-"""The memory of a preparation does not depend on how large the archive is."""
+"""The memory of a preparation of many classes has a bound."""
 
 import re
 
