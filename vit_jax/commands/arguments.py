@@ -84,6 +84,17 @@ def steps(text: str) -> range:
     return range(int(match[1]), int(match[2]) + 1)
 
 
+def add_seeds(parser: argparse.ArgumentParser) -> None:
+    """Adds --seeds of variants that are compared."""
+    parser.add_argument(
+        "--seeds",
+        type=seeds,
+        default=(0, 1, 2),
+        metavar="SEED,SEED,…",
+        help="of each variant; a verdict takes at least three (0,1,2)",
+    )
+
+
 def seeds(text: str) -> tuple[int, ...]:
     """Reads seeds, such as `0,1,2`."""
     try:

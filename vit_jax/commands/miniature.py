@@ -3,7 +3,7 @@
 import argparse
 import shlex
 
-from vit_jax.commands.arguments import file_path, seeds
+from vit_jax.commands.arguments import add_seeds, file_path
 from vit_jax.errors import UserError
 from vit_jax.pictures import require_plots
 from vit_jax.plain import plain_lines
@@ -38,13 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=int,
         help="of a ViT from scratch; all other lengths follow (700, or 10,000 with --budget=gpu)",
     )
-    parser.add_argument(
-        "--seeds",
-        type=seeds,
-        default=(0, 1, 2),
-        metavar="SEED,SEED,…",
-        help="of each variant; a verdict takes at least three (0,1,2)",
-    )
+    add_seeds(parser)
 
 
 def run(arguments: argparse.Namespace, overrides: list[str]) -> None:

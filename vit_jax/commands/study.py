@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from vit_jax import pictures
 from vit_jax.atomic import write_bytes
-from vit_jax.commands.arguments import check_output, file_path, seeds
+from vit_jax.commands.arguments import add_seeds, check_output, file_path
 from vit_jax.config import load_config
 from vit_jax.errors import UserError
 from vit_jax.plain import plain_lines
@@ -41,13 +41,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=file_path,
         help="directory of the study and its runs; an existing study is resumed",
     )
-    parser.add_argument(
-        "--seeds",
-        type=seeds,
-        default=(0, 1, 2),
-        metavar="SEED,SEED,…",
-        help="of each cell; a verdict takes at least three (0,1,2)",
-    )
+    add_seeds(parser)
     parser.add_argument(
         "--score",
         metavar="EVALUATION/METRIC",

@@ -119,26 +119,14 @@ def open_source(
         from vit_jax.data.sources.table import TableSource
 
         return TableSource(dataset, split, test_fraction, label, max_labels)
-    if is_tars(dataset):
+    if is_tars(dataset) or is_parquet(dataset):
         _refuse(
             test_fraction,
             "test_fraction",
-            f"data set {dataset!r} is made of tars",
+            f"data set {dataset!r} is made of shards",
             " and slice a split instead, such as train[:90%]",
         )
-        from vit_jax.data.sources.webdataset import WebDatasetSource
-
-        return WebDatasetSource(dataset, split, label, max_labels, cache)
-    if is_parquet(dataset):
-        _refuse(
-            test_fraction,
-            "test_fraction",
-            f"data set {dataset!r} is made of Parquet files",
-            " and slice a split instead, such as train[:90%]",
-        )
-        from vit_jax.data.sources.parquet import ParquetSource
-
-        return ParquetSource(dataset, split, label, max_labels, cache)
+        return _open_shards(dataset)(dataset, split, label, max_labels, cache)
     if is_folder(dataset):
         _refuse(label, "label", f"the classes of {dataset} are its folders")
         from vit_jax.data.sources.folder import FolderSource
@@ -166,6 +154,16 @@ def open_source(
     from vit_jax.data.sources.tfds import open_tfds
 
     return open_tfds(dataset, split, data_dir, label=label, max_labels=max_labels, cache=cache)
+
+
+def _open_shards(dataset: str) -> Callable[..., Source]:
+    if is_tars(dataset):
+        from vit_jax.data.sources.webdataset import WebDatasetSource
+
+        return WebDatasetSource
+    from vit_jax.data.sources.parquet import ParquetSource
+
+    return ParquetSource
 
 
 def is_registered(dataset: str) -> bool:

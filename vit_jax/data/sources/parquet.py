@@ -17,11 +17,12 @@ import os
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
 from vit_jax.data.sources.parquet_columns import Columns, class_numbers, find_columns
+from vit_jax.data.sources.parquet_file import checked_parquet, open_parquet
 from vit_jax.data.sources.records import MAX_LABELS, Record
 from vit_jax.data.sources.shard_paths import PARQUET, shards_by_split
 from vit_jax.data.sources.split_words import kind_of, own_names, say_once
@@ -29,7 +30,6 @@ from vit_jax.data.sources.splits import locate, split_names, split_ranges
 from vit_jax.errors import UserError
 from vit_jax.storage import objects
 from vit_jax.storage.cache import Cache
-from vit_jax.storage.paths import is_bucket
 
 # Bytes of the groups of rows that one process keeps.
 _KEPT_BYTES = 2**28
@@ -202,29 +202,12 @@ def _open_all(paths: Sequence[str], columns: Columns) -> _Opened:
 
 
 def _open(path: str, columns: Columns) -> tuple[_File, np.ndarray]:
-    try:
-        version = objects.version(path)
-        with open_parquet(path) as file:
-            metadata = file.metadata
-            rows = [metadata.row_group(i).num_rows for i in range(metadata.num_row_groups)]
-            labels = columns.read_labels(file)
-    except UserError:
-        raise
-    except Exception as error:  # A damaged footer makes pyarrow raise nearly anything.
-        reason = " ".join(str(error).split())[:200]
-        raise UserError(
-            f"{path}: cannot be read as Parquet ({reason}); restore it, or name the other files"
-        ) from error
+    version = objects.version(path)
+    with checked_parquet(path) as file:
+        metadata = file.metadata
+        rows = [metadata.row_group(i).num_rows for i in range(metadata.num_row_groups)]
+        labels = columns.read_labels(file)
     return _File(path, str(version), objects.size(path), np.cumsum([0, *rows])[1:]), labels
-
-
-def open_parquet(path: str) -> Any:
-    """Opens a file on a disk or in a bucket as a `pyarrow.parquet.ParquetFile`."""
-    from pyarrow import parquet
-
-    if is_bucket(path):
-        return parquet.ParquetFile(objects.open_remote(path), pre_buffer=True)
-    return parquet.ParquetFile(path, memory_map=True)
 
 
 class _Groups:

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from vit_jax.data.sources.parquet_file import checked_parquet
 from vit_jax.errors import UserError
 from vit_jax.spelling import nearest
 
@@ -71,18 +72,8 @@ def find_columns(dataset: str, path: str, label: str | None) -> Columns:
     """
     import pyarrow
 
-    from vit_jax.data.sources.parquet import open_parquet
-
-    try:
-        with open_parquet(path) as file:
-            schema = file.schema_arrow
-    except UserError:
-        raise
-    except Exception as error:  # A damaged footer makes pyarrow raise nearly anything.
-        reason = " ".join(str(error).split())[:200]
-        raise UserError(
-            f"{path}: cannot be read as Parquet ({reason}); restore it, or name the other files"
-        ) from error
+    with checked_parquet(path) as file:
+        schema = file.schema_arrow
     features = _features(schema.metadata or {})
     image = next((n for n, f in features.items() if f.get("_type") == "Image"), None)
     image = image or next((n for n in _IMAGES if n in schema.names), None)
