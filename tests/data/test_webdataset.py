@@ -19,7 +19,7 @@ from vit_jax.data.sources.own_splits import own_splits, split_to_score
 from vit_jax.data.sources.records import fetch
 from vit_jax.errors import UserError
 
-# Of one sample: content by extension.
+# The content of one sample by extension.
 Sample = Mapping[str, bytes]
 
 

@@ -69,7 +69,7 @@ def test_cells_are_the_paper_s_in_proportion() -> None:
     sizes = (43, 142, 427)
     assert subsets == [*((f"--config.data.subset={size}",) for size in sizes), ()]
     shapes = {cell.name: cell.changes for cell in STUDIES["shape"](base()).cells}
-    assert shapes["depth x4"] == ("--config.model.depth=16",)  # Of 4.
+    assert shapes["depth x4"] == ("--config.model.depth=16",)  # The base has 4.
     assert shapes["patch x0.5"] == ("--config.model.name=ViT-Ti/1",)
     for make in STUDIES.values():
         check_study(make(base()))

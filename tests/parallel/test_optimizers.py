@@ -45,7 +45,7 @@ def test_moments_are_split_and_steps_are_those_of_one_device(
 
 
 def test_rows_and_columns_lie_as_the_axes_that_they_keep(eight_devices: EightDevices) -> None:
-    """Of two blocks of width 64, with two heads of 32 and 256 hidden units."""
+    """Two blocks of width 64, with two heads of 32 and 256 hidden units."""
     steps = eight_devices.run(take_steps, ADAFACTOR, BOTH, 8)
     stacked = "inner_states/stacked_2/inner_state/0"
     found = {

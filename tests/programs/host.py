@@ -1,6 +1,7 @@
 """Runs a command of `vit_jax` as on a host of its own, with short intervals of a run's claim.
 
-The host's directory is the current one, its home and where temporary files go; it is given first.
+The host's directory is the current one, its home and where temporary files go; it is given first,
+then the seconds after which a claim is stale.
 """
 
 import os
@@ -18,6 +19,7 @@ if __name__ == "__main__":
     from vit_jax.runs import claim
     from vit_jax.storage import retrying
 
-    claim.INTERVALS = claim.Intervals(renew=0.5, stale=float(sys.argv[2]), watch=0.1)
+    stale = float(sys.argv[2])
+    claim.INTERVALS = claim.Intervals(renew=stale / 4, stale=stale, watch=0.1)
     retrying.retrying.patience = retrying.Patience(first=0.05, longest=1.0, total=60.0)
     sys.exit(main(sys.argv[3:]))

@@ -23,7 +23,7 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Short pauses between tries, for five seconds in all."""
     patience = retrying.Patience(first=0.01, longest=0.05, total=5)
     monkeypatch.setattr(retrying.retrying, "patience", patience)
-    monkeypatch.setattr(retrying.retrying, "_said", -math.inf)  # Of another test.
+    monkeypatch.setattr(retrying.retrying, "_said", -math.inf)  # As if no test came before.
 
 
 def _done(change: Callable[..., None], *arguments: object) -> bool:

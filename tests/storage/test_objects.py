@@ -43,7 +43,7 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Retries for three seconds only."""
     patience = retrying.Patience(first=0.05, longest=0.2, total=3)
     monkeypatch.setattr(retrying.retrying, "patience", patience)
-    monkeypatch.setattr(retrying.retrying, "_said", -math.inf)  # Of another test.
+    monkeypatch.setattr(retrying.retrying, "_said", -math.inf)  # As if no test came before.
 
 
 def test_what_is_written_is_read_back(root: str) -> None:

@@ -105,7 +105,7 @@ def test_the_median_is_the_same_after_a_resume(
     with pytest.raises(KeyboardInterrupt, match="after step 5"):
         train_poisoned(AT, spiking, tmp_path, SPIKE)
     monkeypatch.undo()
-    # Of the six losses before step 8, four are those of the checkpoint.
+    # Four of the six losses before step 8 are those of the checkpoint.
     train_poisoned(AT, spiking, tmp_path, SPIKE)
     assert results(tmp_path) == results(with_nan)
 

@@ -118,7 +118,7 @@ class Cache:
         """Removes the oldest entries until one of `size` bytes fits; returns the bytes left."""
         entries = []
         for entry in os.scandir(folder):
-            if entry.name.endswith(f".{_UNFINISHED}"):  # Of a process that was killed.
+            if entry.name.endswith(f".{_UNFINISHED}"):  # A process that was killed left it.
                 os.unlink(entry)
             elif entry.name != _COUNT:
                 with contextlib.suppress(FileNotFoundError):  # It was damaged.

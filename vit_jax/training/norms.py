@@ -48,7 +48,11 @@ class PartNorms:
         self.names = tuple(name for part, n in lengths.items() for name in _names(part, n))
 
     def __call__(self, grads: Params, params: Params, updates: Params) -> Array:
-        """Of a step's mean gradient before clipping, its parameters before the update, its update.
+        """The norms of a step.
+
+        Args:
+          grads: mean gradients before clipping.
+          params: before the update.
 
         Returns:
           float32 [3, parts], in the order of `names`; of logical arrays, whatever the mesh.

@@ -12,7 +12,7 @@ from vit_jax.training.optimizer import LINEAR_END, OptimizerConfig
 # (BiT-HyperRule, arXiv 1912.11370, section 3.3).
 MILESTONES = (0.3, 0.6, 0.9)
 STEP_FACTOR = 0.1
-# Of the rsqrt schedule, as in big_vision.
+# Steps of the rsqrt schedule, as in big_vision.
 TIMESCALE = 10_000
 
 
