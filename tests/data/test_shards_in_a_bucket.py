@@ -85,6 +85,7 @@ def test_another_host_takes_the_index_that_lies_in_the_bucket(
     before = records_of(swatches(bucket))
     assert "swatches-train.tfrecord.index" in objects.list_names(f"{bucket}/swatches/1.0.0")
     shutil.rmtree(cache)  # As on another host.
+    caplog.clear()
     caplog.set_level(logging.INFO)
     assert records_of(swatches(bucket)) == before
     assert "indexing" not in caplog.text

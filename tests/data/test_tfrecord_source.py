@@ -107,6 +107,7 @@ def test_a_data_set_that_was_moved_keeps_its_index(
     data_dir.joinpath("swatches").rename(tmp_path / "swatches_")
     (tmp_path / "moved").mkdir()
     (tmp_path / "swatches_").rename(tmp_path / "moved/swatches")
+    caplog.clear()
     caplog.set_level(logging.INFO)
     assert records_of(open_swatches(tmp_path / "moved"))[0].label == EXPECTED["train"][0]["label"]
     assert "indexing" not in caplog.text
@@ -174,9 +175,15 @@ def test_no_place_for_the_index_is_one_line(
 
 
 def test_a_build_goes_on_where_it_was_ended(
-    shard: Path, data_dir: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    directory: Path,
+    data_dir: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
-    monkeypatch.setattr(shard_index, "_SAVE_EVERY", 0.0)
+    """The second of two shards fails, after the first was saved."""
+    monkeypatch.setattr(shard_index, "_SAVE_EVERY", -1.0)
+    monkeypatch.setattr(shard_index, "_THREADS", 1)
+    shard = directory / "swatches-train.tfrecord-00001-of-00002"
     whole = shard.read_bytes()
     modified = shard.stat().st_mtime_ns
     shard.write_bytes(whole[:100])
@@ -184,6 +191,7 @@ def test_a_build_goes_on_where_it_was_ended(
         open_swatches(data_dir)
     shard.write_bytes(whole)
     os.utime(shard, ns=(modified, modified))
+    caplog.clear()
     caplog.set_level(logging.INFO)
     assert len(records_of(open_swatches(data_dir))) == 15
     assert "indexing 1 shard of" in caplog.text
