@@ -7,7 +7,7 @@ import io
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
+from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
 
 from vit_jax.errors import UserError
@@ -71,6 +71,6 @@ def as_bytes(figure: Figure, suffix: str, dpi: float = 150) -> bytes:
     return file.getvalue()
 
 
-def is_picture(path: Path) -> bool:
+def is_picture(path: PurePath) -> bool:
     """Whether a file is named like one of a figure."""
     return path.suffix in SUFFIXES

@@ -365,7 +365,7 @@ def mixer(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ("flags", "message"),
     [
         (["--images", "https://example.org/a.png"], "URLs are not taken; download"),
-        (["--images", "gs://bucket/a/*.png"], "--images=gs://bucket/a/*.png: URLs are not taken"),
+        (["--images", "gs://bucket/a/*.png"], "name a folder, such as gs://bucket/a"),
         (["--images", "{photos}/x.png"], "--images={photos}/x.png: no such image"),
         (["--images", "{photos}/*.bmp"], "--images={photos}/*.bmp: no such image"),
         (["--images", "{photos}/b.png", "{empty}"], "--images={empty}: no such image"),

@@ -1,6 +1,7 @@
 """Runs in the rows of published tables: which, with which difference, and why not."""
 
 import json
+import os
 from pathlib import Path
 from unittest import mock
 
@@ -128,7 +129,7 @@ def test_a_directory_that_may_not_be_listed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     error = PermissionError(13, "Permission denied")
-    monkeypatch.setattr(Path, "iterdir", mock.Mock(side_effect=error))
+    monkeypatch.setattr(os, "listdir", mock.Mock(side_effect=error))
     told = refusal(table, "5", [str(tmp_path)])
     assert told == f"--runs={tmp_path}: Permission denied; name the runs that can be read"
 

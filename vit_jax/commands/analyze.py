@@ -4,9 +4,9 @@ import argparse
 import json
 
 from vit_jax import pictures
-from vit_jax.atomic import write_all
-from vit_jax.commands.arguments import add_image_size, check_output, file_path
+from vit_jax.commands.arguments import add_image_size
 from vit_jax.commands.output import say
+from vit_jax.commands.output_files import check_output, output_path, write_outputs
 from vit_jax.errors import UserError
 from vit_jax.plain import plain, plain_lines
 
@@ -37,7 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--output",
         required=True,
-        type=file_path,
+        type=output_path,
         metavar="FILE",
         help="a .png or .svg picture; its numbers go into a .json file beside it",
     )
@@ -74,15 +74,7 @@ def run(arguments: argparse.Namespace, overrides: list[str]) -> None:
     made = {"analysis": name, "weights": weights}
     numbers = output.with_suffix(".json")
     text = json.dumps(made | result.numbers, ensure_ascii=False) + "\n"
-    try:
-        write_all(
-            {
-                numbers: lambda file: file.write(text.encode(errors="backslashreplace")),
-                output: lambda file: file.write(content),
-            }
-        )
-    except OSError as error:
-        raise UserError(f"--output={output}: {error.strerror}; choose another file") from error
+    write_outputs({numbers: text.encode(errors="backslashreplace"), output: content})
     for line in result.summary:
         print(plain_lines(line))
     print(f"the picture is in {plain(str(output))}, its numbers in {plain(str(numbers))}")

@@ -2,11 +2,9 @@
 
 import argparse
 import math
-import os
 import re
 from pathlib import Path
 
-from vit_jax.errors import UserError
 from vit_jax.image_size import parse_size
 
 
@@ -19,16 +17,6 @@ def file_path(text: str) -> Path:
     if "://" in text:
         raise argparse.ArgumentTypeError(f"{text} must be a local or mounted path")
     return Path(text).expanduser()
-
-
-def check_output(path: Path, flag: str = "output") -> None:
-    """Refuses an output where something is that is no file: it would be replaced by one.
-
-    Raises:
-      UserError: there is a device, a pipe, a socket or a folder.
-    """
-    if os.path.exists(path) and not os.path.isfile(path):
-        raise UserError(f"--{flag}={path}: there is something that is no file; choose another one")
 
 
 def add_image_size(parser: argparse.ArgumentParser, default: str) -> None:

@@ -3,9 +3,12 @@
 import argparse
 import os
 
-from vit_jax.commands.arguments import add_image_size, file_path
-from vit_jax.errors import UserError
+from vit_jax.commands.arguments import add_image_size
+from vit_jax.commands.output_files import check_output, output_path, refuse_bucket
+from vit_jax.errors import StorageError, UserError
 from vit_jax.plain import plain
+from vit_jax.storage import objects
+from vit_jax.storage.paths import is_bucket
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -25,7 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--target",
         required=True,
-        type=file_path,
+        type=output_path,
         help=f"path of the new file ({endings}); if it is named model.safetensors, a config.json "
         "for the Hugging Face Hub and a model card (README.md) are written beside it",
     )
@@ -62,8 +65,11 @@ def run(arguments: argparse.Namespace, overrides: list[str]) -> None:
     del overrides  # The command has no --config, so there are none.
     target = arguments.target
     for path in (target, *descriptions_of(target)):
-        if os.path.exists(path):
+        if objects.exists(path) if is_bucket(path) else os.path.exists(path):
             raise UserError(f"--target={target}: {path} exists already; choose another name")
+    if arguments.layout in export_names():
+        refuse_bucket(target, "target", "an exported program is written to a disk")
+    check_output(target, "target")
     has_card = target.name == HUB_FILE and arguments.layout in LIBRARIES
     if arguments.license is not None:
         if not has_card:
@@ -99,6 +105,8 @@ def run(arguments: argparse.Namespace, overrides: list[str]) -> None:
                 extra={} if model.loss is None else {"loss": model.loss},
                 card=card,
             )
+    except StorageError:
+        raise
     except OSError as error:
         raise UserError(f"--target={target}: {error.strerror}; choose another place") from error
     height, width = model.config.input_size

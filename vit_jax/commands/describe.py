@@ -66,7 +66,7 @@ def _describe_run(config: "TrainConfig") -> None:
     source, missing = _open_source(config.data)
     _check_evaluations(config)
     start = config.init_from or "random parameters"
-    if config.init_from is not None and not Path(config.init_from).expanduser().exists():
+    if config.init_from is not None and not _is_there(config.init_from):
         # What the weights would decide about the model has its default then.
         start = f"{start}, which is not a file here and was not read"
         config = dataclasses.replace(config, init_from=None, position_resize="aligned")
@@ -79,6 +79,12 @@ def _describe_run(config: "TrainConfig") -> None:
     else:
         published = "the numbers of examples and classes are the published ones"
         print(f"\nno batch: {plain(missing)}; {published}")
+
+
+def _is_there(start: str) -> bool:
+    from vit_jax.weights.catalogue.names import is_in_bucket
+
+    return is_in_bucket(start) or Path(start).expanduser().exists()
 
 
 def _open_source(data: "DataConfig") -> "tuple[Source, str | None]":

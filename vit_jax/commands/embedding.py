@@ -1,6 +1,7 @@
 """`predict --embed`: features of images as a NumPy or a Parquet file."""
 
 import argparse
+import contextlib
 import io
 import json
 import shutil
@@ -11,13 +12,16 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
+from etils import epath
 
 from vit_jax.atomic import remove_unfinished, write_all
-from vit_jax.commands.arguments import check_output
 from vit_jax.commands.output import say
+from vit_jax.commands.output_files import check_output
 from vit_jax.config import apply_overrides
-from vit_jax.errors import UserError
+from vit_jax.errors import StorageError, UserError
 from vit_jax.schema import build, to_dict
+from vit_jax.storage import objects
+from vit_jax.storage.paths import is_bucket
 from vit_jax.version import __version__
 
 if TYPE_CHECKING:
@@ -41,7 +45,7 @@ def write_features(
     from vit_jax.inference.embedding import embed
     from vit_jax.weights.load import load_model
 
-    output: Path = arguments.embed
+    output: epath.Path = arguments.embed
     write = _writer(output)
     for flag in _NOT_WITH_EMBED:
         if (value := getattr(arguments, flag)) is not None:
@@ -54,12 +58,15 @@ def write_features(
     )
     made_by = _made_by(arguments, model, config)
     errors: dict[str, str] = {}
-    remove_unfinished(output)
-    if output.exists():
+    if objects.exists(output):
         say(f"{output} exists, and is computed anew")
     try:
         shown = _readable(_with_progress(batches, len(files)), errors)
-        write_all({output: lambda file: write(file, shown, made_by, output.parent)})
+        with _local(output) as local:
+            remove_unfinished(local)
+            write_all({local: lambda file: write(file, shown, made_by, local.parent)})
+    except StorageError:
+        raise
     except OSError as error:
         raise UserError(f"--embed={output}: {error.strerror}; choose another file") from error
     except KeyboardInterrupt:
@@ -69,6 +76,18 @@ def write_features(
     for image, reason in errors.items():
         say(f"left out {image}: {reason}")
     return len(errors)
+
+
+@contextlib.contextmanager
+def _local(output: epath.Path) -> Iterator[Path]:
+    """A path on a disk for a file; one for a bucket is sent there when it is written."""
+    if not is_bucket(output):
+        yield Path(output)
+        return
+    with tempfile.TemporaryDirectory(prefix="vit_jax_") as directory:
+        local = Path(directory, output.name)
+        yield local
+        objects.send(local, output)
 
 
 def _config(options: Sequence[str]) -> "FeatureConfig":
@@ -108,7 +127,7 @@ def _readable(batches: "Iterable[Embedded]", errors: dict[str, str]) -> "Iterato
 _Write = Callable[[IO[bytes], "Iterator[Embedded]", dict[str, Any], Path], None]
 
 
-def _writer(output: Path) -> _Write:
+def _writer(output: epath.Path) -> _Write:
     if output.suffix == ".npz":
         return _write_npz
     if output.suffix != ".parquet":

@@ -3,12 +3,13 @@
 import argparse
 import logging
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from etils import epath
+
 from vit_jax import pictures
-from vit_jax.atomic import write_bytes
-from vit_jax.commands.arguments import add_image_size, check_output, file_path
+from vit_jax.commands.arguments import add_image_size, file_path
+from vit_jax.commands.output_files import check_output, output_path, write_outputs
 from vit_jax.commands.processes import add_process_flags, fail_together, join
 from vit_jax.config import load_config
 from vit_jax.errors import UserError
@@ -72,7 +73,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--output",
-        type=file_path,
+        type=output_path,
         action="append",
         default=[],
         metavar="FILE",
@@ -229,7 +230,7 @@ class _Progress:
         self.close()
 
 
-def _write(path: Path, rows: "Sequence[Row]") -> None:
+def _write(path: epath.Path, rows: "Sequence[Row]") -> None:
     """Writes all rows, with scores at full precision; the file appears when it is whole."""
     from vit_jax.evaluation.table import as_csv, as_json
 
@@ -241,7 +242,4 @@ def _write(path: Path, rows: "Sequence[Row]") -> None:
         text = as_json(rows) if path.suffix == ".json" else as_csv(rows)
         # Names of files need not be text.
         content = text.encode("utf-8", "backslashreplace")
-    try:
-        write_bytes(path, content)
-    except OSError as error:
-        raise UserError(f"--output={path}: {error.strerror}; choose another file") from error
+    write_outputs({path: content})

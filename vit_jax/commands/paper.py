@@ -1,11 +1,9 @@
 """`paper`: prints or draws published figures beside our own results."""
 
 import argparse
-from pathlib import Path
 
 from vit_jax import pictures
-from vit_jax.atomic import write_bytes
-from vit_jax.commands.arguments import check_output, file_path
+from vit_jax.commands.output_files import check_output, output_path, write_outputs
 from vit_jax.errors import UserError
 
 _TABLES = """tables of "An Image is Worth 16x16 Words" (arXiv 2010.11929v2):
@@ -38,7 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--output",
-        type=file_path,
+        type=output_path,
         metavar="FILE",
         help="a .md, .csv or .json file to write the figures to as well, or a .png or .svg picture "
         "of --figure",
@@ -80,14 +78,8 @@ def run(arguments: argparse.Namespace, overrides: list[str]) -> None:
                 raise UserError(
                     f"--output={output}: there is no point to draw; give --runs with results"
                 )
-            _write(output, draw(figure, output.suffix))
+            write_outputs({output: draw(figure, output.suffix)})
             return
     if output is not None:
-        _write(output, FORMS[output.suffix](page).encode("utf-8", "backslashreplace"))
-
-
-def _write(path: Path, content: bytes) -> None:
-    try:
-        write_bytes(path, content)
-    except OSError as error:
-        raise UserError(f"--output={path}: {error.strerror}; choose another file") from error
+        text = FORMS[output.suffix](page)
+        write_outputs({output: text.encode("utf-8", "backslashreplace")})

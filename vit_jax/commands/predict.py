@@ -9,14 +9,18 @@ import os
 import re
 import sys
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vit_jax.commands.arguments import add_image_size, file_path
 from vit_jax.commands.maps import AttentionMaps
 from vit_jax.commands.output import say
+from vit_jax.commands.output_files import output_path, refuse_bucket
 from vit_jax.commands.results import Names, Results
 from vit_jax.errors import UserError
 from vit_jax.plain import plain
+from vit_jax.storage import objects
+from vit_jax.storage.paths import as_path, is_bucket
 from vit_jax.version import __version__
 
 if TYPE_CHECKING:
@@ -41,7 +45,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         required=True,
         nargs="+",
         action="extend",
-        help="files, folders (at any depth) or patterns",
+        help="files, folders (at any depth), on a disk or in a bucket, or patterns",
     )
     parser.add_argument("--top_k", type=int, help="classes an image (5, or all of fewer)")
     parser.add_argument(
@@ -54,19 +58,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--output",
-        type=file_path,
+        type=output_path,
         help="FILE.csv or FILE.jsonl, written image by image: the same command resumes what was "
         "stopped; without it, readable lines are printed",
     )
     parser.add_argument(
         "--attention_maps",
-        type=file_path,
+        type=output_path,
         metavar="DIR",
         help="write each image as the model sees it, dark where it does not look",
     )
     parser.add_argument(
         "--embed",
-        type=file_path,
+        type=output_path,
         metavar="FILE",
         help="write features in place of classes: FILE.npz or FILE.parquet; --embed.tokens=pooled "
         "|class|mean|patches, --embed.blocks=N and --embed.norm=false choose them",
@@ -79,6 +83,10 @@ def run(arguments: argparse.Namespace, overrides: list[str]) -> None:
         raise UserError(f"{overrides[0]!r} would be ignored: it needs --embed")
     if arguments.output is not None and arguments.output.suffix not in (".csv", ".jsonl"):
         raise UserError(f"--output={arguments.output}: name a .csv or a .jsonl file")
+    if arguments.output is not None:
+        refuse_bucket(
+            arguments.output, "output", "it is written image by image, as no object of a bucket is"
+        )
     if isinstance(sys.stdout, io.TextIOWrapper):  # Names of files need not be text.
         sys.stdout.reconfigure(errors="backslashreplace")
     from vit_jax.weights.catalogue.names import pinned
@@ -128,7 +136,8 @@ def _name_classes(arguments: argparse.Namespace, files: list[str]) -> int:
             _print(prediction, names)
             unreadable += prediction.error is not None
         return unreadable
-    with Results.open(arguments.output, _made_by(arguments, model, names, top_k), names) as to:
+    made_by = _made_by(arguments, model, names, top_k)
+    with Results.open(Path(arguments.output), made_by, names) as to:
         missing = to.missing(files)
         done = len(files) - len(missing)
         if done:
@@ -155,7 +164,7 @@ def _made_by(
         "image_size": f"{height}x{width}",
         "top_k": top_k,
         "class_names": None if names is None else _digest_of(names),
-        "attention_maps": None if maps is None else os.path.abspath(maps),
+        "attention_maps": None if maps is None else os.fspath(as_path(maps)),
         "model": digest(model),
     }
 
@@ -180,20 +189,28 @@ def list_files(arguments: Sequence[str], notes: list[str] | None = None) -> list
     Raises:
       UserError: one of them names no image.
     """
+    from vit_jax.data.sources import bucket_folder
     from vit_jax.data.sources.listing import LeftOut, list_images
 
     files: list[str] = []
     for argument in arguments:
-        if re.match(r"[a-zA-Z][a-zA-Z0-9+.-]*://", argument):
+        if is_bucket(argument):
+            path = _in_bucket(argument)
+            is_folder = bucket_folder.is_folder(path)
+        elif re.match(r"[a-zA-Z][a-zA-Z0-9+.-]*://", argument):
             raise UserError(
                 f"--images={argument}: URLs are not taken; download the images and name the files"
             )
-        path = os.path.expanduser(argument)
+        else:
+            path = os.path.expanduser(argument)
+            is_folder = os.path.isdir(path)
         left_out = LeftOut()
-        if os.path.isdir(path):
+        if is_folder:
             found = list_images(path, left_out)
             if notes is not None and str(left_out):
                 notes.append(f"--images={argument}: left out {left_out}")
+        elif is_bucket(path):
+            found = [path] if objects.exists(path) else []
         elif os.path.lexists(path):  # A link that leads nowhere gets its own line.
             found = [path]
         else:
@@ -202,6 +219,17 @@ def list_files(arguments: Sequence[str], notes: list[str] | None = None) -> list
             raise UserError(f"--images={argument}: no such image; check the path")
         files += found
     return files
+
+
+def _in_bucket(argument: str) -> str:
+    """The address of a folder or an image; refuses a pattern."""
+    if magic := re.search(r"[*?[]", argument):
+        folder = os.path.dirname(argument[: magic.start()])
+        raise UserError(
+            f"--images={argument}: patterns are not taken in a bucket; name a folder, such as "
+            f"{folder}"
+        )
+    return os.fspath(as_path(argument)).rstrip("/")
 
 
 def _print(prediction: "Prediction", names: Names) -> None:

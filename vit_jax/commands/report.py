@@ -2,7 +2,7 @@
 
 import argparse
 
-from vit_jax.commands.arguments import file_path
+from vit_jax.commands.output_files import check_output, output_path
 from vit_jax.errors import UserError
 from vit_jax.plain import plain
 from vit_jax.storage.paths import as_path
@@ -13,9 +13,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("runs", nargs="+", metavar="DIR", help="directories of runs")
     parser.add_argument(
         "--output",
-        type=file_path,
+        type=output_path,
         metavar="FILE.html",
-        help="the page (report.html in the directory of a single run)",
+        help="the page (report.html in the directory of a single run, on a disk or in a bucket)",
     )
 
 
@@ -27,6 +27,7 @@ def run(arguments: argparse.Namespace, overrides: list[str]) -> None:
         if len(arguments.runs) > 1:
             raise UserError("several runs need --output=FILE.html")
         output = as_path(arguments.runs[0]) / "report.html"
+    check_output(output)
     from vit_jax.experiments.report import check_plots
 
     check_plots()

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 from vit_jax.atomic import remove_unfinished, write_bytes
-from vit_jax.commands.arguments import check_output
+from vit_jax.commands.output_files import check_output
 from vit_jax.errors import UserError
 from vit_jax.locks import try_lock
 from vit_jax.plain import cell

@@ -6,8 +6,8 @@ import argparse
 from typing import TYPE_CHECKING
 
 from vit_jax import pictures
-from vit_jax.atomic import write_bytes
-from vit_jax.commands.arguments import add_seeds, check_output, file_path
+from vit_jax.commands.arguments import add_seeds, file_path
+from vit_jax.commands.output_files import check_output, output_path, write_outputs
 from vit_jax.config import load_config
 from vit_jax.errors import UserError
 from vit_jax.plain import plain_lines
@@ -49,7 +49,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--output",
-        type=file_path,
+        type=output_path,
         metavar="FILE",
         help="a .md, .csv or .json file to write the table to as well, or a .png or .svg picture",
     )
@@ -90,10 +90,7 @@ def run(arguments: argparse.Namespace, overrides: list[str]) -> None:
         content = draw(study, results, output.suffix)
     else:
         content = FORMS[output.suffix](page).encode()
-    try:
-        write_bytes(output, content)
-    except OSError as error:
-        raise UserError(f"--output={output}: {error.strerror}; choose another file") from error
+    write_outputs({output: content})
 
 
 def _only_score(config: TrainConfig) -> str:

@@ -2,14 +2,14 @@
 
 import json
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 
-from vit_jax.atomic import write_bytes
 from vit_jax.data.sources.records import Source, file_paths
-from vit_jax.errors import UserError
+from vit_jax.errors import StorageError, UserError
 from vit_jax.evaluation.frozen_features import Labelled
+from vit_jax.storage import objects
+from vit_jax.storage.paths import as_path
 
 
 def draw_shots(labels: np.ndarray, most: int, seed: int, draw: int) -> np.ndarray:
@@ -69,7 +69,9 @@ def write_draws(
     text = json.dumps(written, indent=1, ensure_ascii=False) + "\n"
     try:
         # Names of files need not be text.
-        write_bytes(Path(file).expanduser(), text.encode("utf-8", "backslashreplace"))
+        objects.write_bytes(as_path(file), text.encode("utf-8", "backslashreplace"))
+    except StorageError:
+        raise
     except OSError as error:
         raise UserError(f"draws_file={file}: {error.strerror}; choose another file") from error
 

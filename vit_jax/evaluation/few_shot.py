@@ -16,6 +16,8 @@ from vit_jax.evaluation.evaluator import Scores
 from vit_jax.evaluation.frozen_features import FrozenConfig, FrozenFeatures, Labelled, as_typed
 from vit_jax.evaluation.ridge import fit
 from vit_jax.inference.requests import Answer
+from vit_jax.storage import objects
+from vit_jax.storage.paths import is_bucket
 
 L2 = 2.0**10
 """The l2 penalty of public code; the paper does not name its own."""
@@ -58,7 +60,9 @@ class FewShotConfig(FrozenConfig):
 
     def make(self, opener: Opener) -> "FewShot":
         """Opens the data, and checks the number of examples where labels are at hand."""
-        if self.draws_file is not None:
+        if self.draws_file is not None and is_bucket(self.draws_file):
+            objects.require_writable(self.draws_file)
+        elif self.draws_file is not None:
             directory = Path(self.draws_file).expanduser().parent
             if not directory.is_dir():
                 raise UserError(

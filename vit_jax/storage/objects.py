@@ -9,6 +9,7 @@ import errno
 import importlib
 import io
 import os
+import secrets
 import stat
 import threading
 from collections.abc import Callable, Iterator, Mapping
@@ -114,6 +115,27 @@ def write_all(writers: Mapping[str | os.PathLike[str], Callable[[IO[bytes]], obj
         buffer = io.BytesIO()
         write(buffer)
         write_bytes(path, buffer.getvalue())
+
+
+def require_writable(path: PathLike) -> None:
+    """Checks that an object can be written: writes an empty one beside it, and deletes that.
+
+    Raises:
+      StorageError: the bucket cannot be used.
+    """
+    probe = f"{os.fspath(path)}.{secrets.token_hex(4)}.probe"
+    write_bytes(probe, b"")
+    delete(probe)
+
+
+def send(file: Path, path: PathLike) -> None:
+    """Copies a file of a disk to a bucket in pieces; the object appears when it is whole.
+
+    Raises:
+      StorageError: the bucket cannot be used.
+      OSError: the file cannot be read.
+    """
+    _file_system(path).put_file(os.fspath(file), os.fspath(path))
 
 
 def create(path: PathLike, data: bytes) -> bool:

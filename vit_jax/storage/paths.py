@@ -2,6 +2,7 @@
 
 import functools
 import os
+from pathlib import Path
 
 import fsspec
 from etils import epath
@@ -33,6 +34,19 @@ def as_path(path: str | os.PathLike[str]) -> epath.Path:
         _register()
         return epath.Path(path)
     return epath.Path(os.path.abspath(os.path.expanduser(path)))
+
+
+def given_path(path: str | os.PathLike[str]) -> epath.Path:
+    """As `as_path`, but a relative path stays one, as messages show it."""
+    # Any other address is a path to pathlib, but not to etils.
+    return as_path(path) if is_bucket(path) else epath.Path(Path(path).expanduser())
+
+
+def bucket_of(path: str | os.PathLike[str]) -> str | None:
+    """The bucket that an address names, as `gs://NAME`; None for a path on a disk."""
+    if not is_bucket(path):
+        return None
+    return "/".join(os.fspath(path).split("/", 3)[:3])
 
 
 @functools.cache

@@ -13,7 +13,7 @@ import re
 import string
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePath
 
 import jax
 
@@ -23,8 +23,9 @@ from vit_jax.models.config import ModelConfig
 from vit_jax.models.functional import abstract_params
 from vit_jax.plain import plain
 from vit_jax.runs.config_file import is_run, read_config
+from vit_jax.storage.paths import as_path, is_bucket
 from vit_jax.version import __version__
-from vit_jax.weights.catalogue.names import find
+from vit_jax.weights.catalogue.names import find, is_in_bucket
 from vit_jax.weights.files import Weights
 
 UNKNOWN_LICENCE = "unknown"
@@ -107,7 +108,10 @@ def origin_of(weights: str, opened: Weights) -> Origin:
         name: float(value) for name, value in named.items() if isinstance(value, int | float)
     }
     size = format_size(opened.model.input_size)
-    directory = opened.path.parent
+    directory: PurePath = opened.path.parent
+    if is_in_bucket(weights):  # What was opened is a copy.
+        named = as_path(weights)
+        directory = named.parent if named.name == opened.path.name else named
     if opened.path.name == "weights.npz" and is_run(directory):
         config = read_config(directory)
         data, step = config.get("data", {}), opened.extra.get("step")
@@ -124,7 +128,7 @@ def origin_of(weights: str, opened: Weights) -> Origin:
             if isinstance(each, Mapping)
         }
         return Origin(source, trained, numbers, datasets, size)
-    if not os.path.exists(Path(weights).expanduser()):
+    if not is_in_bucket(weights) and not os.path.exists(Path(weights).expanduser()):
         try:
             release = find(weights)
         except UserError:  # It was found elsewhere, such as on a hub.
@@ -265,6 +269,8 @@ def _shown(name: str) -> str:
     """The name of data or weights; of a path its last part: where it lay is nobody's concern."""
     if name.startswith(("/", "./", "../", "~")) or os.path.exists(name):
         return os.path.basename(os.path.abspath(name))
+    if is_bucket(name):
+        return name.rstrip("/").rpartition("/")[2]
     kind, colon, rest = name.partition(":")
     if rest.startswith("//"):
         return name  # It is public.

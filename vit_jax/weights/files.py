@@ -26,6 +26,7 @@ from vit_jax.weights.architecture import infer_model, unshown_fields
 from vit_jax.weights.archives import array_writer, bytes_writer, open_arrays
 from vit_jax.weights.classes import imagenet21k_names, imagenet_names
 from vit_jax.weights.description import (
+    P,
     description_path,
     json_bytes,
     make_description,
@@ -146,7 +147,7 @@ def write_weights(
     objects.write_all(writers)
 
 
-def descriptions_of(path: Path) -> list[Path]:
+def descriptions_of(path: P) -> list[P]:
     """The files beside a weight file that may describe it, to programs or to people."""
     names = (*hub_configs(), CARD_NAME) if path.name == HUB_FILE else ()
     return [description_path(path), *(path.with_name(name) for name in names)]
@@ -200,7 +201,7 @@ def _open_file(path: Path) -> tuple[Path, Mapping[str, AnyArray]]:
     return whole, open_arrays(path) if whole == path else open_shards(path)
 
 
-def weights_named(path: Path) -> Path:
+def weights_named(path: P) -> P:
     """The file beside which the descriptions of weights lie: not the index of a sharded one."""
     is_index = path.name.endswith(f".safetensors{INDEX_SUFFIX}")
     return path.with_name(path.name.removesuffix(INDEX_SUFFIX)) if is_index else path

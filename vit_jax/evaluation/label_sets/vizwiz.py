@@ -16,10 +16,10 @@ from typing import Any, ClassVar, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
+from etils import epath
 
-from vit_jax.atomic import write_bytes
 from vit_jax.data.sources.files import FileSource
-from vit_jax.errors import UserError
+from vit_jax.errors import StorageError, UserError
 from vit_jax.evaluation.config import EvalConfig
 from vit_jax.evaluation.context import Opener
 from vit_jax.evaluation.evaluator import Evaluator, Scores
@@ -32,6 +32,8 @@ from vit_jax.evaluation.label_sets.classes import (
 from vit_jax.inference.requests import Answer, Arrays, Request
 from vit_jax.preprocessing import central_crop
 from vit_jax.reading import read_text
+from vit_jax.storage import objects
+from vit_jax.storage.paths import given_path, is_bucket
 
 _CROP_SHARE = 224 / 256
 
@@ -178,11 +180,14 @@ def _labels(entry: Any) -> Labels:
     return Labels(frozenset(map(int, classes)), tuple(map(str, flaws)))
 
 
-def _writable(submission: str | None, where: str) -> Path | None:
+def _writable(submission: str | None, where: str) -> epath.Path | None:
     """Checks now what a pass over all images would end with."""
     if submission is None:
         return None
-    path = Path(submission).expanduser()
+    path = given_path(submission)
+    if is_bucket(path):
+        objects.require_writable(path)
+        return path
     if path.is_dir() or not path.parent.is_dir():
         raise UserError(f"{where}: submission={submission}: name a file in a folder that exists")
     return path
@@ -211,7 +216,7 @@ class VizWiz:
         logits: np.ndarray,
         classes: np.ndarray,
         labels: Sequence[Labels] | None,
-        submission: Path | None,
+        submission: epath.Path | None,
         where: str,
     ):
         self.requests = {
@@ -265,7 +270,9 @@ class VizWiz:
     def _write(self, predictions: Mapping[str, int]) -> None:
         assert self._submission is not None
         try:
-            write_bytes(self._submission, json.dumps(predictions).encode())
+            objects.write_bytes(self._submission, json.dumps(predictions).encode())
+        except StorageError:
+            raise
         except OSError as error:
             raise UserError(
                 f"{self._where}: submission={self._submission}: {error.strerror}; choose another "

@@ -5,12 +5,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from etils import epath
+
 from vit_jax.analysis.published.timm import RELEASED, TIMM
 from vit_jax.data.sources.published import DATASETS
 from vit_jax.errors import UserError
 from vit_jax.runs.config_file import is_run, read_config
+from vit_jax.storage.paths import bucket_of, given_path, is_bucket
 from vit_jax.weights.catalogue import augreg
-from vit_jax.weights.catalogue.names import find
+from vit_jax.weights.catalogue.names import find, is_in_bucket
 
 _BY_TFDS_NAME = {dataset.tfds: name for name, dataset in DATASETS.items()}
 _BY_TFDS_NAME["imagenet2012_real"] = "imagenet_real"
@@ -49,17 +52,29 @@ def dataset_named(name: str) -> str:
     return _BY_TFDS_NAME.get(bare, bare)
 
 
-def of_config(config: Mapping[str, Any], *, most: int = _MOST_STAGES) -> tuple[Stage, ...]:
+def is_near(start: str, directory: epath.Path) -> bool:
+    """Whether what a run started from may be asked for: on a disk, or in the run's own bucket.
+
+    Someone may have sent the run; what its config says reaches no network by itself.
+    """
+    return bucket_of(start) in (None, bucket_of(directory))
+
+
+def of_config(
+    config: Mapping[str, Any], directory: epath.Path, *, most: int = _MOST_STAGES
+) -> tuple[Stage, ...]:
     """The stages of a run, the first training first.
 
     Args:
       config: nested, as in `config.json`.
+      directory: of the run.
 
     Raises:
       UnknownOriginError: it starts from weights of which nothing is known.
     """
     start = config.get("init_from")
-    earlier = of_weights(str(start), most=most - 1) if start else ()
+    most = most - 1 if is_near(str(start), directory) else 0
+    earlier = of_weights(str(start), most=most) if start else ()
     return (*earlier, _stage(config))
 
 
@@ -69,11 +84,11 @@ def of_weights(weights: str, *, most: int = _MOST_STAGES) -> tuple[Stage, ...]:
     Raises:
       UnknownOriginError: they are something else.
     """
-    path = Path(weights).expanduser()
+    path = given_path(weights)
     directory = path.parent if path.name == "weights.npz" else path
-    if most and is_run(directory):
+    if most and (is_in_bucket(weights) or not is_bucket(weights)) and is_run(directory):
         try:
-            return of_config(read_config(directory), most=most)
+            return of_config(read_config(directory), directory, most=most)
         except UserError as error:
             raise UnknownOriginError(str(error)) from error
     release = released(weights)

@@ -2,8 +2,10 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
-from pathlib import Path
+from pathlib import PurePosixPath
 from typing import Any
+
+from etils import epath
 
 from vit_jax.errors import UserError
 from vit_jax.experiments.paper.lineage import Stage, UnknownOriginError, of_config
@@ -12,18 +14,23 @@ from vit_jax.experiments.report.record import RunRecord, read_run
 from vit_jax.models.config import ModelConfig
 from vit_jax.runs.config_file import is_run
 from vit_jax.schema import build
+from vit_jax.storage import objects
+from vit_jax.storage.paths import given_path, is_bucket
 
 # How deep runs may lie in a directory, such as those of a sweep.
 _DEEPEST = 4
 
 
-def read_runs(directory: Path) -> list[Result]:
+def read_runs(directory: epath.Path) -> list[Result]:
     """Reads a run, or all runs in a directory, such as those of VTAB's tasks.
 
     Raises:
       UserError: it is neither.
     """
-    runs = list(_runs_in(directory, _DEEPEST)) if directory.is_dir() else []
+    if is_bucket(directory):
+        runs = _runs_in_bucket(directory)
+    else:
+        runs = list(_runs_in(directory, _DEEPEST)) if directory.is_dir() else []
     if not runs:
         raise UserError(
             f"--runs={directory}: neither the directory of a run nor one that holds runs; name "
@@ -32,7 +39,7 @@ def read_runs(directory: Path) -> list[Result]:
     return [_read_run(run) for run in runs]
 
 
-def _runs_in(directory: Path, deepest: int) -> Iterator[Path]:
+def _runs_in(directory: epath.Path, deepest: int) -> Iterator[epath.Path]:
     if is_run(directory):
         yield directory
     elif deepest:
@@ -47,7 +54,19 @@ def _runs_in(directory: Path, deepest: int) -> Iterator[Path]:
                 yield from _runs_in(each, deepest - 1)
 
 
-def _read_run(directory: Path) -> Result:
+def _runs_in_bucket(directory: epath.Path) -> list[epath.Path]:
+    """As `_runs_in`, by one listing of all that lies below the directory."""
+    files = [PurePosixPath(name) for name in objects.list_files(directory)]
+    locked = {file.parent for file in files if file.name == "lock"}
+    folders = {file.parent for file in files if file.name == "config.json"} & locked
+    return [
+        directory / folder
+        for folder in sorted(folders)
+        if len(folder.parts) <= _DEEPEST and folders.isdisjoint(folder.parents)
+    ]
+
+
+def _read_run(directory: epath.Path) -> Result:
     run, name = read_run(directory), str(directory)
     if not run.has_ended or run.resumes:
         return Result(name, (), "it has not ended, so it has no final scores")
@@ -105,7 +124,7 @@ def scored_by(weights: str, config: Mapping[str, Any]) -> Scored:
     unknown: str = ""
     stages: tuple[Stage, ...] = ()
     try:
-        stages = of_config(config)
+        stages = of_config(config, given_path(weights))
     except UnknownOriginError as error:
         unknown = str(error)
     model = build(ModelConfig, config.get("model") or {})

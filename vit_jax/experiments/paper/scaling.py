@@ -9,19 +9,21 @@ no values of Figure 4.
 import statistics
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal, NamedTuple
+
+from etils import epath
 
 from vit_jax.analysis.published.results import AVERAGE_5, EXAFLOPS, TABLE_5, TABLE_6
 from vit_jax.data.sources.published import DATASETS
 from vit_jax.errors import UserError
-from vit_jax.experiments.paper.lineage import Stage, dataset_named
+from vit_jax.experiments.paper.lineage import Stage, dataset_named, is_near
 from vit_jax.experiments.paper.page import Page
 from vit_jax.experiments.paper.runs import read_runs
 from vit_jax.experiments.paper.scored import COST, Result, Scored
 from vit_jax.models.config import ModelConfig
 from vit_jax.runs.config_file import is_run, read_config
 from vit_jax.runs.cost import read_cost
+from vit_jax.storage.paths import given_path
 
 Compute = Literal["exaflops", "device_hours"]
 _AVERAGE = "Average-5"
@@ -112,7 +114,7 @@ def scaling_figure(
         raise UserError(f"--figure={name}: there is no such figure; name one of 3, 4, 5")
     figure = _FIGURES[name]
     points, notes = [*figure.published(compute)], []
-    for path in dict.fromkeys(Path(each).expanduser() for each in runs):
+    for path in dict.fromkeys(given_path(each) for each in runs):
         for result in read_runs(path):
             own, reasons = _points_of(result, figure, compute)
             points += own
@@ -241,13 +243,16 @@ def _images_of(data: str) -> float:
     return next(iter(sizes.values()))
 
 
-def _lineage(weights: str) -> list[Path]:
+def _lineage(weights: str) -> list[epath.Path]:
     """The run, and before it those that it started from, the first training first."""
-    found = [Path(weights).expanduser()]
+    found = [given_path(weights)]
     while len(found) < _MOST_STAGES:
-        start = Path(str(read_config(found[0]).get("init_from") or "")).expanduser()
+        named = str(read_config(found[0]).get("init_from") or "")
+        if not named or not is_near(named, found[0]):
+            break
+        start = given_path(named)
         start = start.parent if start.name == "weights.npz" else start
-        if not start.name or not is_run(start):
+        if not is_run(start):
             break
         found.insert(0, start)
     return found

@@ -3,25 +3,26 @@
 import json
 from collections.abc import Mapping
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
-from vit_jax.errors import UserError
+from etils import epath
+
+from vit_jax.errors import StorageError, UserError
 from vit_jax.experiments.paper.lineage import UnknownOriginError, of_weights, released
 from vit_jax.experiments.paper.runs import scored_by
 from vit_jax.experiments.paper.scored import OWN_LOGITS, Result, Scored
-from vit_jax.reading import read_text
 from vit_jax.runs.config_file import is_run, read_config
+from vit_jax.storage import objects
 
 
-def read_scores(file: Path) -> list[Result]:
+def read_scores(file: epath.Path) -> list[Result]:
     """Reads the file; each weights in it is a result.
 
     Raises:
       UserError: the file cannot be read, or `evaluate` did not write it.
     """
     try:
-        rows = json.loads(read_text(file))
+        rows = json.loads(objects.read_small(file).decode("utf-8-sig"))
         if not rows or not isinstance(rows, list):
             raise ValueError("no list of scores")
         by_weights: dict[str, list[Mapping[str, Any]]] = {}
@@ -31,6 +32,8 @@ def read_scores(file: Path) -> list[Result]:
             Result(f"{file}: {weights}", tuple(_scored(weights, row) for row in each))
             for weights, each in by_weights.items()
         ]
+    except StorageError:
+        raise
     except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise UserError(
             f"--runs={file}: not what evaluate --output=FILE.json writes ({error!r}); name such a "

@@ -1,7 +1,8 @@
 """The tables by name, each as a page."""
 
 from collections.abc import Callable, Iterable, Mapping
-from pathlib import Path
+
+from etils import epath
 
 from vit_jax.errors import UserError
 from vit_jax.experiments.paper.comparison import compare
@@ -12,6 +13,7 @@ from vit_jax.experiments.paper.recipes import table_1, table_3, table_4
 from vit_jax.experiments.paper.runs import read_runs
 from vit_jax.experiments.paper.score_files import read_scores
 from vit_jax.experiments.paper.scored import Result
+from vit_jax.storage.paths import given_path
 
 # Tables that hold no results.
 _RECIPES: Mapping[str, Callable[[], Page]] = {"1": table_1, "3": table_3, "4": table_4}
@@ -30,7 +32,7 @@ def table(name: str, runs: Iterable[str] = ()) -> Page:
     Raises:
       UserError: there is no such table or run, or the table holds no results.
     """
-    paths = dict.fromkeys(Path(each).expanduser() for each in runs)
+    paths = dict.fromkeys(given_path(each) for each in runs)
     if name in _RECIPES:
         if paths:
             with_results = ", ".join((*COMPARISONS, _LEADERBOARD))
@@ -44,5 +46,5 @@ def table(name: str, runs: Iterable[str] = ()) -> Page:
     return leaderboard(results) if name == _LEADERBOARD else compare(COMPARISONS[name], results)
 
 
-def _read(path: Path) -> list[Result]:
+def _read(path: epath.Path) -> list[Result]:
     return read_scores(path) if path.suffix == ".json" else read_runs(path)
