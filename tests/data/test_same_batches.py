@@ -23,6 +23,7 @@ from vit_jax.errors import UserError
 from vit_jax.parallel.mesh import MeshConfig, make_mesh
 from vit_jax.parallel.sharding import batch_sharding
 from vit_jax.preprocessing import PreprocessingConfig
+from vit_jax.storage import objects, retrying
 
 SIZE, BATCH, STEPS = (12, 12), 6, 5
 FORMATS = ("tfrecord", "array_record", "tars", "parquet")
@@ -76,7 +77,7 @@ def batches(source: Source, workers: int) -> list[dict[str, bytes]]:
         return [{key: np.asarray(each[key]).tobytes() for key in each} for each in loader]
 
 
-@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("workers", [0, pytest.param(2, marks=pytest.mark.slow)])
 def test_all_formats_on_a_disk_and_in_a_bucket_give_equal_batches(
     workers: int, root: Path, bucket: Bucket
 ) -> None:
@@ -86,6 +87,12 @@ def test_all_formats_on_a_disk_and_in_a_bucket_give_equal_batches(
     for place in (str(root), "gs://bkt/data"):
         for form in FORMATS:
             assert batches(opened(place, form), workers) == expected, (place, form)
+
+
+def test_workers_read_the_copies_of_a_bucket(root: Path, bucket: Bucket) -> None:
+    bucket.objects.add_folder(root, "bkt", "data")
+    expected = batches(opened(str(root), "array_record"), workers=0)
+    assert batches(opened("gs://bkt/data", "array_record"), workers=2) == expected
 
 
 def test_array_record_of_a_bucket_is_copied_once_and_by_shards(root: Path, bucket: Bucket) -> None:
@@ -112,6 +119,35 @@ def test_a_shard_that_was_written_again_is_copied_again(root: Path, bucket: Buck
     bucket.objects.add_folder(folder, "bkt", "data/array_record/swatches/1.0.0")
     with pytest.raises(UserError, match="train.*00000-of-00002.*: not a whole shard"):
         opened("gs://bkt/data", "array_record")
+
+
+def test_a_shard_that_changes_while_it_is_copied_is_told_and_nothing_is_left(
+    root: Path, bucket: Bucket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bucket.objects.add_folder(root, "bkt", "data")
+    copies = root.parent / "user_cache/shards"
+    monkeypatch.setattr(objects, "version", lambda path: "another")
+    with pytest.raises(UserError, match="was written again while it was copied"):
+        opened("gs://bkt/data", "array_record")
+    assert [path.name for path in copies.rglob("*") if path.is_file()] == ["lock"]
+
+
+def test_what_a_process_that_was_killed_has_left_is_removed(root: Path, bucket: Bucket) -> None:
+    bucket.objects.add_folder(root, "bkt", "data")
+    opened("gs://bkt/data", "array_record")
+    (copy,) = (root.parent / "user_cache/shards").rglob("*train*00000-of*")
+    left = copy.rename(copy.with_name(f".{copy.name}.123.tmp"))
+    opened("gs://bkt/data", "array_record")
+    assert copy.exists() and not left.exists()
+
+
+def test_a_bucket_that_does_not_answer_is_told(
+    bucket: Bucket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(retrying.retrying, "patience", retrying.Patience(total=0.1))
+    monkeypatch.setenv("STORAGE_EMULATOR_HOST", "http://127.0.0.1:9")
+    with pytest.raises(UserError, match="gs://.*: no good answer in .* check the network"):
+        opened("gs://silent/data", "array_record")
 
 
 def test_what_a_bucket_lacks_and_what_a_disk_cannot_hold_is_told(

@@ -2,6 +2,7 @@ import io
 import multiprocessing
 import os
 import pickle
+import re
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -10,11 +11,14 @@ from typing import Any
 import numpy as np
 import pytest
 import tensorflow_datasets as tfds
+from array_record.python.array_record_module import ArrayRecordReader
 from PIL import Image
 from sklearn.datasets import load_digits
 
 from tests.data.listed import records_of
+from tests.data.tfrecord_data import as_array_record
 from vit_jax.data.preparation.prepare import prepare
+from vit_jax.data.sources import tfds_records
 from vit_jax.data.sources.built_in import prepare_built_in
 from vit_jax.data.sources.digits import Digits
 from vit_jax.data.sources.open import open_source
@@ -305,6 +309,56 @@ def test_a_shard_without_its_end_is_refused(prepared: Path) -> None:
     os.truncate(shard, shard.stat().st_size // 2)
     with pytest.raises(UserError, match="test.array_record.*: not a whole shard"):
         open_source("digits", "test", data_dir=str(prepared.parents[1]))
+
+
+def test_shards_are_opened_when_they_are_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened: list[str] = []
+
+    class Counted(ArrayRecordReader):
+        def __init__(self, path: str, *args: Any, **kwargs: Any) -> None:
+            opened.append(path)
+            super().__init__(path, *args, **kwargs)
+
+    monkeypatch.setattr(tfds_records, "ArrayRecordReader", Counted)
+    as_array_record(tmp_path)
+    first, second = sorted((tmp_path / "swatches/1.0.0").glob("*-train.*"))
+    source = open_source("swatches", "train", data_dir=str(tmp_path))
+    assert opened == [str(first)]
+    before = records_of(pickle.loads(pickle.dumps(source)))
+    assert opened == [str(first), str(first), str(second)]
+    only_second = open_source("swatches", "train[8:]", data_dir=str(tmp_path))
+    assert opened[3:] == [str(second)]
+    assert records_of(only_second) == before[8:]
+
+
+@pytest.mark.parametrize(
+    ("damage", "told"),
+    [
+        ("cut", r"train.*-00001-of-00002: not a whole shard \(its end is missing"),
+        ("of other records", "train.*-00001-of-00002: 8 records, but .* states 7"),
+        ("gone", r"train.*-00001-of-00002: not a whole shard \(it is gone"),
+    ],
+)
+def test_a_damaged_shard_that_is_not_the_first_is_told_with_its_records(
+    damage: str, told: str, tmp_path: Path
+) -> None:
+    as_array_record(tmp_path)
+    before = records_of(open_source("swatches", "train", data_dir=str(tmp_path)))
+    first, second = sorted((tmp_path / "swatches/1.0.0").glob("*-train.*"))
+    source = open_source("swatches", "train", data_dir=str(tmp_path))
+    if damage == "cut":
+        os.truncate(second, second.stat().st_size // 2)
+    elif damage == "gone":  # After the opening, which would name it.
+        second.unlink()
+    else:
+        second.write_bytes(first.read_bytes())
+    after = records_of(source)
+    assert after[:8] == before[:8]
+    assert len(after) == 15
+    for record in after[8:]:
+        assert re.search(told, record.problem or "")
 
 
 @pytest.mark.parametrize("file", ["dataset_info.json", "features.json"])

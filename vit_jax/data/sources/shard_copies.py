@@ -11,7 +11,7 @@ import hashlib
 import logging
 import shutil
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Sequence, Set
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 from typing import IO
@@ -24,6 +24,7 @@ from vit_jax.storage import objects
 from vit_jax.user_cache import user_cache
 
 _THREADS = 16
+_PIECE = 2**24  # Bytes of a request.
 _SAY_EVERY = 10.0  # Seconds between two lines of progress.
 
 _log = logging.getLogger(__name__)
@@ -38,8 +39,8 @@ def local_copies(directory: str, shards: Sequence[Shard]) -> list[str]:
       directory: that the shards lie in, in a bucket.
 
     Raises:
-      UserError: the disk has too little room, a copy cannot be written, or the bucket cannot be
-        used.
+      UserError: the disk has too little room, a copy cannot be written, a shard changes while it
+        is copied, or the bucket cannot be used.
     """
     digest = hashlib.blake2b(directory.encode(), digest_size=8).hexdigest()
     root = user_cache().absolute() / "shards" / digest
@@ -73,9 +74,7 @@ def _missing(copies: Iterable[tuple[Shard, Path]]) -> dict[Shard, Path]:
 def _copy_all(directory: str, root: Path, missing: dict[Shard, Path]) -> None:
     if not missing:
         return
-    for shard in missing:  # Copies of what was written again.
-        for old in root.glob(f"{shard.name}.*"):
-            old.unlink()
+    _remove_old(root, {shard.name for shard in missing})
     size, free = sum(shard.size for shard in missing), shutil.disk_usage(root).free
     if size > free:
         raise UserError(
@@ -106,9 +105,21 @@ def _copy_all(directory: str, root: Path, missing: dict[Shard, Path]) -> None:
                 future.cancel()
 
 
+def _remove_old(root: Path, names: Set[str]) -> None:
+    """Removes copies of what was written again, and what a process that was killed has left."""
+    for old in root.iterdir():
+        parts = old.name.removeprefix(".").split(".")
+        if any(".".join(parts[:end]) in names for end in range(1, len(parts))):
+            old.unlink()
+
+
 def _copy(shard: Shard, path: Path) -> None:
     def write(file: IO[bytes]) -> None:
-        for piece in objects.read_pieces(shard.path):
-            file.write(piece)
+        for start in range(0, shard.size, _PIECE):
+            file.write(objects.read_bytes(shard.path, start, min(start + _PIECE, shard.size)))
+        if objects.version(shard.path) != shard.version:
+            raise UserError(
+                f"{shard.path} was written again while it was copied; type the same command again"
+            )
 
     atomic.write_all({path: write})

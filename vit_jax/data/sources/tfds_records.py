@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import functools
+import bisect
 import itertools
 import os
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple, Protocol
 
-from array_record.python.array_record_data_source import ArrayRecordDataSource
 from array_record.python.array_record_module import ArrayRecordReader
-from etils import epath
 
 from vit_jax.data.sources.shard_copies import local_copies
 from vit_jax.data.sources.shard_files import shards_at
 from vit_jax.data.sources.shard_index import ShardIndex, open_index
 from vit_jax.data.sources.splits import SplitRange, locate
-from vit_jax.data.sources.tfds_builders import one_line, open_directory
+from vit_jax.data.sources.tfds_builders import open_directory
 from vit_jax.data.sources.tfrecord import payload, scan_tfrecord
 from vit_jax.errors import UserError
 from vit_jax.storage.cache import Cache
@@ -30,10 +28,10 @@ class SerialisedExamples(Protocol):
     """The examples of some ranges of splits, one range after the other. It is pickled."""
 
     def open(self) -> None:
-        """Opens all shards.
+        """Finds all shards.
 
         Raises:
-          UserError: one is missing or damaged.
+          UserError: one is missing, or seen to be damaged.
         """
         ...
 
@@ -42,17 +40,24 @@ class SerialisedExamples(Protocol):
         ...
 
 
-class _Part(NamedTuple):
-    """The records skip <= i < skip + take of a file, as array_record's `FileInstruction`."""
+class _Shards(NamedTuple):
+    """The shards of a split: files of a disk by number, those alone that are asked for.
 
-    filename: str
-    skip: int
-    take: int
-    examples_in_shard: int
+    Attributes:
+      lengths: the number of records in each shard of the split.
+      ends: their running sums.
+    """
+
+    paths: dict[int, str]
+    lengths: list[int]
+    ends: list[int]
 
 
 class ArrayRecords:
     """Examples in ArrayRecord files, which have random access.
+
+    A shard is opened when a record of it is read first, and stays open: a large data set begins
+    at once.
 
     Args:
       directory: where the prepared data set lies.
@@ -62,72 +67,73 @@ class ArrayRecords:
 
     def __init__(self, directory: str, ranges: Sequence[SplitRange], name: str) -> None:
         self._directory, self._ranges, self._name = directory, ranges, name
+        self._shards: dict[str, _Shards] = {}
+        self._readers: dict[str, ArrayRecordReader] = {}
 
     def open(self) -> None:
-        """As `SerialisedExamples.open`."""
-        self._records  # noqa: B018
+        """As `SerialisedExamples.open`, but looks into the first shard alone."""
+        splits = open_directory(self._directory).info.splits
+        for split in dict.fromkeys(split for split, _, _ in self._ranges):
+            lengths = list(splits[split].shard_lengths)
+            ends = list(itertools.accumulate(lengths))
+            numbers = [
+                i for i in range(len(ends)) if self._is_asked_for(split, ends[i], lengths[i])
+            ]
+            paths = [os.fspath(path) for path in splits[split].filepaths]
+            shards = shards_at(self._directory, [paths[i] for i in numbers], self._name, _REMEDY)
+            local = [shard.path for shard in shards]
+            if is_bucket(self._directory):
+                local = local_copies(self._directory, shards)
+            self._shards[split] = _Shards(dict(zip(numbers, local, strict=True)), lengths, ends)
+        try:
+            self._place(0)
+        except ValueError as error:
+            raise UserError(str(error)) from error
 
     def read(self, indices: Sequence[int]) -> Iterator[bytes | Exception]:
-        """As `SerialisedExamples.read`."""
+        """As `SerialisedExamples.read`; a damaged shard is told with each of its records."""
         for index in indices:
             try:
-                yield self._records[index]
-            except UserError:
-                raise
+                reader, row = self._place(index)
+                yield reader.read([row])[0]
             except Exception as error:  # What reads a damaged shard raises nearly anything.
                 yield error
 
-    @functools.cached_property
-    def _records(self) -> Any:
-        info = open_directory(self._directory).info
-        parts = []
-        for split in dict.fromkeys(split for split, _, _ in self._ranges):
-            paths = [os.fspath(path) for path in info.splits[split].filepaths]
-            ranges = [each for each in self._ranges if each.split == split]
-            parts += self._parts(paths, info.splits[split].shard_lengths, ranges)
-        by_range = sorted(parts, key=lambda part: part[0])
-        return ArrayRecordDataSource([instruction for _, instruction in by_range])
+    def _is_asked_for(self, split: str, end: int, length: int) -> bool:
+        """Whether a range has records of the shard of `length` records before `end`."""
+        return any(
+            each.split == split and max(each.start, end - length) < min(each.stop, end)
+            for each in self._ranges
+        )
 
-    def _parts(
-        self, paths: Sequence[str], lengths: Sequence[int], ranges: Sequence[SplitRange]
-    ) -> list[tuple[int, _Part]]:
-        """What to read of the shards of a split: the number of the range, and a part of a shard."""
-        ends = list(itertools.accumulate(lengths))
-        wanted = []
-        for each in ranges:
-            number = self._ranges.index(each)
-            for i, (end, length) in enumerate(zip(ends, lengths, strict=True)):
-                start = max(each.start - (end - length), 0)
-                stop = min(each.stop - (end - length), length)
-                if start < stop:
-                    wanted.append((number, i, start, stop))
-        if is_bucket(self._directory):
-            used = sorted({i for _, i, _, _ in wanted})
-            shards = shards_at(self._directory, [paths[i] for i in used], self._name, _REMEDY)
-            local = dict(zip(used, local_copies(self._directory, shards), strict=True))
-        else:
-            local = dict(enumerate(paths))
-        for i, path in local.items():
-            self._check_shard(epath.Path(path), lengths[i])
-        return [
-            (number, _Part(local[i], start, stop - start, lengths[i]))
-            for number, i, start, stop in wanted
-        ]
+    def _place(self, index: int) -> tuple[ArrayRecordReader, int]:
+        """The reader of the shard that has a record, and its row in there.
 
-    def _check_shard(self, path: Any, length: int) -> None:
-        if not path.is_file():
-            raise UserError(f"{path}: this shard of {self._name} is missing or no file; {_REMEDY}")
-        try:
-            reader = ArrayRecordReader(str(path))
-            found = reader.num_records()
-            reader.close()
-        except Exception as error:  # A damaged end of a file makes it raise nearly anything.
-            raise UserError(f"{path}: not a whole shard ({one_line(error)}); {_REMEDY}") from error
-        _check_length(str(path), found, length)
+        Raises:
+          ValueError: the shard is damaged, or has another number of records than it should.
+        """
+        split, position = locate(self._ranges, index)
+        paths, lengths, ends = self._shards[split]
+        number = bisect.bisect_right(ends, position)
+        path, length = paths[number], lengths[number]
+        if path not in self._readers:
+            self._readers[path] = _reader(path, length)
+        return self._readers[path], position - (ends[number] - length)
 
     def __getstate__(self) -> dict[str, Any]:
-        # Open files are not pickled: a worker opens its own at the first record.
-        return {name: value for name, value in self.__dict__.items() if name != "_records"}
+        # Open files are not pickled: a worker opens its own.
+        return self.__dict__ | {"_readers": {}}
+
+
+def _reader(path: str, length: int) -> ArrayRecordReader:
+    # Without reading ahead, since records are read in any order.
+    reader = ArrayRecordReader(path, "readahead_buffer_size:0", file_reader_buffer_size=2**15)
+    if not reader.ok():  # It does not say why.
+        reason = "its end is missing or damaged" if os.path.exists(path) else "it is gone"
+        raise ValueError(f"{path}: not a whole shard ({reason}); {_REMEDY}")
+    if reader.num_records() != length:
+        raise ValueError(_other_length(path, reader.num_records(), length))
+    return reader
 
 
 class TfRecords:
@@ -155,7 +161,8 @@ class TfRecords:
             )
             lengths = info.splits[split].shard_lengths
             for shard, found, length in zip(shards, index.rows_of_shards, lengths, strict=True):
-                _check_length(shard.path, found, length)
+                if found != length:
+                    raise UserError(_other_length(shard.path, found, length))
             self._indexes[split] = index
 
     def read(self, indices: Sequence[int]) -> Iterator[bytes | Exception]:
@@ -178,9 +185,7 @@ class TfRecords:
         return Piece(shard.path, int(starts[row]), stop, shard.version)
 
 
-def _check_length(path: str, found: int, length: int) -> None:
-    if found != length:
-        raise UserError(
-            f"{path}: {found} records, but dataset_info.json states {length} for this shard; "
-            f"{_REMEDY}"
-        )
+def _other_length(path: str, found: int, length: int) -> str:
+    return (
+        f"{path}: {found} records, but dataset_info.json states {length} for this shard; {_REMEDY}"
+    )
