@@ -15,7 +15,9 @@ from tests import bucket_server
 from tests.bucket_api import Bucket
 from tests.small_models import SMALL, TINY_FLAGS, assert_same, random_params
 from vit_jax.__main__ import main
+from vit_jax.data.sources import bucket_folder
 from vit_jax.models.functional import model_params
+from vit_jax.storage import retrying
 from vit_jax.weights.catalogue.names import resolve
 from vit_jax.weights.files import open_weights, write_weights
 
@@ -52,6 +54,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bucket]:
 def cleared(served: Bucket) -> Iterator[None]:
     """A test that closes the bucket closes it for itself alone."""
     yield
+    served.faults.plans.clear()
     served.faults.access = "write"
 
 
@@ -65,8 +68,9 @@ def refused(command: list[str], capsys: pytest.CaptureFixture[str]) -> str:
     capsys.readouterr()
     assert main(command) == 2
     error = capsys.readouterr().err
-    assert error.startswith("error: ") and error.count("\n") == 1, error
-    return error
+    *log, last = error.splitlines()
+    assert last.startswith("error: ") and all("trying again" in line for line in log), error
+    return last
 
 
 def test_a_run_is_scored_on_its_own_evaluations(served: Bucket) -> None:
@@ -79,6 +83,29 @@ def test_a_run_is_scored_on_its_own_evaluations(served: Bucket) -> None:
         assert (row["weights"], row["scores"]["examples"]) == (RUN, 4)
         assert row["scores"]["top1"] == pytest.approx(facts["scores"]["test/top1"])
         assert row["scores"]["loss"] == pytest.approx(facts["scores"]["test/loss"], rel=1e-5)
+
+
+def test_what_the_config_of_a_run_names_in_another_bucket_is_not_read(
+    served: Bucket, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = json.loads(content(served, "runs/photos/config.json"))
+    config["data"]["dataset"] = "gs://other/photos"
+    for name, data in (("config.json", json.dumps(config).encode()), ("lock", b"{}")):
+        served.objects.write("bkt", f"sent/{name}", data, "text/plain", {})
+    error = refused(["evaluate", "--weights=gs://bkt/sent"], capsys)
+    assert "only if you say so: add --config.data.dataset=gs://other/photos" in error
+
+
+def test_the_draws_of_an_evaluator_are_written_into_a_bucket(served: Bucket) -> None:
+    options = ["--dataset=gs://bkt/photos", "--split=test", "--evaluator=few_shot"]
+    options += [
+        "--evaluator.shots=1,",
+        "--evaluator.draws=1",
+        "--evaluator.draws_file=gs://bkt/out/draws.json",
+    ]
+    assert main(["evaluate", f"--weights={RUN}", *options, "--evaluator.train_split=train"]) == 0
+    draws = json.loads(content(served, "out/draws.json"))["draws"]
+    assert draws and all(len(draw["a"]) == 1 for draw in draws)
 
 
 def test_all_that_take_weights_take_those_of_a_run_in_a_bucket(
@@ -253,3 +280,20 @@ def test_a_bucket_that_may_only_be_read_is_told_before_the_work(
     served.faults.access = "none"
     for command in (["evaluate", *weights], ["report", RUN], ["predict", *weights, *images]):
         assert "no access" in refused(command, capsys)
+
+
+def test_a_bucket_that_does_not_answer_is_told_in_one_line(
+    served: Bucket, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    patience = retrying.Patience(first=0.01, longest=0.05, total=0.1)
+    monkeypatch.setattr(retrying.retrying, "patience", patience)
+    monkeypatch.setattr(bucket_folder, "_listed", {})
+    for kind in ("stat", "list", "read"):
+        served.faults.inject(kind, "503")
+    for command in (
+        ["evaluate", f"--weights={RUN}"],
+        ["predict", f"--weights={RUN}", "--images=gs://bkt/photos"],
+        ["report", RUN],
+        ["paper", "--table=5", "--runs=gs://bkt/runs"],
+    ):
+        assert "no good answer in" in refused(command, capsys)

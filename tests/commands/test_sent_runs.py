@@ -1,7 +1,10 @@
 """Runs and weights that someone sent: what their files say is data."""
 
+import functools
 import json
+import operator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,15 +17,18 @@ from vit_jax.weights.files import write_weights
 
 
 @pytest.mark.parametrize("address", ["gs://bucket/data", "s3://bucket/data", "http://host/data"])
+@pytest.mark.parametrize("key", ["data.data_dir", "data.dataset", "evals.test.dataset"])
 def test_the_config_of_a_run_reaches_no_network(
-    address: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    key: str, address: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    data = {"dataset": "digits", "data_dir": address}
-    (tmp_path / "config.json").write_text(json.dumps({"data": data, "model": {"name": "ViT-Ti/8"}}))
+    config: dict[str, Any] = {"data": {"dataset": "digits"}, "evals": {"test": {"split": "test"}}}
+    *sections, last = key.split(".")
+    functools.reduce(operator.getitem, sections, config)[last] = address
+    (tmp_path / "config.json").write_text(json.dumps(config))
     (tmp_path / "lock").touch()
     assert main(["evaluate", f"--weights={tmp_path}"]) == 2
     error = capsys.readouterr().err
-    assert f"add --config.data.data_dir={address}" in error and error.count("\n") == 1
+    assert f"add --config.{key}={address}" in error and error.count("\n") == 1
 
 
 @pytest.mark.parametrize(
