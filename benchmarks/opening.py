@@ -16,7 +16,7 @@ does the same with WebDataset tars, and
 
     python -m benchmarks.opening --records=14000000 --shards=2000 --form=array_record
 
-with ArrayRecord, which needs no index: the first opening differs from the second by imports alone.
+with ArrayRecord, which needs no index; from a bucket, the first opening copies all shards.
 """
 
 import argparse

@@ -121,6 +121,19 @@ def test_a_shard_that_was_written_again_is_copied_again(root: Path, bucket: Buck
         opened("gs://bkt/data", "array_record")
 
 
+def test_records_of_a_damaged_shard_have_weight_0_and_are_named(root: Path) -> None:
+    source = opened(str(root), "array_record")
+    (second,) = (root / "array_record/swatches/1.0.0").glob("*train*00001-of*")
+    second.write_bytes(second.read_bytes()[:-100])
+    transform = make_transform(SIZE, PreprocessingConfig(), DataConfig("./x"))
+    chunks = Chunks(source, transform, SIZE, np.arange(15), 15, seed=3, shuffle=True)
+    made = [chunks[i] for i in range(2 * chunks.chunks_per_batch)]  # Two epochs of 8 and 7.
+    errors = [error for each in made for error in each["errors"]]
+    assert sum(each["weights"].sum() for each in made) == 2 * 8 and len(errors) == 2 * 7
+    assert len(set(errors)) == 7
+    assert all(f"{second}: not a whole shard" in error for error in errors)
+
+
 def test_a_shard_that_changes_while_it_is_copied_is_told_and_nothing_is_left(
     root: Path, bucket: Bucket, monkeypatch: pytest.MonkeyPatch
 ) -> None:
