@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from tests.data.listed import label_of, records_of
 from vit_jax.data.sources.folder import FolderSource
+from vit_jax.data.sources.open import open_source
 from vit_jax.errors import UserError
 
 
@@ -224,3 +225,16 @@ def test_pickling_keeps_every_record_and_costs_about_the_paths(flowers: str) -> 
     assert records_of(pickle.loads(pickled)) == records_of(source)
     # Paths of 18 or 19 bytes, a label of 4, an offset of 8, and less than 1 kB besides.
     assert len(pickled) < len(source) * (19 + 4 + 8) + 1000
+
+
+@pytest.mark.parametrize(
+    ("split", "left"),
+    [("train/", "photos.tar"), ("train/", "train/rose.tar"), ("", "photos.tar"), ("", "a.parquet")],
+)
+def test_an_archive_that_was_left_among_images_does_not_hide_them(
+    split: str, left: str, tmp_path: Path
+) -> None:
+    write(tmp_path, *images((f"{split}rose", 20), (f"{split}tulip", 20)), left)
+    source = open_source(str(tmp_path), "all")
+    assert source.class_names == ("rose", "tulip")
+    assert len(source) == 40

@@ -137,6 +137,19 @@ def test_an_archive_that_ends_too_early(tmp_path: Path) -> None:
         prepare("imagenet21k", str(tmp_path / "data"), archives=str(tmp_path / "winter"))
 
 
+@pytest.mark.parametrize("is_cut", [False, True])
+def test_a_header_that_is_damaged_or_cut_away_ends_no_tar(is_cut: bool, tmp_path: Path) -> None:
+    archives.write_fall_2011(tmp_path, IMAGES)
+    path = tmp_path / "fall11_whole.tar"
+    whole = bytearray(path.read_bytes())
+    with tarfile.open(path) as archive:  # Of a class tar in the middle.
+        header = archive.getmembers()[15].offset
+    whole[header] ^= 0xFF
+    path.write_bytes(whole[:header] if is_cut else whole)
+    with pytest.raises(UserError, match="damaged or not whole .* download it again"):
+        prepare("imagenet21k", str(tmp_path / "data"), archives=str(tmp_path))
+
+
 def test_two_releases_and_a_class_that_comes_twice(tmp_path: Path) -> None:
     archives.write_fall_2011(tmp_path, IMAGES)
     archives.write_winter_2021(tmp_path, IMAGES)

@@ -1,6 +1,8 @@
 """Folders, tables and arrays as prepared data sets."""
 
 import io
+import os
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -161,3 +163,31 @@ def test_larger_images_are_reduced_and_others_keep_their_bytes(tmp_path: Path) -
     for name in ("tall", "small", "equal"):
         assert found[name] in {archives.photo(i, *sizes[name]) for i in range(2)}
     assert found["turned"].startswith(b"\xff\xd8\xff")
+
+
+def test_other_images_with_the_same_name_are_not_taken_for_prepared(
+    photos: Path, tmp_path: Path
+) -> None:
+    data_dir = str(tmp_path / "data")
+    first = prepare(str(photos), data_dir)
+    assert prepare(str(photos), data_dir) == first
+    others = shutil.copytree(photos, tmp_path / "elsewhere" / photos.name)
+    (others / "train" / "dog" / "new.jpg").write_bytes(archives.photo(999))
+    with pytest.raises(UserError, match="prepared from other images.*choose another --name"):
+        prepare(str(others), data_dir)
+    pixels = np.zeros((4, 8, 8), np.uint8)
+    for number in (0, 1):
+        (tmp_path / str(number)).mkdir()
+        np.savez(tmp_path / str(number) / "dots.npz", images=pixels + number, labels=[0, 1, 0, 1])
+    directory = prepare(str(tmp_path / "0" / "dots.npz"), data_dir)
+    assert prepare(str(tmp_path / "0" / "dots.npz"), data_dir) == directory
+    with pytest.raises(UserError, match="prepared from other images"):
+        prepare(str(tmp_path / "1" / "dots.npz"), data_dir)
+
+
+def test_a_file_name_that_is_not_in_utf8(photos: Path, tmp_path: Path) -> None:
+    odd = os.path.join(os.fsencode(photos / "train" / "cat"), b"\xff.jpg")
+    with open(odd, "wb") as file:
+        file.write(archives.photo(998))
+    (shard,) = Path(prepare(str(photos), str(tmp_path / "data"))).glob("*train.array_record*")
+    assert rb"train/cat/\xff.jpg" in shard.read_bytes()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import os
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -36,7 +37,9 @@ class Form:
         features to chance.
         """
         value = list(label) if isinstance(label, tuple) else label
-        example = {"image": image, self.label: value, "file_name": file_name}
+        # TFDS stores UTF-8; a disk may have names in other encodings.
+        name = os.fsencode(file_name).decode(errors="backslashreplace")
+        example = {"image": image, self.label: value, "file_name": name}
         message = self._serializer.get_tf_example(self.features.encode_example(example))
         return bytes(message.SerializeToString(deterministic=True))
 

@@ -94,6 +94,25 @@ def require_same(text: bytes, plan: Plan, where: object) -> Plan:
     return before
 
 
+def require_same_input(text: bytes, splits: Mapping[str, Source], where: object) -> None:
+    """Refuses to take a data set that is prepared for that of other images with the same name.
+
+    Args:
+      text: what `Plan.to_json` has written.
+      splits: the input now.
+      where: the data set's directory.
+
+    Raises:
+      UserError: it was prepared from other images.
+    """
+    before = _plan(text, where).fingerprints
+    if any(before.get(name) != source.fingerprint() for name, source in splits.items()):
+        raise UserError(
+            f"{where} was prepared from other images, or from fewer; choose another --name or "
+            f"--data_dir, or remove {where}"
+        )
+
+
 def shard_counts(
     splits: Mapping[str, Source], short_side: int | None, shard_bytes: int
 ) -> dict[str, int]:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from vit_jax.data.preparation import imagenet, imagenet21k
 from vit_jax.data.preparation.arrays import open_arrays
-from vit_jax.data.preparation.plan import Options
-from vit_jax.data.preparation.target import Input, Target, only_one
+from vit_jax.data.preparation.plan import Options, require_same_input
+from vit_jax.data.preparation.target import PLAN, Input, Target, only_one
 from vit_jax.data.preparation.tfds import default_data_dir, prepare_tfds, tfds_names
 from vit_jax.data.preparation.writing import write
 from vit_jax.data.sources.open import is_folder, is_table, open_source
@@ -18,6 +19,7 @@ from vit_jax.data.sources.own_splits import own_splits
 from vit_jax.data.sources.records import Source
 from vit_jax.data.sources.shard_paths import is_parquet, is_tars
 from vit_jax.errors import UserError
+from vit_jax.storage import objects
 from vit_jax.storage.paths import as_path, is_bucket
 
 # What is prepared from archives that each user downloads.
@@ -86,6 +88,8 @@ def prepare(
     root = as_path(data_dir or default_data_dir())
     target = Target(name, version, root / name / version)
     if target.is_prepared(options):
+        if is_own:
+            _require_same(dataset, target)
         return os.fspath(target.directory)
     test_sets = {each: _test_set(each, data_dir) for each in exclude}
     found = None if dataset in _ARCHIVES or _is_arrays(dataset) else _files(dataset)
@@ -105,6 +109,19 @@ def _prepare_tfds(dataset: str, data_dir: str | None) -> str:
 
         dataset = task_named(dataset.removeprefix("vtab:")).dataset
     return prepare_tfds(dataset, data_dir)
+
+
+def _require_same(dataset: str, target: Target) -> None:
+    """Refuses a name that belongs to a data set of other images."""
+    with tempfile.TemporaryDirectory() as work:
+        if _is_arrays(dataset):
+            splits: Mapping[str, Source] = open_arrays(
+                Path(dataset).expanduser().absolute(), Path(work)
+            )
+        else:
+            splits = _files(dataset).splits
+        plan = objects.read_bytes(target.directory / PLAN)
+        require_same_input(plan, splits, target.directory)
 
 
 def _is_arrays(dataset: str) -> bool:

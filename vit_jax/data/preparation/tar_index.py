@@ -64,7 +64,8 @@ def list_tar(path: str, start: int = 0, size: int | None = None) -> Iterator[Mem
       UserError: it is no tar, or ends too early.
     """
     with open(path, "rb", buffering=0) as file:
-        end = os.fstat(file.fileno()).st_size if size is None else start + size
+        file_end = os.fstat(file.fileno()).st_size
+        end = file_end if size is None else start + size
         if end == start:
             return
         window: Any = _Window(file.fileno(), start, end)
@@ -78,10 +79,26 @@ def list_tar(path: str, start: int = 0, size: int | None = None) -> Iterator[Mem
                         raise tarfile.ReadError(f"{found.name} passes its end")
                     if found.isreg():
                         yield Member(found.name, first, found.size)
+                _require_end(window, archive.offset, is_whole_file=end == file_end)
         except tarfile.TarError as error:
             raise UserError(
                 f"{path}: a tar in it is damaged or not whole ({error}); download it again"
             ) from error
+
+
+def _require_end(window: _Window, offset: int, *, is_whole_file: bool) -> None:
+    """Refuses what `tarfile` takes for the end of a tar: a damaged header, or a cut between files.
+
+    Args:
+      is_whole_file: whether the file ends with this tar, so that a download may have been cut here.
+        In an outer tar, the size of an inner one is known.
+    """
+    window.seek(offset)
+    block = window.read(tarfile.BLOCKSIZE)
+    if any(block):
+        raise tarfile.ReadError(f"there is no header at byte {offset:,}")
+    if not block and is_whole_file:
+        raise tarfile.ReadError("the blocks that end a tar are missing")
 
 
 class _Window:

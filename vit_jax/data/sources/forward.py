@@ -23,10 +23,10 @@ class ForwardReader:
     def read(self, start: int, count: int) -> bytes:
         """The bytes start <= i < start + count, or fewer where the shard ends.
 
-          Raises:
-            OSError: the shard cannot be read.
-        EOFError: it has become shorter.
-            UserError: its bucket cannot be used.
+        Raises:
+          OSError: the shard cannot be read.
+          EOFError: it has become shorter.
+          UserError: its bucket cannot be used.
         """
         skip = start - self._start
         if skip < 0 or skip + count > len(self._data):

@@ -16,6 +16,7 @@ import os
 import re
 from collections.abc import Collection, Iterable
 
+from vit_jax.data.images.formats import SUFFIXES
 from vit_jax.data.sources import bucket_folder
 from vit_jax.data.sources.split_words import kind_of, split_name
 from vit_jax.errors import UserError
@@ -49,7 +50,9 @@ def _is_shards(dataset: str, suffix: str) -> bool:
         # Otherwise it is of a registered kind.
         return is_bucket(dataset) or ":" not in dataset.partition("/")[0]
     is_path = dataset.startswith(("/", "./", "../", "~")) or is_bucket(dataset)
-    return is_path and bool(_in_folder(_absolute(dataset), suffix))
+    folder = _absolute(dataset)
+    # An archive or a table that was left in a folder of images does not hide them.
+    return is_path and bool(_in_folder(folder, suffix)) and not _has_images_below(folder, suffix)
 
 
 def shards_by_split(dataset: str, suffix: str) -> dict[str, list[str]]:
@@ -115,6 +118,19 @@ def _in_folder(folder: str, suffix: str) -> list[str]:
         for name in (names if place == folder else _listed(place))
         if name.endswith(suffix)
     ]
+
+
+def _has_images_below(folder: str, suffix: str) -> bool:
+    """Whether folders in a folder, or those in them, hold files with an image's suffix."""
+
+    def inner(place: str) -> list[str]:
+        others = (name for name in _listed(place) if not name.startswith("."))
+        return [f"{place}/{name}" for name in others if not name.endswith(suffix)]
+
+    def has_images(place: str) -> bool:
+        return any(os.path.splitext(name)[1].lower() in SUFFIXES for name in _listed(place))
+
+    return any(has_images(one) or any(map(has_images, inner(one))) for one in inner(folder))
 
 
 def _listed(folder: str) -> Collection[str]:
