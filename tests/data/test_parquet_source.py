@@ -204,3 +204,28 @@ def test_files_in_a_bucket(folder: Path, bucket: Bucket) -> None:
     bucket.faults.inject("ranged read", "503", "cut", every=3)
     source_module._groups.cache_clear()
     assert seen(open_source("gs://bkt/photos/data", "test")) == [(i, i % 3) for i in range(20, 24)]
+
+
+@pytest.mark.parametrize(
+    ("labels", "expected"),
+    [
+        (pa.array([10.0, None, 2.0], pa.float64()), [10, -1, 2]),
+        (pa.array([[0, 1], [1, 2], [2, 0]], pa.list_(pa.int64(), 2)), [(0, 1), (1, 2), (2, 0)]),
+    ],
+)
+def test_numbers_as_pandas_keeps_them_and_lists_of_one_length(
+    labels: Any, expected: list[Any], tmp_path: Path
+) -> None:
+    table = pa.table({"image": [png(i) for i in range(3)], "label": labels})
+    parquet.write_table(table, tmp_path / "train-0.parquet")
+    source = open_source(str(tmp_path), "train")
+    assert [source[i].label for i in range(3)] == expected
+    assert source.class_names == tuple(map(str, range(11 if source.max_labels is None else 3)))
+
+
+def test_a_split_without_labels_is_named(tmp_path: Path) -> None:
+    more: dict[str, Any]
+    for split, more in (("train", {"label": [0, 1]}), ("test", {})):
+        table = pa.table({"image": [png(0), png(1)], **more})
+        parquet.write_table(table, tmp_path / f"{split}-0.parquet")
+    assert "test-0.parquet: has no column 'label'" in refusal(open_source, str(tmp_path), "test")

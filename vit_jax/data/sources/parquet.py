@@ -206,6 +206,11 @@ def _open(path: str, columns: Columns) -> tuple[_File, np.ndarray]:
     with checked_parquet(path) as file:
         metadata = file.metadata
         rows = [metadata.row_group(i).num_rows for i in range(metadata.num_row_groups)]
+        if columns.label is not None and columns.label not in file.schema_arrow.names:
+            raise UserError(
+                f"{path}: has no column {columns.label!r}, which the files of train have; add it, "
+                "or name the other files"
+            )
         labels = columns.read_labels(file)
     return _File(path, str(version), objects.size(path), np.cumsum([0, *rows])[1:]), labels
 

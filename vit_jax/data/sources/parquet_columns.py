@@ -48,6 +48,11 @@ class Columns(NamedTuple):
         column = file.read(columns=[self.label]).column(0)
         if pyarrow.types.is_integer(column.type):
             return np.asarray(column.fill_null(_NO_LABEL).to_numpy(), np.int64)
+        if pyarrow.types.is_floating(column.type):  # As pandas has integers where some are missing.
+            values = column.to_numpy()
+            whole = np.where(np.isnan(values), _NO_LABEL, values)
+            if np.all(whole == np.trunc(whole)):
+                return whole.astype(np.int64)
         rows = np.empty(len(column), object)
         rows[:] = column.to_pylist()
         return rows
@@ -99,7 +104,9 @@ def find_columns(dataset: str, path: str, label: str | None) -> Columns:
     if chosen is not None:
         names = _names(features.get(chosen))
         found = schema.field(chosen).type
-        has_lists = bool(pyarrow.types.is_list(found) or pyarrow.types.is_large_list(found))
+        kinds = pyarrow.types
+        is_list = (kinds.is_list, kinds.is_large_list, kinds.is_fixed_size_list)
+        has_lists = any(each(found) for each in is_list)
     return Columns(image, is_struct, chosen, names, has_lists)
 
 
