@@ -179,8 +179,9 @@ def test_killed_at_each_moment(served: Bucket, whole: Any, tmp_path: Path) -> No
         assert results(served, workdir) == whole, which
 
 
-# Every n-th request of a kind fails.
-EVERY = {"create": 1, "delete": 2, "list": 2, "write": 3, "ranged read": 20}
+# Every n-th request of a kind fails. Process 1 waits for process 0 in collectives of CPUs, which
+# give up after half a minute, so that not all requests may be late.
+EVERY = {"create": 2, "delete": 6, "list": 6, "write": 8, "ranged read": 20}
 ENOUGH = 10
 
 
@@ -194,14 +195,15 @@ def test_answers_that_fail_change_nothing(served: Bucket, whole: Any, tmp_path: 
     watch = threading.Thread(target=_inject_until_enough, args=(served, ended))
     watch.start()
     try:
-        for number in range(8):
+        for number in range(12):
             workdir = f"gs://bkt/runs/faults_{number}"
             hosts = start(tmp_path, workdir, stale=LATE_STALE)
             wait_for_line(hosts[0], "step 14/60")
             kill(hosts, [number % 2])
             hosts = start(tmp_path, workdir, stale=LATE_STALE)
             outputs = [host.communicate(timeout=900)[0] for host in hosts]
-            assert [host.returncode for host in hosts] == [0, 0], outputs
+            for host, output in zip(hosts, outputs, strict=True):
+                assert host.returncode == 0, output
             assert results(served, workdir) == whole
             if _least(served) >= ENOUGH:
                 break
