@@ -15,7 +15,6 @@ import absl.logging
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
-from etils import epath
 from jax.experimental import multihost_utils
 from orbax.checkpoint._src.path import gcs_utils
 from orbax.checkpoint.checkpoint_managers import (
@@ -27,16 +26,14 @@ from orbax.checkpoint.checkpoint_managers import (
 from vit_jax.errors import NotFiniteError, NotSavedError, TakenOverError, UserError
 from vit_jax.parallel.agreement import on_all_processes
 from vit_jax.runs import file_list
+from vit_jax.runs.aside import move_aside, move_no_directories_aside
 from vit_jax.runs.checksums import names, summarize
 from vit_jax.runs.reading import BrokenError, Restored, one_line, read, seal
-from vit_jax.storage import objects
 from vit_jax.storage.paths import as_path, is_bucket
 
 # Orbax writes into a directory of the step's number with this at its end, and renames it.
 _PARTIAL = ".orbax-checkpoint-tmp"
 
-# The file that Orbax adds to a checkpoint in a bucket once it is complete.
-COMMITTED = "commit_success.txt"
 
 # Bytes of a checkpoint besides its arrays, for a small model.
 _OVERHEAD = 2**18
@@ -96,7 +93,7 @@ class Checkpoints:
         self._saving: int | None = None
         self._began = 0.0
         self._completed = deque[float]()
-        self._move_no_directories_aside()
+        move_no_directories_aside(self._directory)
         self._manager = self._open()
 
     def __enter__(self) -> Self:
@@ -293,48 +290,10 @@ class Checkpoints:
 
     def _move_aside(self, step: int) -> None:
         if jax.process_index() == 0:
-            _rename_aside(self._directory / str(step))
+            move_aside(self._directory / str(step))
         multihost_utils.sync_global_devices("checkpoint moved aside")
         self._manager.close()
         self._manager = self._open()
-
-    def _move_no_directories_aside(self) -> None:
-        """Moves a pipe or a dangling link under a step's name aside: Orbax opens what is there."""
-        if is_bucket(self._directory):
-            return
-        if jax.process_index() == 0 and self._directory.is_dir():
-            steps = [path for path in self._directory.iterdir() if path.name.isdecimal()]
-            strange = [path for path in steps if not path.is_dir()]
-            if strange and len(strange) == len(steps):
-                raise UserError(
-                    f"{strange[0]} is no directory, and there is no other checkpoint; remove "
-                    f"{self._directory} to start anew"
-                )
-            for path in strange:
-                _log.warning("the checkpoint of step %s is broken: it is no directory", path.name)
-                _rename_aside(path)
-
-
-def _rename_aside(path: epath.Path) -> None:
-    """Moves a checkpoint to `unreadable/` in the run's directory."""
-    aside = path.parent.parent / "unreadable"
-    if is_bucket(path):
-        _move_objects(path, aside)
-        return
-    aside.mkdir(exist_ok=True)
-    target = aside / path.name
-    while os.path.lexists(target):
-        target = target.with_name(target.name + "+")
-    path.rename(target)
-
-
-def _move_objects(path: epath.Path, aside: epath.Path) -> None:
-    name, taken = path.name, objects.list_names(aside)
-    while name in taken:
-        name += "+"
-    # What makes it a checkpoint comes last: a move that is interrupted is made again.
-    for file in sorted(objects.list_files(path), key=lambda file: file == COMMITTED):
-        objects.move(path / file, aside / name / file)
 
 
 @dataclass

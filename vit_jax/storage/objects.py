@@ -10,14 +10,13 @@ import importlib
 import io
 import os
 import secrets
-import stat
-import threading
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any, BinaryIO, NamedTuple
 
 from vit_jax import atomic, reading
 from vit_jax.errors import UserError
+from vit_jax.storage import disk
 from vit_jax.storage.paths import is_bucket
 
 # By scheme: our module, the class in it, and the extra that its library comes with.
@@ -39,7 +38,7 @@ def read_bytes(path: PathLike, start: int | None = None, stop: int | None = None
       OSError: the disk fails.
     """
     if not is_bucket(path):
-        return _read_local(path, start, stop)
+        return disk.read_range(path, start, stop)
     start = start or 0
     if stop is not None and stop <= start:
         return b""
@@ -48,7 +47,7 @@ def read_bytes(path: PathLike, start: int | None = None, stop: int | None = None
     except FileNotFoundError:
         raise FileNotFoundError(errno.ENOENT, "there is no such object", os.fspath(path)) from None
     if stop is not None and len(data) != stop - start:
-        raise _too_short(path, start + len(data), stop)
+        raise disk.too_short(path, start + len(data), stop)
     return data
 
 
@@ -156,7 +155,7 @@ def write_if(path: PathLike, data: bytes, known: str | None) -> str | None:
       The new version; None if the file has another one, and other content.
     """
     if not is_bucket(path):
-        return _write_local_if(Path(path), data, known)
+        return disk.write_if(Path(path), data, known)
     written: str | None = _file_system(path).write_if(os.fspath(path), data, known)
     if written is None:
         with contextlib.suppress(FileNotFoundError):
@@ -169,14 +168,11 @@ def write_if(path: PathLike, data: bytes, known: str | None) -> str | None:
 
 def version(path: PathLike) -> str | None:
     """What differs once a file has been written again; None if there is none."""
+    if not is_bucket(path):
+        return disk.version(path)
     try:
-        if is_bucket(path):
-            return str(_file_system(path).version(os.fspath(path)))
-        found = os.stat(path)
-        if stat.S_ISDIR(found.st_mode):
-            return None
-        return f"{found.st_ino}-{found.st_mtime_ns}-{found.st_size}"
-    except (FileNotFoundError, NotADirectoryError):
+        return str(_file_system(path).version(os.fspath(path)))
+    except FileNotFoundError:
         return None
 
 
@@ -222,7 +218,7 @@ def list_files(directory: PathLike) -> dict[str, int]:
             if name.startswith(root) and not name.endswith("/")
         }
     else:
-        sizes = dict(_walk(Path(directory)))
+        sizes = dict(disk.walk(Path(directory)))
     return dict(sorted(sizes.items()))
 
 
@@ -328,46 +324,3 @@ def _file_system(path: PathLike) -> Any:
         raise UserError(
             f'{path}: {error.name} is not installed; type `pip install "vit_jax[{extra}]"`'
         ) from error
-
-
-def _read_local(path: PathLike, start: int | None, stop: int | None) -> bytes:
-    with reading.open_file(path) as file:
-        file.seek(start or 0)
-        if stop is None:
-            return file.read()
-        parts, left = [], stop - (start or 0)
-        while left > 0 and (part := file.read(left)):
-            parts.append(part)
-            left -= len(part)
-    if left > 0:
-        raise _too_short(path, stop - left, stop)
-    return b"".join(parts)
-
-
-def _too_short(path: PathLike, end: int, stop: int) -> EOFError:
-    return EOFError(f"{os.fspath(path)} ends at byte {end:,}, before byte {stop:,}")
-
-
-def _write_local_if(path: Path, data: bytes, known: str | None) -> str | None:
-    if version(path) != known:
-        return None
-    path.parent.mkdir(parents=True, exist_ok=True)
-    if known is not None:
-        atomic.write_bytes(path, data)
-        return version(path)
-    temporary = path.with_name(f".{path.name}.{threading.get_ident()}.tmp")
-    try:
-        atomic.write_bytes(temporary, data)
-        os.link(temporary, path)  # Unlike a rename, it fails if there is a file.
-    except FileExistsError:
-        return None
-    finally:
-        temporary.unlink(missing_ok=True)
-    return version(path)
-
-
-def _walk(directory: Path) -> Iterator[tuple[str, int]]:
-    for folder, _, names in os.walk(directory):
-        for name in names:
-            file = Path(folder, name)
-            yield file.relative_to(directory).as_posix(), file.stat().st_size
