@@ -1,5 +1,6 @@
 """Folders, tables and arrays as prepared data sets."""
 
+import errno
 import io
 import os
 import shutil
@@ -191,3 +192,16 @@ def test_a_file_name_that_is_not_in_utf8(photos: Path, tmp_path: Path) -> None:
         file.write(archives.photo(998))
     (shard,) = Path(prepare(str(photos), str(tmp_path / "data"))).glob("*train.array_record*")
     assert rb"train/cat/\xff.jpg" in shard.read_bytes()
+
+
+def test_a_disk_that_is_full_as_arrays_are_unpacked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    np.savez(tmp_path / "a.npz", images=np.zeros((2, 4, 4, 3), np.uint8), labels=np.arange(2))
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(shutil, "copyfileobj", full)
+    with pytest.raises(UserError, match="the disk is full; make room and run the same command"):
+        prepare(str(tmp_path / "a.npz"), str(tmp_path / "data"))

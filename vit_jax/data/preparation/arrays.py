@@ -8,6 +8,7 @@ The keys are `images` and `labels`, which become the split `train`; or a pair fo
 
 from __future__ import annotations
 
+import errno
 import functools
 import hashlib
 import re
@@ -18,6 +19,7 @@ from typing import Any
 
 import numpy as np
 
+from vit_jax.data.preparation.shards import full_disk
 from vit_jax.data.sources.built_in import png
 from vit_jax.data.sources.records import Record
 from vit_jax.errors import UserError
@@ -78,7 +80,8 @@ def open_arrays(path: Path, work: Path) -> dict[str, ArrayImages]:
     """The splits of an `.npz` file. Its arrays are unpacked to `work`, to be mapped into memory.
 
     Raises:
-      UserError: the file is missing or damaged, or its arrays are not of the form above.
+      UserError: the file is missing or damaged, its arrays are not of the form above, or the disk
+        is full.
     """
     try:
         with zipfile.ZipFile(path) as archive:
@@ -96,6 +99,10 @@ def open_arrays(path: Path, work: Path) -> dict[str, ArrayImages]:
         names = _class_names(path, [work / split for split in keys])
     except FileNotFoundError as error:
         raise UserError(f"--dataset={path}: there is no such file") from error
+    except OSError as error:
+        if isinstance(error, UserError) or error.errno != errno.ENOSPC:
+            raise
+        raise full_disk(work) from error
     except (zipfile.BadZipFile, ValueError, EOFError) as error:
         if isinstance(error, UserError):
             raise
