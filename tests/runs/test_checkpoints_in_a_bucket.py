@@ -10,6 +10,7 @@ import pytest
 from tests import bucket_server
 from tests.bucket_api import Bucket
 from tests.runs.saved_states import assert_same_state, draw_state, training_shapes
+from vit_jax.errors import StorageError
 from vit_jax.runs.checkpoints import CheckpointConfig, Checkpoints
 from vit_jax.runs.directory import newest_checkpoint
 from vit_jax.storage import objects
@@ -90,6 +91,22 @@ def test_one_that_was_never_complete_is_none(saved: Bucket) -> None:
     assert objects.list_names(RUN) == ["checkpoints"]
 
 
+def test_a_bucket_that_does_not_answer_makes_no_checkpoint_a_broken_one(
+    saved: Bucket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_answer(path: object) -> dict[str, int]:
+        raise StorageError(f"{path}: no good answer in 120 s")
+
+    with _open() as checkpoints, monkeypatch.context() as patch:
+        patch.setattr(objects, "list_files", no_answer)
+        with pytest.raises(StorageError, match="no good answer"):
+            checkpoints.restore(training_shapes())
+        with pytest.raises(StorageError, match="no good answer"):  # Not: no best weights.
+            checkpoints.restore_step(3, training_shapes())
+    assert objects.list_names(f"{RUN}/checkpoints") == ["2", "3"]
+    assert _restored() == 3
+
+
 def test_another_run_s_is_not_restored(saved: Bucket) -> None:
     with (
         Checkpoints(f"{RUN}/checkpoints", CheckpointConfig(), {"run": "b"}) as checkpoints,
@@ -99,7 +116,6 @@ def test_another_run_s_is_not_restored(saved: Bucket) -> None:
 
 
 def test_the_list_holds_the_digests_of_the_bucket(saved: Bucket) -> None:
-
     directory = f"{RUN}/checkpoints/3"
     listed = json.loads(objects.read_bytes(f"{directory}/files.json"))["files"]
     assert len(listed) > 8

@@ -13,6 +13,8 @@ import tensorstore
 from etils import epath
 from jax.experimental import multihost_utils
 
+from vit_jax.errors import StorageError
+from vit_jax.parallel.agreement import on_all_processes
 from vit_jax.runs import file_list
 from vit_jax.runs.checksums import names, summarize
 from vit_jax.storage.paths import as_path
@@ -59,20 +61,27 @@ def read(
 
     Raises:
       BrokenError: on all processes, if one of them cannot use it.
+      StorageError: on all processes, if the bucket does not answer; the checkpoint may be whole.
     """
     problem, directory = None, as_path(directory)
-    if jax.process_index() == 0:  # The others see the same files.
-        try:
-            _check(directory, step, identity)
-        except Exception as error:  # As below.
-            problem = one_line(error)
+    with on_all_processes(StorageError):
+        if jax.process_index() == 0:  # The others see the same files.
+            try:
+                _check(directory, step, identity)
+            except StorageError:
+                raise
+            except Exception as error:  # As below.
+                problem = one_line(error)
     _raise_together(problem)
-    try:
-        state, expected, notes = _read(directory, like)
-    except Exception as error:  # Broken files make their readers raise nearly anything.
-        if isinstance(error, jax.errors.JaxRuntimeError) and "RESOURCE_EXHAUSTED" in str(error):
-            raise  # The file may be whole.
-        problem = one_line(error)
+    with on_all_processes(StorageError):
+        try:
+            state, expected, notes = _read(directory, like)
+        except StorageError:
+            raise
+        except Exception as error:  # Broken files make their readers raise nearly anything.
+            if isinstance(error, jax.errors.JaxRuntimeError) and "RESOURCE_EXHAUSTED" in str(error):
+                raise  # The file may be whole.
+            problem = one_line(error)
     _raise_together(problem)
     sums, _ = summarize(state)
     bad = [n for n, a, b in zip(names(like), sums, expected, strict=True) if (a != b).any()]
