@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.bucket_api import Bucket
-from vit_jax.errors import TakenOverError, UserError
+from vit_jax.errors import StorageError, TakenOverError, UserError
 from vit_jax.runs.claim import Claim, Intervals
 from vit_jax.storage import objects
 from vit_jax.storage.fences import NotNow, fences
@@ -127,3 +127,34 @@ def test_a_renewal_whose_answer_is_lost_is_no_loss(claim: Claim, bucket: Bucket)
     time.sleep(1)
     assert bucket.faults.counts["write", "cut"]
     claim.check()
+
+
+def test_a_renewal_that_was_written_without_any_answer_is_no_loss(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    write_if, silent = objects.write_if, threading.Event()
+
+    def without_answer(path: str, data: bytes, known: str | None) -> str | None:
+        written = write_if(path, data, known)
+        if known is not None and not silent.is_set():
+            silent.set()
+            raise StorageError("no good answer in 120 s")
+        return written
+
+    monkeypatch.setattr(objects, "write_if", without_answer)
+    held = Claim(RUN, intervals=QUICK)
+    assert silent.wait(10)
+    time.sleep(1.5 * QUICK.stale)
+    held.check()
+    fences.check(f"{RUN}/file")
+    held.release()
+    assert json.loads(objects.read_bytes(f"{RUN}/lock"))["released"]
+    assert "could not be renewed" in caplog.text
+
+
+def test_a_release_after_a_renewal_without_any_answer_lets_the_next_run_in() -> None:
+    held = Claim(RUN, intervals=Intervals(renew=1000))
+    # As if the answers to a renewal had been lost, all of them.
+    objects.write_bytes(f"{RUN}/lock", held._content())
+    held.release()
+    assert json.loads(objects.read_bytes(f"{RUN}/lock"))["released"]

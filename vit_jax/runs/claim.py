@@ -80,7 +80,7 @@ class Claim:
         fences.take_down(self._directory)
         if self._lost is None:
             try:
-                objects.write_if(self._path, self._content(is_released=True), self._version)
+                self._write(is_released=True)
             except StorageError as error:
                 _log.warning("%s; the next run has to wait %.0f s", error, self._intervals.stale)
 
@@ -128,7 +128,7 @@ class Claim:
         while not self._released.wait(self._intervals.renew):
             now = time.monotonic()
             try:
-                version = objects.write_if(self._path, self._content(), self._version)
+                version = self._write()
             except StorageError as error:
                 _log.warning("the claim could not be renewed: %s", error)
                 continue
@@ -140,6 +140,17 @@ class Claim:
                 )
                 return
             self._version, self._renewed = version, now
+
+    def _write(self, *, is_released: bool = False) -> str | None:
+        """Writes the claim again; returns its new version, or None if it is another run's."""
+        content = self._content(is_released=is_released)
+        written = objects.write_if(self._path, content, self._version)
+        if written is None:
+            # A renewal that failed may have been written all the same, without any answer.
+            version, found = objects.version(self._path), _read(self._path)
+            if version is not None and found is not None and found.get("id") == self._id:
+                written = objects.write_if(self._path, content, version)
+        return written
 
     def _check_change(self, path: str) -> None:
         """Is asked before anything below the directory is changed."""
