@@ -76,6 +76,16 @@ def test_metrics_wait_for_room(tmp_path: Path) -> None:
     assert [line["step"] for line in read_metrics(tmp_path)] == list(range(1, 2000))
 
 
+def test_a_full_disk_in_a_rewind_is_a_line(tmp_path: Path) -> None:
+    writer = MetricsWriter(tmp_path, 0)
+    with no_room():
+        for step in range(1, 2000):
+            writer.write(step, {"train/loss": 0.1 + step, "train/lr": 0.1})
+        with pytest.raises(UserError, match=r"cannot write metrics to .*; free space"):
+            writer.cut(1999)
+        writer.close()  # As the run does when it ends with that line.
+
+
 def test_pieces_of_a_file_wait_for_room_and_none_is_torn(tmp_path: Path) -> None:
     pieces = [bytes([number]) * 1000 for number in range(200)]
     file = Appended(tmp_path / "file")

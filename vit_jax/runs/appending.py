@@ -98,11 +98,13 @@ class Appended:
         os.fsync(self._file.fileno())
 
     def close(self) -> None:
-        """Flushes and closes the file.
+        """Flushes and closes the file, unless it is closed already.
 
         Raises:
           OSError: as `flush`.
         """
+        if self._file.closed:
+            return
         try:
             self.flush()
         finally:

@@ -35,7 +35,8 @@ class MetricsWriter:
 
     def __init__(self, directory: str | os.PathLike[str], step: int):
         self._path = as_path(directory) / "metrics.jsonl"
-        self._cut(step)
+        with self._advising():
+            self._open(step)
 
     def cut(self, step: int) -> None:
         """Cuts off what was written after a step, as another start from its checkpoint would.
@@ -43,12 +44,14 @@ class MetricsWriter:
         Raises:
           UserError: the directory cannot be written.
         """
-        self._file.close()
-        self._cut(step)
-
-    def _cut(self, step: int) -> None:
-        try:
+        with self._advising():
+            self._file.close()
             self._open(step)
+
+    @contextlib.contextmanager
+    def _advising(self) -> Iterator[None]:
+        try:
+            yield
         except StorageError:
             raise
         except OSError as error:
