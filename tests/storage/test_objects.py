@@ -177,3 +177,16 @@ def test_a_file_gets_another_name(root: str) -> None:
 def test_an_address_names_its_bucket() -> None:
     with pytest.raises(UserError, match="gs:// names no bucket; type gs://BUCKET/NAME"):
         as_path("gs:///")
+
+
+def test_an_address_that_pathlib_has_changed_is_no_directory_here() -> None:
+    message = "gs:/bkt/run has one slash; type gs://bkt/run as a text, not as a Path"
+    with pytest.raises(UserError, match=message):
+        as_path(Path("gs://bkt/run"))
+
+
+def test_a_path_through_a_link_leads_where_the_system_says(tmp_path: Path) -> None:
+    (tmp_path / "disk" / "runs").mkdir(parents=True)
+    (tmp_path / "link").symlink_to(tmp_path / "disk" / "runs")
+    (tmp_path / "disk" / "a").mkdir()
+    assert as_path(tmp_path / "link" / ".." / "a").is_dir()

@@ -25,7 +25,7 @@ def as_path(path: str | os.PathLike[str]) -> epath.Path:
     """A path as a person gave it; on a disk with `~` expanded, and absolute.
 
     Raises:
-      UserError: it names no bucket.
+      UserError: it names no bucket, or is an address that went through `pathlib`.
     """
     if is_bucket(path):
         scheme, _, inside = os.fspath(path).partition("://")
@@ -33,13 +33,25 @@ def as_path(path: str | os.PathLike[str]) -> epath.Path:
             raise UserError(f"{scheme}:// names no bucket; type {scheme}://BUCKET/NAME")
         _register()
         return epath.Path(path)
-    return epath.Path(os.path.abspath(os.path.expanduser(path)))
+    _refuse_one_slash(path)
+    # Not `abspath`, to which `link/..` is the directory that holds the link.
+    return epath.Path(Path(os.path.expanduser(path)).absolute())
 
 
 def given_path(path: str | os.PathLike[str]) -> epath.Path:
     """As `as_path`, but a relative path stays one, as messages show it."""
+    if is_bucket(path):
+        return as_path(path)
+    _refuse_one_slash(path)
     # Any other address is a path to pathlib, but not to etils.
-    return as_path(path) if is_bucket(path) else epath.Path(Path(path).expanduser())
+    return epath.Path(Path(path).expanduser())
+
+
+def _refuse_one_slash(path: str | os.PathLike[str]) -> None:
+    """Refuses what `pathlib` makes of an address: all would go into a directory named `gs:`."""
+    scheme, _, inside = os.fspath(path).partition(":/")
+    if f"{scheme}://" in SCHEMES:
+        raise UserError(f"{path} has one slash; type {scheme}://{inside} as a text, not as a Path")
 
 
 def bucket_of(path: str | os.PathLike[str]) -> str | None:
