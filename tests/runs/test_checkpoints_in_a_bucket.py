@@ -1,6 +1,7 @@
 """Checkpoints in a bucket: complete or none, verified, the broken ones moved aside."""
 
 import base64
+import gc
 import hashlib
 import json
 from collections.abc import Iterator
@@ -16,6 +17,18 @@ from vit_jax.runs.directory import newest_checkpoint
 from vit_jax.storage import objects
 
 RUN = "gs://bkt/run"
+
+# Orbax abandons its other reads when one fails.
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+    pytest.mark.filterwarnings("ignore:coroutine .* was never awaited:RuntimeWarning"),
+]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _collect() -> Iterator[None]:
+    yield
+    gc.collect()  # Here, where the warnings about them are filtered.
 
 
 @pytest.fixture(scope="module")
