@@ -142,7 +142,7 @@ def test_a_header_that_is_damaged_or_cut_away_ends_no_tar(is_cut: bool, tmp_path
     archives.write_fall_2011(tmp_path, IMAGES)
     path = tmp_path / "fall11_whole.tar"
     whole = bytearray(path.read_bytes())
-    with tarfile.open(path) as archive:  # Of a class tar in the middle.
+    with tarfile.open(path) as archive:  # The header of a class tar in the middle.
         header = archive.getmembers()[15].offset
     whole[header] ^= 0xFF
     path.write_bytes(whole[:header] if is_cut else whole)

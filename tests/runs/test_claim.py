@@ -99,7 +99,7 @@ def test_who_was_taken_over_writes_nothing_more(claim: Claim, bucket: Bucket) ->
     for change in (
         lambda: objects.write_bytes(f"{RUN}/metrics.jsonl", b"second"),
         lambda: objects.write_bytes(f"{RUN}/weights.npz", large),
-        lambda: objects.create(f"{RUN}/new", b""),
+        lambda: objects.write_if(f"{RUN}/new", b"", None),
         lambda: objects.delete(f"{RUN}/metrics.jsonl"),
         lambda: objects.move(f"{RUN}/metrics.jsonl", f"{RUN}/other"),
     ):

@@ -33,7 +33,7 @@ def _done(change: Callable[..., None], *arguments: object) -> bool:
 
 # What is asked for, and what must come of it.
 REQUESTS: dict[str, Callable[[int], bool]] = {
-    "create": lambda n: objects.create(f"{FILE}-{n}", f"mine {n}".encode()),
+    "create": lambda n: objects.write_if(f"{FILE}-{n}", f"mine {n}".encode(), None) is not None,
     "ranged read": lambda _: objects.read_bytes(FILE, 2, 5) == b"234",
     "list": lambda _: "file" in objects.list_names("gs://bkt/run"),
     "write": lambda n: _done(objects.write_bytes, f"{FILE}+{n}", b"x" * n),

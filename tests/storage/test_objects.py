@@ -97,7 +97,7 @@ def test_only_one_creates_a_file(root: str) -> None:
     created = []
 
     def create(number: int) -> None:
-        if objects.create(path, str(number).encode()):
+        if objects.write_if(path, str(number).encode(), None) is not None:
             created.append(str(number).encode())
 
     threads = [threading.Thread(target=create, args=(number,)) for number in range(8)]
@@ -125,9 +125,12 @@ def test_no_bucket_is_one_line_with_the_command_that_makes_it(s3: str) -> None:
     for use in (objects.read_bytes, objects.list_files, objects.list_names):
         with pytest.raises(StorageError, match=r"s3://nope: .*`aws s3 mb s3://nope`"):
             use("s3://nope/run")
-    for write in (objects.write_bytes, objects.create):
+    for write in (
+        lambda: objects.write_bytes("s3://nope/run", b"x"),
+        lambda: objects.write_if("s3://nope/run", b"x", None),
+    ):
         with pytest.raises(UserError, match=r"s3://nope: .*`aws s3 mb s3://nope`"):
-            write("s3://nope/run", b"x")
+            write()
 
 
 def test_a_bucket_that_does_not_answer(

@@ -4,9 +4,9 @@ import argparse
 import shlex
 
 from vit_jax.commands.arguments import add_seeds, file_path
+from vit_jax.commands.output import show
 from vit_jax.errors import UserError
 from vit_jax.pictures import require_plots
-from vit_jax.plain import plain_lines
 
 OVERRIDES = ("--config.",)
 
@@ -54,7 +54,7 @@ def run(arguments: argparse.Namespace, overrides: list[str]) -> None:
         raise UserError(f"--steps={arguments.steps} must be at least {_LEAST_STEPS}")
     study = miniature(arguments.data, arguments.budget, arguments.steps, tuple(overrides))
     workdir = arguments.workdir.expanduser().absolute()
-    results = run_study(study, workdir, arguments.seeds, _say)
+    results = run_study(study, workdir, arguments.seeds, show)
     command = [
         *("python", "-m", "vit_jax", "miniature", f"--data={arguments.data}"),
         *(f"--workdir={arguments.workdir}", f"--budget={arguments.budget}"),
@@ -62,8 +62,4 @@ def run(arguments: argparse.Namespace, overrides: list[str]) -> None:
         *(f"--seeds={','.join(map(str, arguments.seeds))}", *overrides),
     ]
     page = write_page(study, results, workdir, arguments.seeds, shlex.join(command))
-    _say(f"\n{as_text(as_page(study, results))}\n\nthe page is {page}")
-
-
-def _say(text: str) -> None:
-    print(plain_lines(text), flush=True)
+    show(f"\n{as_text(as_page(study, results))}\n\nthe page is {page}")

@@ -125,6 +125,11 @@ def say(line: str) -> None:
         print(plain(line), file=sys.stderr, flush=True)
 
 
+def show(text: str) -> None:
+    """Writes text, of one line or several, to standard output at once."""
+    print(plain_lines(text), flush=True)
+
+
 class PlainFormatter(logging.Formatter):
     """Log lines as `plain` writes them; those of other libraries may be several."""
 

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 
 from vit_jax import pictures
 from vit_jax.commands.arguments import add_seeds, file_path
+from vit_jax.commands.output import show
 from vit_jax.commands.output_files import check_output, output_path, write_outputs
 from vit_jax.config import load_config
 from vit_jax.errors import UserError
-from vit_jax.plain import plain_lines
 
 if TYPE_CHECKING:
     from vit_jax.training.config import TrainConfig
@@ -81,9 +81,9 @@ def run(arguments: argparse.Namespace, overrides: list[str]) -> None:
     config = build(TrainConfig, load_config(arguments.config, overrides))
     score = arguments.score or _only_score(config)
     study = STUDIES[arguments.name](Base(arguments.config, tuple(overrides), config, score))
-    results = run_study(study, arguments.workdir, arguments.seeds, _say)
+    results = run_study(study, arguments.workdir, arguments.seeds, show)
     page = as_page(study, results)
-    _say(f"\n{as_text(page)}")
+    show(f"\n{as_text(page)}")
     if output is None:
         return
     if pictures.is_picture(output):
@@ -102,7 +102,3 @@ def _only_score(config: TrainConfig) -> str:
         )
     metric = "top1_5_shot" if config.evals[names[0]].kind == "few_shot" else "top1"
     return f"{names[0]}/{metric}"
-
-
-def _say(text: str) -> None:
-    print(plain_lines(text), flush=True)

@@ -5,8 +5,8 @@ import os
 import re
 
 from vit_jax.commands.arguments import file_path, seeds
+from vit_jax.commands.output import show
 from vit_jax.errors import UserError
-from vit_jax.plain import plain_lines
 
 OVERRIDES = ("--config.", "--grid.")
 
@@ -76,13 +76,9 @@ def run(arguments: argparse.Namespace, overrides: list[str]) -> None:
         seeds=arguments.seeds,
     )
     index = _index(arguments.index)
-    results = run_sweep(plan, _say) if index is None else run_index(plan, index, _say)
+    results = run_sweep(plan, show) if index is None else run_index(plan, index, show)
     if results is not None:
-        _say(f"\n{results}\n\nthe results are in {plan.workdir / 'results.json'} and results.md")
-
-
-def _say(text: str) -> None:
-    print(plain_lines(text), flush=True)
+        show(f"\n{results}\n\nthe results are in {plan.workdir / 'results.json'} and results.md")
 
 
 def _grid(flags: list[str]) -> dict[str, list[str]] | None:

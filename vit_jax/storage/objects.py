@@ -137,17 +137,11 @@ def send(file: Path, path: PathLike) -> None:
     _file_system(path).put_file(os.fspath(file), os.fspath(path))
 
 
-def create(path: PathLike, data: bytes) -> bool:
-    """Writes a small file if there is none; returns whether it holds `data` now.
-
-    An answer may be lost after the file was written, and the next try finds the file of the first.
-    So two that create equal files both succeed: who must be alone writes what only it knows.
-    """
-    return write_if(path, data, None) is not None
-
-
 def write_if(path: PathLike, data: bytes, known: str | None) -> str | None:
     """Writes a small file if its version is the known one still; with None, if there is none.
+
+    An answer may be lost after the file was written, and the next try finds the file of the first.
+    So two that write equal files both succeed: who must be alone writes what only it knows.
 
     On a disk, another process may write in between unless the version is None.
 

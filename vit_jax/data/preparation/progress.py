@@ -36,7 +36,7 @@ class Counts:
     """Records of each shard that are dealt with, in a file that all processes map into memory.
 
     Args:
-      path: of the file; it is made if it is not there.
+      path: of the file, which is made if it is missing.
       shards: how many there are.
     """
 
