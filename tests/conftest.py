@@ -102,6 +102,10 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[hub_server.
 @pytest.fixture
 def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[Bucket]:
     """An empty bucket, `gs://bkt`, that this process and those that it starts find."""
+    from vit_jax.data.sources import bucket_folder
+
+    # A process lists a folder of a bucket once; each test has a bucket of this name.
+    monkeypatch.setattr(bucket_folder, "_listed", {})
     with bucket_server.serving() as server:
         for name, value in server.environment().items():
             monkeypatch.setenv(name, value)

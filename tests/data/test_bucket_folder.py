@@ -9,16 +9,9 @@ from PIL import Image
 
 from tests.bucket_api import Bucket
 from tests.small_models import refusal
-from vit_jax.data.sources import bucket_folder
 from vit_jax.data.sources.open import open_source
 from vit_jax.data.sources.own_splits import own_splits
 from vit_jax.data.sources.records import Source, fetch
-
-
-@pytest.fixture(autouse=True)
-def nothing_listed(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each test has a bucket of its own, under the same name."""
-    monkeypatch.setattr(bucket_folder, "_listed", {})
 
 
 @pytest.fixture
