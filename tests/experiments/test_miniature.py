@@ -14,10 +14,12 @@ from vit_jax.__main__ import main
 from vit_jax.analysis.macs import count_macs
 from vit_jax.config import load_config
 from vit_jax.data.sources.open import open_source
+from vit_jax.experiments.miniature.distances import Distances, measure
 from vit_jax.experiments.miniature.page import write_page
 from vit_jax.experiments.miniature.plan import miniature
 from vit_jax.experiments.miniature.shuffled import shuffle_patches
 from vit_jax.experiments.studies.running import CellResult, check_study
+from vit_jax.experiments.studies.study import Claim, difference
 from vit_jax.runs.cost import Cost
 from vit_jax.runs.directory import RunDirectory
 from vit_jax.schema import build, to_dict
@@ -98,13 +100,26 @@ def test_the_page_has_a_verdict_for_each_claim(tmp_path: Path) -> None:
     results = [
         CellResult(cell, scores.get(cell.name, (0.7, 0.8, 0.6)), (), cost) for cell in study.cells
     ]
-    page = write_page(study, results, tmp_path, (0, 1, 2), "python -m vit_jax miniature <&>")
+    heads = np.array([[[1.0, 4.0], [3.0, 5.0]], [[1.2, 4.0], [3.0, 5.0]]])
+    claim = Claim("higher layers attend further", "section 4.5", "the last block", "the first")
+    distances = Distances({"ViT": heads}, [(claim, difference((4, 4, 4.3), (2.5, 2.6, 2.7)))])
+    command = "python -m vit_jax miniature <&>"
+    page = write_page(study, results, distances, tmp_path, (0, 1, 2), command)
     text = page.read_text()
-    assert text.count("<tr><td>") == len(study.claims) + len(study.cells)
+    assert text.count("<tr><td>") == len(study.claims) + len(study.cells) + 1
+    # sqrt((0.03 + 0.01) / 3) is 0.1155 pixels.
+    assert "+1.50 ± 0.23" in text and text.count("<svg") == 2
     # sqrt(2 * 1e-4 / 3) is 0.00816; twice that in points.
     assert '<td class="seen">seen</td>' in text and "+20.00 ± 1.63" in text
     assert "cannot be told here" in text
     assert "miniature &lt;&amp;&gt;" in text and "--config=configs/miniature.py:digits,vit" in text
+
+
+def test_runs_that_diverged_have_no_distances(tmp_path: Path) -> None:
+    study = miniature("digits", "cpu")
+    cost = Cost(0.5, 0.1, 10, 1e-6)
+    results = [CellResult(cell, (), (0, 1, 2), cost) for cell in study.cells]
+    assert measure(results, tmp_path, (0, 1, 2)) == ({}, [])
 
 
 @pytest.mark.slow
@@ -116,6 +131,7 @@ def test_the_command_from_start_to_end(tmp_path: Path, capsys: pytest.CaptureFix
     assert main(command) == 0
     assert "positions make a ViT better" in capsys.readouterr().out
     assert (tmp_path / "mini/index.html").is_file()
+    assert "higher layers attend further" in (tmp_path / "mini/index.html").read_text()
     facts = json.loads((tmp_path / "mini/ViT/seed=0/weights.json").read_text())
     assert facts["step"] == 10
     assert main(command) == 0

@@ -44,6 +44,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace, overrides: list[str]) -> None:
     """Runs the command; prints the verdicts and where the page is."""
     require_plots("miniature")
+    from vit_jax.experiments.miniature.distances import measure
     from vit_jax.experiments.miniature.page import write_page
     from vit_jax.experiments.miniature.plan import miniature
     from vit_jax.experiments.paper.page import as_text
@@ -61,5 +62,6 @@ def run(arguments: argparse.Namespace, overrides: list[str]) -> None:
         *([] if arguments.steps is None else [f"--steps={arguments.steps}"]),
         *(f"--seeds={','.join(map(str, arguments.seeds))}", *overrides),
     ]
-    page = write_page(study, results, workdir, arguments.seeds, shlex.join(command))
+    distances = measure(results, workdir, arguments.seeds)
+    page = write_page(study, results, distances, workdir, arguments.seeds, shlex.join(command))
     show(f"\n{as_text(as_page(study, results))}\n\nthe page is {page}")

@@ -5,15 +5,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from jax import Array
 
-from vit_jax.analysis.attention_distance import attention_distances
 from vit_jax.analysis.attention_maps import attention_maps
 from vit_jax.analysis.patch_filters import principal_filters
 from vit_jax.analysis.position_similarity import added_positions, position_similarity
+from vit_jax.data.sources.files import FileSource
 from vit_jax.errors import UserError
 from vit_jax.experiments.analyses import drawing
-from vit_jax.experiments.analyses.attention import rows_of_images
+from vit_jax.experiments.analyses.attention import distances_of_images, rows_of_images
 from vit_jax.inference.requests import Arrays
 from vit_jax.models.model import Model
 from vit_jax.models.vit import ViT
@@ -74,15 +73,16 @@ def rollout(model: Model, files: Sequence[str]) -> Result:
         )
         return {"maps": maps, "pixels": batch["images"]}
 
-    found = rows_of_images(model, files, "rollout", seen)
+    found = rows_of_images(model, FileSource(files), "rollout", seen)
     maps, pixels = found.rows["maps"], found.rows["pixels"]
+    names = [files[number] for number in found.numbers]
     images = [
-        {"image": file, "map": _rounded(each)} for file, each in zip(found.files, maps, strict=True)
+        {"image": name, "map": _rounded(each)} for name, each in zip(names, maps, strict=True)
     ]
     return Result(
         {"unit": "share of the largest", "grid": list(config.grid), "images": images},
         found.summary,
-        lambda: drawing.rollout(found.files, pixels, maps),
+        lambda: drawing.rollout(names, pixels, maps),
     )
 
 
@@ -93,17 +93,7 @@ def distance(model: Model, files: Sequence[str]) -> Result:
       UserError: the model has no attention, or no image can be read.
     """
     config = model.config
-
-    def measured(batch: Arrays) -> Arrays:
-        of_images: Array = attention_distances(
-            batch["attention"],
-            config.grid,
-            config.patch_size,
-            has_class_token=config.has_class_token,
-        )
-        return {"distances": of_images}
-
-    found = rows_of_images(model, files, "distance", measured)
+    found = distances_of_images(model, FileSource(files))
     means = found.rows["distances"].mean(axis=0, dtype=np.float64)
     lines = [
         f"block {block:>2}: {heads.mean():6.1f} pixels (heads from {heads.min():.1f} to "
@@ -115,11 +105,11 @@ def distance(model: Model, files: Sequence[str]) -> Result:
         {
             "unit": "pixels",
             "image_size": [height, width],
-            "images": len(found.files),
+            "images": len(found.numbers),
             "blocks": _rounded(means),
         },
         [*lines, *found.summary],
-        lambda: drawing.distance(means, config.name, (height, width), len(found.files)),
+        lambda: drawing.distance(means, config.name, (height, width), len(found.numbers)),
     )
 
 

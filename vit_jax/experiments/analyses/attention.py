@@ -1,11 +1,13 @@
 """What the attention of a model shows of each of many images."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
+from jax import Array
 
-from vit_jax.data.sources.files import FileSource
+from vit_jax.analysis.attention_distance import attention_distances
+from vit_jax.data.sources.records import Source
 from vit_jax.errors import UserError
 from vit_jax.inference.local import on_local_devices
 from vit_jax.inference.passes import Pass
@@ -18,20 +20,20 @@ class Rows(NamedTuple):
     """What was asked of the images that can be read.
 
     Attributes:
-      files: these images.
+      numbers: of these images in the source.
       rows: by name, an array with a row for each of them.
       summary: a line if others cannot be read.
     """
 
-    files: list[str]
+    numbers: list[int]
     rows: dict[str, np.ndarray]
     summary: list[str]
 
 
 def rows_of_images(
-    model: Model, files: Sequence[str], analysis: str, ask: Callable[[Arrays], Arrays]
+    model: Model, source: Source, analysis: str, ask: Callable[[Arrays], Arrays]
 ) -> Rows:
-    """Runs a model on image files, over all devices of this process.
+    """Runs a model on images, over all devices of this process.
 
     Args:
       analysis: its name, for messages.
@@ -44,8 +46,8 @@ def rows_of_images(
     if "attention" not in model.captured:
         raise UserError(f"{analysis}: a {config.name} has no attention; take the weights of a ViT")
     mesh, params = on_local_devices(model)
-    request = Request(FileSource(files), outputs=("attention",), rows=ask)
-    readable: list[str] = []
+    request = Request(source, outputs=("attention",), rows=ask)
+    readable: list[int] = []
     parts: list[dict[str, np.ndarray]] = []
     with Pass(
         config,
@@ -57,11 +59,34 @@ def rows_of_images(
     ) as each:
         for batch in each.stream(params):
             kept = np.flatnonzero(batch.readable).tolist()
-            readable += [files[batch.start + row] for row in kept]
+            readable += [batch.start + row for row in kept]
             parts.append({k: np.asarray(v)[kept] for k, v in batch.rows[analysis].items()})
     if not readable:
-        raise UserError(f"{analysis}: none of {len(files)} images can be read; check the files")
-    lost = len(files) - len(readable)
-    summary = [f"{lost} of {len(files)} images could not be read"] if lost else []
+        raise UserError(f"{analysis}: none of {len(source)} images can be read; check the files")
+    lost = len(source) - len(readable)
+    summary = [f"{lost} of {len(source)} images could not be read"] if lost else []
     rows = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
     return Rows(readable, rows, summary)
+
+
+def distances_of_images(model: Model, source: Source) -> Rows:
+    """How far each head of each block looks, in pixels (figures 7 and 11, D.7).
+
+    Returns:
+      `distances`, float32 [images, depth, heads].
+
+    Raises:
+      UserError: the model has no attention, or no image can be read.
+    """
+    config = model.config
+
+    def measured(batch: Arrays) -> Arrays:
+        of_images: Array = attention_distances(
+            batch["attention"],
+            config.grid,
+            config.patch_size,
+            has_class_token=config.has_class_token,
+        )
+        return {"distances": of_images}
+
+    return rows_of_images(model, source, "distance", measured)

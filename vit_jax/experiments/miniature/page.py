@@ -5,7 +5,9 @@ from pathlib import Path
 
 import jinja2
 
-from vit_jax import atomic
+from vit_jax import atomic, pictures
+from vit_jax.experiments.miniature.distances import IMAGES, Distances
+from vit_jax.experiments.miniature.distances import draw as draw_distances
 from vit_jax.experiments.report.record import read_run
 from vit_jax.experiments.studies.page import as_page, draw, verdicts
 from vit_jax.experiments.studies.running import CellResult, planned
@@ -17,6 +19,7 @@ from vit_jax.runs.cost import Cost
 def write_page(
     study: Study,
     results: Sequence[CellResult],
+    distances: Distances,
     workdir: Path,
     seeds: Sequence[int],
     command: str,
@@ -29,7 +32,6 @@ def write_page(
     page = as_page(study, results)
     costs = [result.cost for result in results if result.cost is not None]
     first = planned(study.cells[0], workdir, seeds[0])
-    drawing = draw(study, results, ".svg").decode()
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader(__package__, "."),
         autoescape=True,
@@ -40,7 +42,13 @@ def write_page(
         page=page,
         verdicts=verdicts(study, results),
         notes=page.notes[len(study.claims) :],
-        drawing=drawing[drawing.index("<svg") :],
+        drawing=_within_page(draw(study, results, ".svg")),
+        distances=distances.verdicts,
+        # All seeds of the ViT may have diverged.
+        distances_drawing=_within_page(pictures.as_bytes(draw_distances(distances), ".svg"))
+        if distances.means
+        else None,
+        images=IMAGES,
         seeds=len(seeds),
         cost=Cost.total(costs) if len(costs) == len(results) else None,
         versions=", ".join(
@@ -54,3 +62,9 @@ def write_page(
     path = workdir / "index.html"
     atomic.write_bytes(path, text.encode())
     return path
+
+
+def _within_page(drawing: bytes) -> str:
+    """The element of an SVG file, without what belongs to a file."""
+    text = drawing.decode()
+    return text[text.index("<svg") :]

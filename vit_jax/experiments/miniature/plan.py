@@ -19,7 +19,7 @@ _CONFIG = "configs/miniature.py"
 _TOP1, _FEW_SHOT = "test/top1", "few/top1_10_shot"
 _SMALL_SHARE = 0.1
 DIGITS = "digits"
-_HYBRID = "hybrid"
+VIT, HYBRID = "ViT", "hybrid"
 # A fifth of the rate from scratch, as fine-tuning takes.
 _TUNING = ("--config.optimizer.lr=3e-4",)
 # The part of a run in which the rate rises.
@@ -65,7 +65,7 @@ _CLAIMS = (
     Claim(
         "positions make a ViT better",
         "Table 8, appendix D.4",
-        better="ViT",
+        better=VIT,
         worse="ViT without positions",
     ),
     Claim(
@@ -84,13 +84,13 @@ _CLAIMS = (
         "with little data a ResNet is ahead of a ViT of equal cost",
         "section 4.3, Figures 3 and 4",
         better="ResNet",
-        worse="ViT",
+        worse=VIT,
     ),
     Claim(
         "at small cost a hybrid is ahead of a ViT",
         "section 4.4, Figure 5",
-        better=_HYBRID,
-        worse="ViT",
+        better=HYBRID,
+        worse=VIT,
     ),
     Claim(
         "fine-tuning at a higher resolution is better",
@@ -102,7 +102,7 @@ _CLAIMS = (
         "masked patch prediction, then fine-tuning, is better than training from scratch",
         "section 4.6",
         better="ViT after masked patches",
-        worse="ViT",
+        worse=VIT,
     ),
     Claim(
         "it is better than training from scratch for the same cost",
@@ -149,7 +149,7 @@ class _Plan(NamedTuple):
     def positions(self) -> list[Cell]:
         """A ViT with and without positions, and with patches shuffled."""
         return [
-            self.cell("ViT", "vit", steps=self.steps),
+            self.cell(VIT, "vit", steps=self.steps),
             self.cell(
                 "ViT without positions", "vit", "--config.model.positions=none", steps=self.steps
             ),
@@ -162,7 +162,7 @@ class _Plan(NamedTuple):
             self.cell("ResNet", "resnet", steps=self.steps),
             self.cell("ResNet, patches shuffled", "resnet", self._shuffled(), steps=self.steps),
             # The root of a ResNet leaves 2x2 positions of a digit.
-            *([] if self.data == DIGITS else [self.cell(_HYBRID, "hybrid", steps=self.steps)]),
+            *([] if self.data == DIGITS else [self.cell(HYBRID, "hybrid", steps=self.steps)]),
         ]
 
     def resolution(self) -> list[Cell]:
@@ -175,7 +175,7 @@ class _Plan(NamedTuple):
                 *_TUNING,
                 f"--config.model.image_size={size}",
                 steps=max(2, self.steps // 3),
-                after="ViT",
+                after=VIT,
             )
             for words, size in (
                 ("the same resolution", side),

@@ -99,7 +99,7 @@ class Difference(NamedTuple):
     @property
     def verdict(self) -> Verdict:
         """Whether the first is better, beyond two standard errors over at least three seeds."""
-        if self.seeds < LEAST_SEEDS or abs(self.value) < STANDARD_ERRORS * self.error:
+        if self.seeds < LEAST_SEEDS or abs(self.value) <= STANDARD_ERRORS * self.error:
             return "cannot be told here"
         return "seen" if self.value > 0 else "not seen"
 
