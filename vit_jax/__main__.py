@@ -24,6 +24,7 @@ COMMANDS = {
     "predict": "name the classes of images",
     "convert": "write weights in another layout, or as a program to serve",
     "describe": "show a config's or a model's parameters, MACs, schedule and first batch",
+    "plan": "compile a config for TPUs or GPUs that may be absent: memory, FLOPs, time to train",
     "options": "list the keys of a config, with their types, defaults and meaning",
     "models": "list models and released weight files, with published accuracies",
     "miniature": "try the paper's claims with small models, and write a page of it",

@@ -3,7 +3,13 @@ from types import SimpleNamespace
 import pytest
 
 from vit_jax.analysis import peaks
-from vit_jax.analysis.peaks import images_at_peak, peak_flops, unknown_chip
+from vit_jax.analysis.peaks import (
+    images_at_peak,
+    memory_bandwidth,
+    memory_bytes,
+    peak_flops,
+    unknown_chip,
+)
 from vit_jax.models import ModelConfig
 
 
@@ -80,3 +86,27 @@ def test_what_is_not_known_is_not_guessed() -> None:
         assert unknown_chip([known, device(kind)]) == kind
     # Nobody asks for a CPU's.
     assert unknown_chip([known, device("cpu", platform="cpu")]) is None
+
+
+# Wires of the memory's bus, and 10^9 bits a second on each, by the same white papers.
+@pytest.mark.parametrize(
+    ("kind", "wires", "gigabits"),
+    [
+        ("Tesla V100-SXM2-32GB", 4096, 1.752),
+        ("NVIDIA A100-SXM4-80GB", 5120, 3.186),
+        ("NVIDIA H100 80GB HBM3", 5120, 5.235),
+        ("NVIDIA RTX A6000", 384, 16),
+        ("NVIDIA GeForce RTX 3090", 384, 19.5),
+        ("NVIDIA GeForce RTX 4090", 384, 21),
+        ("NVIDIA GeForce RTX 5090", 512, 28),
+    ],
+)
+def test_bandwidths_follow_from_the_bus(kind: str, wires: int, gigabits: float) -> None:
+    assert memory_bandwidth(device(kind)) == pytest.approx(wires * gigabits / 8 * 1e9, rel=0.01)
+
+
+def test_memory_is_counted_by_the_cores_that_a_device_joins() -> None:
+    assert memory_bytes(device("TPU v3")) == pytest.approx(15.48 * 2**30)
+    assert memory_bytes(device("TPU v5", cores=2)) == pytest.approx(95.74 * 2**30)
+    assert memory_bandwidth(device("TPU7x")) == 3690e9
+    assert memory_bytes(device("cpu")) is memory_bandwidth(device("cpu")) is None

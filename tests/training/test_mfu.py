@@ -38,7 +38,7 @@ def test_a_run_logs_it_where_it_is_known(
         ("frozen", ["--config.optimizer.freeze=('blocks/.*',)"], False),
     ):
         if name != "unknown":
-            monkeypatch.setitem(peaks._GPUS, "cpu", peaks._Chip(0.001, "this test"))
+            monkeypatch.setitem(peaks._GPUS, "cpu", peaks._Chip(0.001, 1, 1, "this test"))
         workdir = tmp_path / name
         assert main([*RUN, data_dir, *more, f"--workdir={workdir}"]) == 0
         lines = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]

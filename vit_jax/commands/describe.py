@@ -1,9 +1,7 @@
 """`describe`: shows what a config or a model is, before anything is trained."""
 
 import argparse
-import dataclasses
 from collections.abc import Iterable
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vit_jax.commands.arguments import add_image_size
@@ -13,7 +11,6 @@ from vit_jax.plain import plain
 from vit_jax.schema import build
 
 if TYPE_CHECKING:
-    from vit_jax.data.config import DataConfig
     from vit_jax.data.sources.records import Source
     from vit_jax.models.config import ModelConfig
     from vit_jax.training.config import TrainConfig
@@ -60,45 +57,22 @@ def _describe_run(config: "TrainConfig") -> None:
     import jax
 
     from vit_jax.experiments.recipe import recipe_rows
+    from vit_jax.experiments.sized import open_sized
     from vit_jax.parallel.mesh import MeshConfig, make_mesh
     from vit_jax.training.setup import assemble
 
-    source, missing = _open_source(config.data)
+    config, source, missing, start = open_sized(config)
     _check_evaluations(config)
-    start = config.init_from or "random parameters"
-    if config.init_from is not None and not _is_there(config.init_from):
-        # What the weights would decide about the model has its default then.
-        start = f"{start}, which is not a file here and was not read"
-        config = dataclasses.replace(config, init_from=None, position_resize="aligned")
     setup = assemble(config, make_mesh(MeshConfig(), jax.devices()[:1]), source)
     _print_model(setup.model)
     rows = [*recipe_rows(setup), ("starts from", start), ("mesh", _mesh_of(config))]
     _print_table("recipe", rows)
+    _print_memory(config, source)
     if missing is None:
         _print_batch(setup)
     else:
         published = "the numbers of examples and classes are the published ones"
         print(f"\nno batch: {plain(missing)}; {published}")
-
-
-def _is_there(start: str) -> bool:
-    from vit_jax.weights.catalogue.names import is_in_bucket
-
-    return is_in_bucket(start) or Path(start).expanduser().exists()
-
-
-def _open_source(data: "DataConfig") -> "tuple[Source, str | None]":
-    """The training data, or its published size and why it cannot be read."""
-    from vit_jax.data.sources.published import absent_source
-    from vit_jax.training.setup import open_training, part_for_training
-
-    try:
-        return open_training(data), None
-    except NoDataError as error:
-        published = absent_source(data.dataset, data.train)
-        if published is None:
-            raise
-        return part_for_training(data, published), error.problem
 
 
 def _check_evaluations(config: "TrainConfig") -> None:
@@ -125,6 +99,26 @@ def _mesh_of(config: "TrainConfig") -> str:
     except UserError as error:
         return f"not on this machine: {error}"
     return ", ".join(f"{axis} {number}" for axis, number in mesh.shape.items())
+
+
+def _print_memory(config: "TrainConfig", source: "Source") -> None:
+    """Prints what the step needs of the devices at hand, if they can split it."""
+    import jax
+
+    from vit_jax.experiments.planning.settings import Candidates
+    from vit_jax.experiments.planning.text import memory_rows
+
+    devices = jax.devices()
+    try:
+        candidates = Candidates(config, source, devices)
+        memory = candidates.estimate(candidates.own).memory
+    except UserError:
+        print("\nfor memory on other devices than these: python -m vit_jax plan --topology=NAME")
+        return
+    each = f"of each of {len(devices)} devices" if len(devices) > 1 else "of the device"
+    _print_table(
+        f"memory {each}, estimated without compiling (`plan` compiles)", memory_rows(memory)
+    )
 
 
 def _print_model(model: "ModelConfig") -> None:

@@ -3,7 +3,6 @@
 import dataclasses
 from typing import Any
 
-import jax
 from jax.sharding import AbstractMesh, Mesh
 
 from vit_jax.errors import UserError
@@ -46,7 +45,7 @@ def _check_batch(config: TrainConfig, mesh: Mesh) -> None:
     sizes = [size for size in (batch_size // unit * unit, -(-batch_size // unit) * unit) if size]
     raise UserError(
         f"config.data.batch_size: {batch_size} is not a multiple of {unit}, which is {devices} "
-        f"devices (of {jax.device_count()}) that split the batch, times {micro_batches} "
+        f"devices (of {mesh.size}) that split the batch, times {micro_batches} "
         f"micro-batches; {' or '.join(map(str, numbers))} devices can split it, and a new run may "
         f"take {' or '.join(map(str, sizes))}"
     )

@@ -1,0 +1,1 @@
+"""What a training needs of devices that may be absent: memory, operations and time."""
