@@ -10,6 +10,7 @@ import jax
 from vit_jax.experiments.planning.tracing import Traced
 from vit_jax.training.program import Program
 
+# Chosen with the compilations of benchmarks/results/plan.md at hand.
 # What the differentiated block needs beside what it keeps: attention scores and their gradient, or
 # the like of another model, as multiples of the largest array that it would keep of an image.
 _WHILE_KEPT, _WHILE_RECOMPUTED = 1.0, 2.5
@@ -93,8 +94,8 @@ def estimate(
     if traced.itemsize == 2:
         gradients += placed.parameters // 2
     if placed.parameters < placed.whole:
-        # Of this block and the next one: parameters that are gathered from the other devices of
-        # `fsdp`, and gradients in float32 that are not yet split.
+        # This block and the next one: their parameters, gathered from the other devices of `fsdp`,
+        # and their gradients in float32, which are not yet split.
         block = placed.whole // max(traced.depth, 1)
         gradients += 2 * (block * traced.itemsize // 4 + block)
     temporaries = traced.largest * (_WHILE_KEPT if traced.keeps_all else _WHILE_RECOMPUTED)
