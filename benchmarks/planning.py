@@ -97,7 +97,9 @@ def operations() -> None:
         device = jax.devices()[0]
         program = assemble(config, make_mesh(MeshConfig(), [device]), source).program
         lowered = program.step().lower(program.state, program.batch, program.fixed)
-        counted = lowered.cost_analysis()["flops"]
+        analysis = lowered.cost_analysis()
+        assert analysis is not None
+        counted = analysis["flops"]
         traced = trace(program.config, source.max_labels, device).flops * config.data.batch_size
         print(f"| {name} | {traced:.4g} | {counted:.4g} | {traced / counted:.4f} |", flush=True)
 
