@@ -37,6 +37,7 @@ class Plan:
       remedies: settings that change one key and fit by their estimates; empty where the config's
         own fits.
       ranked: number of settings that fit by their estimates; 0 if none were looked for.
+      skipped: number of them that were not compiled.
       peaks: where the devices' peaks are published; None if they are not known.
       at_mfu: the duration at `mfu`; None if the devices' peak is not known.
       at_bound: the duration at the devices' peaks.
@@ -48,6 +49,7 @@ class Plan:
     tried: tuple[Tried, ...]
     remedies: tuple[Candidate, ...]
     ranked: int
+    skipped: int
     total_steps: int
     mfu: float
     peaks: str | None
@@ -58,13 +60,6 @@ class Plan:
     def fitting(self) -> Tried | None:
         """The first setting that was compiled and fits."""
         return next((each for each in self.tried if each.fits), None)
-
-    @property
-    def skipped(self) -> int:
-        """Settings that fit by their estimates and were not compiled."""
-        own = self.own.setting
-        compiled = sum(t.candidate.setting != own for t in self.tried) if self.remedies else 0
-        return self.ranked - (compiled or len(self.tried)) if self.ranked else 0
 
 
 def make_plan(
@@ -108,6 +103,7 @@ def make_plan(
         tuple(tried),
         tuple(remedies),
         len(ranked),
+        sum(all(each != one.candidate for one in tried) for each in ranked),
         steps,
         mfu,
         source_of_peaks(devices[0]),
@@ -120,7 +116,6 @@ def as_values(plan: Plan) -> dict[str, Any]:
     """The numbers of a plan as nested dicts and lists, for JSON."""
     values = dataclasses.asdict(plan)
     values["hardware"] = plan.hardware._asdict()
-    values["skipped"] = plan.skipped
     return values
 
 
