@@ -23,14 +23,14 @@ def flush(self: MetricsWriter) -> None:
     _flush(self)
 
 
-def check_room(self: Checkpoints, state: Any) -> None:
+def check_room(self: Checkpoints, step: int, state: Any) -> None:
     """Sees a full disk the first time."""
     calls["room"] += 1
     usage = shutil.disk_usage
     if calls["room"] == 1 and jax.process_index() == 1:
         shutil.disk_usage = lambda path: usage(path)._replace(free=0)
     try:
-        _check_room(self, state)
+        _check_room(self, step, state)
     finally:
         shutil.disk_usage = usage
 

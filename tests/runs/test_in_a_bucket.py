@@ -1,8 +1,11 @@
 """A run's directory in a bucket: what its files promise, as on a disk."""
 
+import contextlib
+import itertools
 import json
 import math
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -142,6 +145,49 @@ def test_what_an_upload_sends_again_is_bounded(bucket: Bucket, tmp_path: Path) -
     assert max(lengths.values()) < 2**18 + lines / 40 + 2**10
     assert sum(lengths.values()) == pytest.approx(lines, rel=0.01)
     assert len(read_metrics(RUN)) == 40_000
+
+
+def test_names_of_a_step_in_an_earlier_piece_are_not_written_twice(
+    bucket: Bucket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(appending, "_PIECE", 10)
+    writer = MetricsWriter(RUN, 0)
+    for step, name in ((1, "a"), (2, "a"), (2, "b"), (2, "c")):
+        writer.write(step, {name: 0.5})
+        writer.flush()
+    writer.close()
+    writer = MetricsWriter(RUN, 2)
+    assert writer.write(2, dict.fromkeys("abcd", 0.5)) == {"d": 0.5}
+    writer.close()
+    assert [(line["step"], *line) for line in read_metrics(RUN)] == [
+        (step, "step", name) for step, name in ((1, "a"), (2, "a"), (2, "b"), (2, "c"), (2, "d"))
+    ]
+
+
+@pytest.mark.parametrize("calls", range(6))
+def test_pieces_on_a_disk_are_joined_once_whenever_a_start_is_killed(
+    calls: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number, name in enumerate(("", ".0001", ".0002")):
+        (tmp_path / f"metrics.jsonl{name}").write_text(f'{{"step": {number + 1}, "a": 0.5}}\n')
+    left = itertools.count(calls, -1)
+
+    def until_killed(call: Any) -> Any:
+        def wrapped(*given: Any, **options: Any) -> Any:
+            if next(left) == 0:
+                raise KeyboardInterrupt
+            return call(*given, **options)
+
+        return wrapped
+
+    with monkeypatch.context() as patched:
+        patched.setattr(objects, "write_bytes", until_killed(objects.write_bytes))
+        patched.setattr(objects, "delete", until_killed(objects.delete))
+        with contextlib.suppress(KeyboardInterrupt):
+            MetricsWriter(tmp_path, 2).close()
+    MetricsWriter(tmp_path, 2).close()
+    assert [line["step"] for line in read_metrics(tmp_path)] == [1, 2]
+    assert list(tmp_path.iterdir()) == [tmp_path / "metrics.jsonl"]
 
 
 def test_a_run_that_is_copied_to_a_disk_goes_on_there(

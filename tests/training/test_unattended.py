@@ -1,7 +1,9 @@
 """Runs that nobody watches: asked to end while they save or evaluate, or without room."""
 
+import re
 import signal
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -70,3 +72,18 @@ def test_a_save_that_fails_on_one_process_is_left_out_on_all(
         assert output.count("the run continues without it") == 2
     for line, expected in zip(results(tmp_path / "run")[0], whole[0], strict=True):
         assert line == {name: pytest.approx(x, abs=1e-4) for name, x in expected.items()}
+
+
+@pytest.mark.slow
+def test_a_save_that_fails_half_way_on_one_process_ends_all(data_dir: Path, tmp_path: Path) -> None:
+    """Orbax would let the others wait for 20 minutes."""
+    program = [sys.executable, "-m", "tests.programs.without_list"]
+    command = [*program, *flags(tmp_path / "run", data_dir)]
+    began = time.monotonic()
+    processes = start_on(TWO_BY_FOUR, [*command, "--config.checkpoint.on_failure=continue"])
+    outputs = [process.communicate(timeout=300)[0] for process in processes]
+    # Half a minute passes until a process counts as dead.
+    assert time.monotonic() - began < 150
+    assert [process.returncode == 0 for process in processes] == [False, False]
+    message = r"error: the checkpoint of step \d+ could not be saved: .*No space left on device"
+    assert re.search(rf"{message}.*; free space, then start again", outputs[0])

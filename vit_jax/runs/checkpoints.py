@@ -4,6 +4,7 @@ import contextlib
 import logging
 import os
 import shutil
+import sys
 import time
 from collections import deque
 from collections.abc import Container, Iterator, Mapping, Sequence
@@ -29,7 +30,7 @@ from vit_jax.runs import file_list
 from vit_jax.runs.aside import move_aside, move_no_directories_aside
 from vit_jax.runs.checksums import names, summarize
 from vit_jax.runs.reading import BrokenError, Restored, one_line, read, seal
-from vit_jax.storage.paths import as_path, is_bucket
+from vit_jax.storage.paths import as_path, bucket_of, is_bucket
 
 # Orbax writes into a directory of the step's number with this at its end, and renames it.
 _PARTIAL = ".orbax-checkpoint-tmp"
@@ -56,7 +57,8 @@ class CheckpointConfig:
     """Number of the newest checkpoints that stay. With early stopping the best one stays too."""
     on_failure: Literal["stop", "continue"] = "stop"
     """What a save that fails does, as on a full disk: `stop` ends the run, `continue` logs a line
-    and tries again when the next one is due."""
+    and tries again when the next one is due. A save that fails half-way ends a run of several
+    processes: only those that could not write know of it."""
 
     def __post_init__(self) -> None:
         if self.every_steps < 1 or self.keep < 1:
@@ -93,6 +95,8 @@ class Checkpoints:
         self._saving: int | None = None
         self._began = 0.0
         self._completed = deque[float]()
+        # Of the save under way, where there are other processes.
+        self._failure: BaseException | None = None
         move_no_directories_aside(self._directory)
         self._manager = self._open()
 
@@ -117,7 +121,8 @@ class Checkpoints:
           best: the step of an earlier checkpoint, or of this one, that must stay.
 
         Raises:
-          NotSavedError: this save or the last one failed.
+          NotSavedError: this save or the last one failed, on all processes alike.
+          UserError: one of them failed on this process alone.
           NotFiniteError: an array holds NaN or infinity.
         """
         self.wait()
@@ -127,12 +132,12 @@ class Checkpoints:
             raise NotFiniteError(
                 step, f"step {step}: {', '.join(bad)} are not finite and were not saved"
             )
+        with on_all_processes(NotSavedError):  # As one of them may see another disk.
+            self._check_room(step, state)
         self._saving = step
         self._retention.best = best
         self._began = time.perf_counter()
         with self._guarded():
-            with on_all_processes(OSError):  # As one of them may see another disk.
-                self._check_room(state)
             self._manager.save(
                 step,
                 args=ocp.args.Composite(
@@ -156,6 +161,7 @@ class Checkpoints:
 
         Raises:
           NotSavedError: the last save failed.
+          UserError: it failed, and there are other processes.
         """
         with self._guarded():
             self._manager.wait_until_finished()
@@ -166,13 +172,17 @@ class Checkpoints:
 
         Raises:
           NotSavedError: it has.
+          UserError: it has on this process, and there are others.
         """
-        # Several processes would wait for each other; they hear of it at the next save.
-        if self._saving is not None and jax.process_count() == 1:
-            with self._guarded():
-                is_over = not self._manager.is_saving_in_progress()
-            if is_over:
-                self.wait()
+        if self._saving is None:
+            return
+        with self._guarded():
+            if self._failure is not None:
+                raise self._failure
+            # Several processes would wait for each other in `wait`.
+            is_over = jax.process_count() == 1 and not self._manager.is_saving_in_progress()
+        if is_over:
+            self.wait()
 
     def completed(self) -> list[float]:
         """The seconds that saves took from their start to their end, each save once."""
@@ -223,7 +233,8 @@ class Checkpoints:
 
     def close(self) -> None:
         """Waits for saves that are under way and ends the threads."""
-        self._manager.close()
+        if self._failure is None:  # Otherwise this process ends, and the others with it.
+            self._manager.close()
 
     def _open(self) -> ocp.CheckpointManager:
         return ocp.CheckpointManager(
@@ -231,7 +242,10 @@ class Checkpoints:
             options=ocp.CheckpointManagerOptions(
                 preservation_policy=self._retention,
                 enable_async_checkpointing=True,
-                async_options=ocp.AsyncOptions(post_finalization_callback=self._list_files),
+                async_options=ocp.AsyncOptions(
+                    post_finalization_callback=self._list_files,
+                    barrier_sync_fn=self._meet if jax.process_count() > 1 else None,
+                ),
                 # A damaged checkpoint may have anything in the place of its metadata.
                 lightweight_initialize=True,
                 # What an interrupted save has left.
@@ -240,14 +254,31 @@ class Checkpoints:
             item_names=("state", "checksums", "notes"),
         )
 
-    def _check_room(self, state: Any) -> None:
+    def _meet(self, *, key: str, timeout_ms: int) -> None:
+        """Waits for the other processes at a barrier, in the thread of a save.
+
+        A process whose save has failed comes to the last barrier too, with its exception. The
+        others wait at an earlier one, and Orbax would let all of them wait for its full limit.
+        """
+        error = sys.exc_info()[1]
+        if error is not None:
+            self._failure = error
+            raise error
+        ocp.multihost.get_barrier_sync_fn()(key=key, timeout_ms=timeout_ms)
+
+    def _check_room(self, step: int, state: Any) -> None:
         """Raises before a save that cannot fit: on a full disk, Orbax may wait for ever."""
         if is_bucket(self._directory):
             return
         needed = sum(x.nbytes for x in jax.tree.leaves(state)) + _OVERHEAD
         free = shutil.disk_usage(self._directory).free
         if free < needed:
-            raise OSError(f"{free / 2**20:,.1f} MiB are free, and it needs {needed / 2**20:,.1f}")
+            raise NotSavedError(
+                self._told(
+                    step,
+                    f"{free / 2**20:,.1f} MiB are free, and it needs {needed / 2**20:,.1f}",
+                )
+            )
 
     def _list_files(self) -> None:
         """Lists the files of the checkpoint that is being saved, just before it is complete.
@@ -263,24 +294,29 @@ class Checkpoints:
 
     @contextmanager
     def _guarded(self) -> Iterator[None]:
-        """Turns the failure of a save into one line."""
+        """Turns the failure of a save into one line.
+
+        One process alone would not find the others where it goes on: they wait for it, until the
+        save is complete on all. So with others it raises what ends them all.
+        """
         try:
             yield
         except TakenOverError:
             raise
         except Exception as error:  # A full disk makes Orbax raise many kinds.
             step, self._saving = self._saving, None
+            if jax.process_count() > 1:
+                told = self._told(step, one_line(error))
+                raise UserError(f"{told}; {to_save_again(self._directory)}") from error
             with contextlib.suppress(Exception):
                 self._manager.close()
             self._manager = self._open()  # Removes what the save left.
-            raise NotSavedError(
-                f"the checkpoint of step {step} could not be saved: {one_line(error)} "
-                f"({self._last_good()})"
-            ) from error
+            raise NotSavedError(self._told(step, one_line(error))) from error
 
-    def _last_good(self) -> str:
-        step = self.newest()
-        return "no earlier checkpoint" if step is None else f"last good checkpoint: step {step}"
+    def _told(self, step: int | None, reason: str) -> str:
+        newest = self.newest()
+        last = "no earlier checkpoint" if newest is None else f"last good checkpoint: step {newest}"
+        return f"the checkpoint of step {step} could not be saved: {reason} ({last})"
 
     def _newest_but(self, broken: Container[int]) -> int | None:
         """The newest step that is not broken, as process 0 sees it."""
@@ -294,6 +330,13 @@ class Checkpoints:
         multihost_utils.sync_global_devices("checkpoint moved aside")
         self._manager.close()
         self._manager = self._open()
+
+
+def to_save_again(directory: str | os.PathLike[str]) -> str:
+    """What to do where a run's directory could not be written, for messages."""
+    if is_bucket(directory):
+        return f"see that {bucket_of(directory)} can be written, then start again"
+    return "free space, then start again"
 
 
 @dataclass

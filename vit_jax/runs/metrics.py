@@ -67,10 +67,18 @@ class MetricsWriter:
             raise UserError(f"{path} is {kind}; remove it, or restore it")
         number, lines = _cut_pieces(path, step) if is_bucket(path) else (0, _cut_file(path, step))
         self._file = open_growing(path, number=number, content=b"".join(lines))
+        # The lines of a step may begin in an earlier piece.
+        while not self._add_written(lines) and number:
+            number -= 1
+            lines = _whole_lines(objects.read_bytes(piece_name(path, number)), step)
+
+    def _add_written(self, lines: list[bytes]) -> bool:
+        """Notes what the last lines hold of this step; whether an earlier step precedes them."""
         for scalars in map(json.loads, reversed(lines)):
-            if scalars["step"] < step:
-                break
+            if scalars["step"] < self._step:
+                return True
             self._written.update(scalars)
+        return False
 
     def write(self, step: int, scalars: Mapping[str, float]) -> dict[str, float]:
         """Adds the scalars of a step; a value that is not finite becomes null.
@@ -124,13 +132,18 @@ def read_metrics(directory: str | os.PathLike[str]) -> list[dict[str, Any]]:
 
 def _cut_file(path: epath.Path, step: int) -> list[bytes]:
     """Cuts a file on a disk; puts pieces that were copied from a bucket into it."""
-    if not (numbers := pieces(path)):
-        return []
-    lines = _lines_until(path, numbers, step)
-    objects.write_bytes(path, b"".join(lines))
-    for number in numbers:
-        if number:
-            objects.delete(piece_name(path, number))
+    joined, numbers = path.with_name(f"{path.name}.joined"), pieces(path)
+    if joined.exists():  # An earlier start was killed while it did what follows.
+        lines = _whole_lines(objects.read_bytes(joined), step)
+    else:
+        lines = _lines_until(path, numbers, step)
+    if any(numbers):
+        objects.write_bytes(joined, b"".join(lines))
+    if numbers or lines:
+        objects.write_bytes(path, b"".join(lines))
+    for number in filter(None, numbers):
+        objects.delete(piece_name(path, number))
+    objects.delete(joined)
     return lines
 
 

@@ -15,7 +15,7 @@ from vit_jax.evaluation.evaluator import Scores
 from vit_jax.evaluation.opening import Evaluations
 from vit_jax.parallel.agreement import on_all_processes
 from vit_jax.parallel.processes import Preemption
-from vit_jax.runs.checkpoints import Checkpoints
+from vit_jax.runs.checkpoints import Checkpoints, to_save_again
 from vit_jax.runs.cost import CostFile
 from vit_jax.runs.directory import RunDirectory
 from vit_jax.training.deadline import Deadline
@@ -215,7 +215,8 @@ class Run:
         except NotSavedError as error:
             self.saved = None  # The same step may be saved again.
             if self.setup.config.checkpoint.on_failure == "stop":
-                raise UserError(f"{error}; free space, then start again") from error
+                advice = to_save_again(self.directory.path)
+                raise UserError(f"{error}; {advice}") from error
             _log.warning("%s; the run continues without it", error)
 
     def finish(self, step: int, state: TrainState, *, has_ended: bool = True) -> RunResult:
