@@ -7,7 +7,7 @@ import shutil
 import sys
 import time
 from collections import deque
-from collections.abc import Container, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal, Self
@@ -18,11 +18,6 @@ import numpy as np
 import orbax.checkpoint as ocp
 from jax.experimental import multihost_utils
 from orbax.checkpoint._src.path import gcs_utils
-from orbax.checkpoint.checkpoint_managers import (
-    PolicyCheckpointInfo,
-    PreservationContext,
-    PreservationPolicy,
-)
 
 from vit_jax.errors import NotFiniteError, NotSavedError, TakenOverError, UserError
 from vit_jax.parallel.agreement import on_all_processes
@@ -30,6 +25,7 @@ from vit_jax.runs import file_list
 from vit_jax.runs.aside import move_aside, move_no_directories_aside
 from vit_jax.runs.checksums import names, summarize
 from vit_jax.runs.reading import BrokenError, Restored, one_line, read, seal
+from vit_jax.runs.retention import Retention
 from vit_jax.storage.paths import as_path, bucket_of, is_bucket
 
 # Orbax writes into a directory of the step's number with this at its end, and renames it.
@@ -91,11 +87,11 @@ class Checkpoints:
         absl.logging.set_verbosity(absl.logging.FATAL)
         logging.getLogger("asyncio").setLevel(logging.CRITICAL)
         self._directory, self._identity = as_path(directory), identity
-        self._retention = _Retention(config.keep)
+        self._retention = Retention(config.keep)
         self._saving: int | None = None
         self._began = 0.0
         self._completed = deque[float]()
-        # Of the save under way, where there are other processes.
+        # What the save under way met, where there are other processes.
         self._failure: BaseException | None = None
         move_no_directories_aside(self._directory)
         self._manager = self._open()
@@ -337,18 +333,3 @@ def to_save_again(directory: str | os.PathLike[str]) -> str:
     if is_bucket(directory):
         return f"see that {bucket_of(directory)} can be written, then start again"
     return "free space, then start again"
-
-
-@dataclass
-class _Retention(PreservationPolicy):
-    """Keeps the newest checkpoints and the best one."""
-
-    keep: int
-    best: int | None = None
-
-    def should_preserve(
-        self, checkpoints: Sequence[PolicyCheckpointInfo], *, context: PreservationContext
-    ) -> list[bool]:
-        del context
-        newest = sorted(info.step for info in checkpoints)[-self.keep :]
-        return [info.step in newest or info.step == self.best for info in checkpoints]
