@@ -9,11 +9,6 @@ import pytest
 from benchmarks.planning import SETTINGS
 from vit_jax.__main__ import main
 from vit_jax.experiments.planning.compiling import Compiled, compile_step
-from vit_jax.experiments.planning.memory import Placed, estimate
-from vit_jax.experiments.planning.tracing import trace
-from vit_jax.experiments.synthetic import synthetic_program
-from vit_jax.parallel.mesh import MeshConfig
-from vit_jax.parallel.topologies import topology_devices
 
 pytest.importorskip("libtpu")
 SMALL = ("--config.model.depth=2", "--config.model.image_size=64")
@@ -24,19 +19,6 @@ def planned(file: Path, config: str, *flags: str) -> dict[str, Any]:
     assert main(["plan", f"--config=configs/{config}", *flags, f"--output={file}"]) == 0
     found: dict[str, Any] = json.loads(file.read_text())
     return found
-
-
-def test_the_estimate_is_near_what_the_compiler_needs() -> None:
-    devices = topology_devices("v5e:2x2")
-    program = synthetic_program(
-        *("ViT-S/16", 1024, MeshConfig(), devices),
-        **{"depth": 4, "image_size": 96, "dtype": "bfloat16", "remat": "block"},
-    )
-    traced = trace(program.config, None, devices[0])
-    memory = estimate(Placed.of(program), traced, rows=256, micro_batches=1, tensor=1)
-    compiled = compile_step(program)
-    assert isinstance(compiled, Compiled)
-    assert memory.peak == pytest.approx(compiled.peak, rel=0.15)
 
 
 def test_a_step_that_is_too_large_and_what_makes_it_fit(tmp_path: Path) -> None:
@@ -77,8 +59,9 @@ def test_a_search_finds_what_fits(tmp_path: Path) -> None:
     assert found["skipped"] == found["ranked"] - len(found["tried"]) > 0
 
 
-@pytest.mark.pods
-@pytest.mark.parametrize("name", SETTINGS)
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=[pytest.mark.pods] * (n != "S-none")) for n in SETTINGS]
+)
 def test_estimates_are_within_15_percent(name: str) -> None:
     program = SETTINGS[name].program()
     compiled = compile_step(program)
