@@ -52,13 +52,13 @@ def served() -> Iterator[Bucket]:
         rng = np.random.default_rng(0)
         for split, images in (("train", 32), ("test", 16)):
             for shard in range(2):
-                data = _tar(rng, images, shard * images)
+                data = tar_of(rng, images, shard * images)
                 name = f"digits/{split}-{shard}.tar"
                 server.objects.write("bkt", name, data, "application/x-tar", {})
         yield server
 
 
-def _tar(rng: np.random.Generator, images: int, first: int) -> bytes:
+def tar_of(rng: np.random.Generator, images: int, first: int) -> bytes:
     file = io.BytesIO()
     with tarfile.open(fileobj=file, mode="w") as tar:
         for number in range(first, first + images):
@@ -74,7 +74,13 @@ def _tar(rng: np.random.Generator, images: int, first: int) -> bytes:
 
 
 def start(
-    tmp_path: Path, workdir: str, count: int = 2, *, name: str = "host", stale: float = STALE
+    tmp_path: Path,
+    workdir: str,
+    count: int = 2,
+    *,
+    name: str = "host",
+    stale: float = STALE,
+    options: Sequence[str] = (),
 ) -> Hosts:
     """Starts the run on hosts of their own, or goes on with it."""
 
@@ -84,7 +90,8 @@ def start(
 
     program = "import os, runpy, sys; sys.argv.insert(1, os.environ['HOST_DIRECTORY'])"
     program += "; runpy.run_module('tests.programs.host', run_name='__main__')"
-    command = [sys.executable, "-c", program, str(stale), *RUN, f"--workdir={workdir}"]
+    command = [sys.executable, "-c", program, str(stale), *RUN, *options]
+    command += [f"--workdir={workdir}"]
     return start_on((count, 1), command, launch)
 
 

@@ -17,13 +17,13 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 from jax.experimental import multihost_utils
-from orbax.checkpoint._src.path import gcs_utils
 
 from vit_jax.errors import NotFiniteError, NotSavedError, TakenOverError, UserError
 from vit_jax.parallel.agreement import on_all_processes
 from vit_jax.runs import file_list
 from vit_jax.runs.aside import move_aside, move_no_directories_aside
 from vit_jax.runs.checksums import names, summarize
+from vit_jax.runs.orbax_in_buckets import Repeats, require_known_by_orbax
 from vit_jax.runs.reading import BrokenError, Restored, one_line, read, seal
 from vit_jax.runs.retention import Retention
 from vit_jax.storage.paths import as_path, bucket_of, is_bucket
@@ -34,10 +34,6 @@ _PARTIAL = ".orbax-checkpoint-tmp"
 
 # Bytes of a checkpoint besides its arrays, for a small model.
 _OVERHEAD = 2**18
-
-# Before each deletion Orbax would ask, by another library, what kind of bucket it is. An account
-# that may use objects only is not allowed to. A hierarchical bucket then keeps empty folders.
-gcs_utils.is_hierarchical_namespace_enabled = lambda path: False
 
 _log = logging.getLogger(__name__)
 
@@ -87,6 +83,8 @@ class Checkpoints:
         absl.logging.set_verbosity(absl.logging.FATAL)
         logging.getLogger("asyncio").setLevel(logging.CRITICAL)
         self._directory, self._identity = as_path(directory), identity
+        require_known_by_orbax(self._directory)
+        self._repeats = Repeats()
         self._retention = Retention(config.keep)
         self._saving: int | None = None
         self._began = 0.0
@@ -162,6 +160,7 @@ class Checkpoints:
         with self._guarded():
             self._manager.wait_until_finished()
         self._saving = None
+        self._repeats.tell(self._directory)
 
     def check(self) -> None:
         """Waits for nothing; tells if the save that was under way has failed.

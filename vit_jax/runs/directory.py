@@ -77,12 +77,8 @@ class RunDirectory:
             raise UserError("--workdir is empty; name a directory for the run")
         if "://" in str(path) and not is_bucket(path):
             raise UserError(
-                f"{path}: a work directory must be a local or mounted path, or gs://BUCKET/NAME"
-            )
-        if str(path).startswith("s3://"):
-            raise UserError(
-                f"{path}: Orbax writes no checkpoints to S3; mount the bucket and name a directory "
-                "of it with --workdir, or use gs://BUCKET/NAME"
+                f"{path}: a work directory must be a local or mounted path, or "
+                "gs://BUCKET/NAME or s3://BUCKET/NAME"
             )
         self.path = as_path(path)
         self._lock: int | None = None

@@ -17,6 +17,7 @@ from vit_jax.errors import StorageError
 from vit_jax.parallel.agreement import on_all_processes
 from vit_jax.runs import file_list
 from vit_jax.runs.checksums import names, summarize
+from vit_jax.runs.orbax_in_buckets import require_known_by_orbax
 from vit_jax.storage.paths import as_path
 
 
@@ -64,6 +65,7 @@ def read(
       StorageError: on all processes, if the bucket does not answer; the checkpoint may be whole.
     """
     problem, directory = None, as_path(directory)
+    require_known_by_orbax(directory)
     with on_all_processes(StorageError):
         if jax.process_index() == 0:  # The others see the same files.
             try:

@@ -41,6 +41,16 @@ class Patience:
     longest: float = 16.0
     total: float = 120.0
 
+    @property
+    def tries(self) -> int:
+        """How often a request is made again within the total, where only that can be set."""
+        tries, pause, waited = 0, self.first, 0.0
+        while waited + pause <= self.total:
+            waited += pause
+            pause = min(2 * pause, self.longest)
+            tries += 1
+        return tries
+
 
 class Retrying:
     """Makes requests again, and says so in the log."""

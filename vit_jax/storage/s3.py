@@ -5,6 +5,7 @@ from typing import Any, TypeVar
 
 import aiohttp
 import botocore.exceptions
+import botocore.handlers
 import fsspec
 from s3fs import S3FileSystem
 
@@ -33,6 +34,14 @@ class S3(S3FileSystem):
         # Without a cache of listings, as others write here too.
         ours: dict[str, Any] = {"use_listings_cache": False, "config_kwargs": network}
         super().__init__(**(ours | options))
+
+    async def set_session(self, *args: Any, **options: Any) -> Any:
+        """As s3fs makes a client, but a write sends its bytes at once."""
+        client = await super().set_session(*args, **options)
+        # It would ask first whether it may: one more answer to wait for, and where that is lost,
+        # both sides wait.
+        client.meta.events.unregister("before-call.s3", botocore.handlers.add_expect_header)
+        return client
 
     async def _call_s3(self, method: str, *args: Any, **options: Any) -> Any:
         bucket, key = options.get("Bucket", ""), options.get("Key") or options.get("Prefix") or ""
