@@ -11,11 +11,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
-from tests.real_processes import finish, wait_for_line
+from tests.real_processes import finish
 from tests.s3_server import s3_bucket
-from tests.training.test_bucket_runs import ROOT, kill, start, tar_of
+from tests.training.test_bucket_runs import ROOT, kill, start, tar_of, wait_until
 from vit_jax.__main__ import main
+from vit_jax.runs.directory import has_checkpoint
 from vit_jax.storage import objects
 
 pytestmark = pytest.mark.slow
@@ -68,7 +70,7 @@ def test_killed_refused_and_resumed(whole: Any, tmp_path: Path) -> None:
     """One process is killed at a step; a third start while both run is refused."""
     workdir = "s3://bkt/runs/killed"
     hosts = start(tmp_path, workdir, options=OPTIONS)
-    wait_for_line(hosts[0], "step 21/42")
+    wait_until(lambda: has_checkpoint(workdir), hosts)
     hosts[1].send_signal(signal.SIGSTOP)  # Host 0 waits for it, and renews its claim.
     third = start(tmp_path, workdir, 1, name="third", options=OPTIONS)
     output, _ = third[0].communicate(timeout=60)
@@ -89,8 +91,6 @@ def test_commands_read_a_run_in_s3_and_write_there(
     facts = json.loads(objects.read_bytes(f"{WHOLE}/weights.json"))
     assert row["scores"]["top1"] == pytest.approx(facts["scores"]["test/top1"])
     image = tmp_path / "image.png"
-    from PIL import Image
-
     Image.new("RGB", (8, 8)).save(image)
     objects.write_bytes("s3://bkt/photos/image.png", image.read_bytes())
     predict = ["predict", f"--weights={WHOLE}", "--images=s3://bkt/photos"]
