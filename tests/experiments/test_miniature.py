@@ -50,6 +50,12 @@ def test_all_configs_build() -> None:
         check_study(miniature("digits", budget, steps=10))
     names = {cell.name for cell in miniature("digits", "cpu").cells}
     assert "hybrid" not in names and "ViT, a tenth of the images" not in names
+    assert "relative positions" not in names
+    gpu = miniature("digits", "gpu")
+    forms = {name for cell in gpu.cells for name in cell.changes if "model.positions=" in name}
+    assert len(forms) == 7  # Table 8 has eight cells; 1-D at the stem is the ViT.
+    texts = [claim.text for claim in gpu.claims]
+    assert len({*texts}) == len(texts) and "relative positions are better than none" in texts
 
 
 def test_patches_change_places_and_nothing_is_lost() -> None:

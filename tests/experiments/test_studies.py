@@ -55,6 +55,49 @@ def test_the_error_of_a_difference() -> None:
     assert difference((1.0,), (0.5,)).error == math.inf
 
 
+@pytest.mark.parametrize(
+    ("first", "verdict"),
+    [
+        # The second is 0.60 on average. The error is 0.0082 for deviations of 0.01.
+        ((0.60, 0.60, 0.60), "cannot be told here"),
+        ((0.62, 0.62, 0.62), "cannot be told here"),
+        ((0.63, 0.63, 0.63), "not seen"),
+        ((0.57, 0.57, 0.57), "not seen"),
+    ],
+)
+def test_verdicts_that_two_cells_hardly_differ(first: Sequence[float], verdict: str) -> None:
+    """Seen if the whole interval is within the bound, not seen if none of it is."""
+    claim = Claim("alike", "ours", "one", "two", within=0.01)
+    assert claim.verdict(difference(first, (0.59, 0.60, 0.61))) == verdict
+    # With deviations of 0.001 the interval is 0.12 points.
+    assert claim.verdict(difference(first, (0.599, 0.6, 0.601))) == (
+        "seen" if first[0] == 0.6 else "not seen"
+    )
+    assert claim.verdict(difference(first[:2], (0.6, 0.6))) == "cannot be told here"
+
+
+def test_the_cells_of_table_8() -> None:
+    study = STUDIES["positions"](base())
+    expected = {
+        "no positions": ("none", 0.61382),
+        "1-D positions, stem": ("learned", 0.64206),
+        "1-D positions, every layer": ("learned_layers", 0.63964),
+        "1-D positions, every layer, shared": ("learned_shared", 0.64292),
+        "2-D positions, stem": ("learned2d", 0.64001),
+        "2-D positions, every layer": ("learned2d_layers", 0.64046),
+        "2-D positions, every layer, shared": ("learned2d_shared", 0.64022),
+        "relative positions": ("relative", 0.64032),
+    }
+    assert study.published == {name: value for name, (_, value) in expected.items()}
+    assert {cell.name: cell.changes for cell in study.cells} == {
+        name: (f"--config.model.positions={value}",) for name, (value, _) in expected.items()
+    }
+    # By the paper's own figures each claim holds, though not beyond any error.
+    for claim in study.claims:
+        gain = study.published[claim.better] - study.published[claim.worse]
+        assert gain > 0.02 if claim.within is None else abs(gain) < claim.within
+
+
 def test_cells_are_the_paper_s_in_proportion() -> None:
     changes = "--config.optimizer.lr=0.0008"
     cells = {cell.name: cell for cell in STUDIES["heads"](base(changes)).cells}
@@ -145,6 +188,10 @@ def test_mistakes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         ],
         "--seeds is empty": [*command, "--seeds=,"],
         "ends with .md": [*command, "--output=a.txt"],
+        "positions varies a ViT or a hybrid, and Mixer-S/4 is none": [
+            *("study", "positions", *command[2:], "--config.model.name=Mixer-S/4"),
+            *("--config.model.num_heads=none", "--config.model.pooling=inherit"),
+        ],
         "shape varies a ViT, and R50x1 is none": [
             *("study", "shape", *command[2:], "--config.model.name=R50x1"),
             *(f"--config.model.{key}=none" for key in ("depth", "width", "mlp_dim", "num_heads")),

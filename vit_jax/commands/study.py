@@ -20,6 +20,7 @@ OVERRIDES = ("--config.",)
 _STUDIES = """studies of "An Image is Worth 16x16 Words" (arXiv 2010.11929v2):
   heads       class token and mean over patches, Figure 9
   optimizers  Adam and SGD in pre-training, Table 7
+  positions   none, 1-D, 2-D and relative positions, Table 8
   shape       depth, width, MLP and patches, Figure 8
   subsets     parts of the data, Figure 4"""
 

@@ -70,18 +70,36 @@ class Attention(nnx.Module):
         self.out = project(split, width)
         self.implementation = implementation
 
-    def __call__(self, queries: Array, tokens: Array, placement: Placement) -> Array:
-        """[batch, Q, width] attends to [batch, T, width] -> [batch, Q, width]."""
-        query, key, value = self.query(queries), self.key(tokens), self.value(tokens)
-        return self.out(attend(query, key, value, self.implementation, placement))
+    def __call__(
+        self, queries: Array, tokens: Array, placement: Placement, pairs: Array | None = None
+    ) -> Array:
+        """[batch, Q, width] attends to [batch, T, width] -> [batch, Q, width].
 
-    def with_weights(self, queries: Array, tokens: Array) -> tuple[Array, Array]:
+        Args:
+          pairs: what `Positions.pairs` returns, [Q, T, head size].
+        """
+        query, key, value = self.query(queries), self.key(tokens), self.value(tokens)
+        bias = None if pairs is None else _pair_scores(query, pairs)
+        return self.out(attend(query, key, value, self.implementation, placement, bias))
+
+    def with_weights(
+        self, queries: Array, tokens: Array, pairs: Array | None = None
+    ) -> tuple[Array, Array]:
         """The same, and the weights: float32 [batch, heads, Q, T], each row sums to 1."""
         query, key, value = self.query(queries), self.key(tokens), self.value(tokens)
         scores = jnp.einsum("bqhd,bkhd->bhqk", query, key, preferred_element_type=jnp.float32)
-        weights = jax.nn.softmax(scores / query.shape[-1] ** 0.5)
+        scores = scores / query.shape[-1] ** 0.5
+        weights = jax.nn.softmax(scores if pairs is None else scores + _pair_scores(query, pairs))
         mixed = jnp.einsum("bhqk,bkhd->bqhd", weights.astype(value.dtype), value)
         return self.out(mixed), weights
+
+
+def _pair_scores(query: Array, pairs: Array) -> Array:
+    """[batch, Q, heads, size] and [Q, T, size] -> scaled scores, float32 [batch, heads, Q, T]."""
+    scores = jnp.einsum(
+        "bqhd,qkd->bhqk", query, pairs.astype(query.dtype), preferred_element_type=jnp.float32
+    )
+    return scores / query.shape[-1] ** 0.5
 
 
 class Mlp(nnx.Module):

@@ -28,6 +28,7 @@ def run(
     key: Array | None,
     placement: Placement,
     capture: Collection[str],
+    before: Callable[[Array], Array] | None = None,
 ) -> tuple[Array, dict[str, Array]]:
     """Runs stacked blocks one after the other.
 
@@ -36,6 +37,7 @@ def run(
           next tokens and a dict of what it captured.
       tokens: [batch, T, width].
       key: for dropout and stochastic depth; None turns them off.
+      before: changes the tokens before each block, alike for all.
 
     Returns:
       The last tokens, and what was captured, stacked on a new first axis: the blocks' own captures,
@@ -51,9 +53,9 @@ def run(
     def body(x: Array, layer: tuple[Any, Array | None, Array]) -> tuple[Array, dict[str, Array]]:
         params, layer_key, rate = layer
         block = nnx.merge(graphdef, params)
-        x, captured = block(
-            block_input(x), layer_key, rate if has_skips else None, placement, capture
-        )
+        x = block_input(x)
+        x = x if before is None else before(x)
+        x, captured = block(x, layer_key, rate if has_skips else None, placement, capture)
         x = placement.constrain(x)
         return x, captured | ({"layers": x} if "layers" in capture else {})
 

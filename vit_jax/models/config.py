@@ -65,9 +65,12 @@ class ModelConfig:
     the weights in `init_from`, otherwise zeros."""
 
     positions: str | Literal["none"] = "inherit"
-    """Position embeddings (ViT, hybrid): learned, sincos2d, none, or a registered scheme. inherit:
-    those of the weights in `init_from`, otherwise learned. With none the model ignores the order
-    of the patches."""
+    """Position embeddings (ViT, hybrid). learned: one for each token, added at the stem. learned2d:
+    two tables of half the width, for rows and columns. learned_layers, learned2d_layers: a table of
+    its own before each block. learned_shared, learned2d_shared: one table before every block.
+    relative: offsets of patches in the scores of attention. sincos2d: fixed. none: the model
+    ignores the order of the patches. Or a registered scheme. inherit: those of the weights in
+    `init_from`, otherwise learned."""
     pooling: Literal["inherit", "token", "gap", "gap_timm", "attention"] = "inherit"
     """How tokens become features (ViT, hybrid). token: the class token. gap: the mean over the
     normalised patch tokens, without a class token, as in Google's files. gap_timm: the norm of the

@@ -21,7 +21,12 @@ _LARGEST_BLOCK = 640
 
 
 def attend(
-    query: Array, key: Array, value: Array, implementation: Implementation, placement: Placement
+    query: Array,
+    key: Array,
+    value: Array,
+    implementation: Implementation,
+    placement: Placement,
+    bias: Array | None = None,
 ) -> Array:
     """Mixes values by the softmax of queries and keys over the root of the head's size (eq. 7).
 
@@ -29,13 +34,14 @@ def attend(
       query, key, value: [batch, T, heads, size].
       implementation: `xla` composes it of matrix products; `cudnn` is NVIDIA's fused kernel;
         `pallas` is JAX's fused kernel for TPUs, which keeps no [T, T] array.
+      bias: float32 [batch, heads, T, T], added to the scaled scores; with `xla` only.
 
     Returns:
       [batch, T, heads, size].
     """
     if implementation == "pallas":
         return placement.on_each_device(_flash)(query, key, value)
-    return jax.nn.dot_product_attention(query, key, value, implementation=implementation)
+    return jax.nn.dot_product_attention(query, key, value, bias, implementation=implementation)
 
 
 def _flash(query: Array, key: Array, value: Array) -> Array:

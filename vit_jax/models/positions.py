@@ -25,7 +25,8 @@ class Positions:
     """A scheme without parameters that changes nothing; subclasses override what they need.
 
     A scheme keeps no state. Its parameters lie among the model's own, under the names that
-    `parameters` lists, and every hook gets them.
+    `parameters` lists, and in each block, under those that `layer_parameters` lists. Every hook
+    gets the parameters of one of the two.
     """
 
     def check(self, config: ModelConfig) -> None:
@@ -45,6 +46,16 @@ class Positions:
         del config, rngs
         return {}
 
+    def layer_parameters(self, config: ModelConfig) -> Table:
+        """Describes what each block has of the scheme, without the axis that counts blocks."""
+        del config
+        return {}
+
+    def layer_init(self, config: ModelConfig, rngs: nnx.Rngs) -> dict[str, Array]:
+        """Draws the parameters of one block that `layer_parameters` lists, float32."""
+        del config, rngs
+        return {}
+
     def on_patches(self, patches: Array, params: Mapping[str, Array], config: ModelConfig) -> Array:
         """Patch embeddings [batch, rows * columns, width], before other tokens join them."""
         del params, config
@@ -54,6 +65,33 @@ class Positions:
         """Tokens [batch, T, width]: a class token, if there is one, and patches; no registers."""
         del params, config
         return tokens
+
+    def before_layers(
+        self, tokens: Array, params: Mapping[str, Array], config: ModelConfig
+    ) -> Array:
+        """All tokens [batch, T, width] before each block, by the model's own parameters."""
+        del params, config
+        return tokens
+
+    def on_layer(self, tokens: Array, params: Mapping[str, Array], config: ModelConfig) -> Array:
+        """All tokens [batch, T, width] before a block, by the parameters of that block."""
+        del params, config
+        return tokens
+
+    def pairs(self, params: Mapping[str, Array], config: ModelConfig) -> Array | None:
+        """Embeddings of the pairs of a query and a key, by the parameters of a block.
+
+        Returns:
+          [T, T, head size]. Their product with the queries is added to that of the keys, before it
+          is divided by the root of the head's size (eq. 6). None adds nothing.
+        """
+        del params, config
+        return None
+
+    def macs(self, config: ModelConfig) -> int:
+        """Multiply-adds of one image in each block."""
+        del config
+        return 0
 
 
 _SCHEMES: dict[str, Positions] = {}

@@ -46,6 +46,10 @@ class TokenModel(Model):
         placement = placement or OneDevice()
         return placement.constrain(placement.gather_sequence(patches))
 
+    def _before_layers(self, tokens: Array) -> Array:
+        """Changes the tokens [batch, T, width] before each block."""
+        return tokens
+
     def encode(
         self,
         tokens: Array,
@@ -57,7 +61,9 @@ class TokenModel(Model):
         """See `Model.encode`."""
         placement = placement or OneDevice()
         of_blocks = {*capture, "layers"} if "normed_layers" in capture else capture
-        tokens, captured = blocks.run(self.blocks, tokens, self.config, key, placement, of_blocks)
+        tokens, captured = blocks.run(
+            self.blocks, tokens, self.config, key, placement, of_blocks, self._before_layers
+        )
         if "normed_layers" in capture:
             captured["normed_layers"] = self.norm(captured["layers"])
         if "tokens" in capture:

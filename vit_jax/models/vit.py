@@ -8,7 +8,10 @@ import jax.numpy as jnp
 from flax import nnx
 from jax import Array
 
-from vit_jax.models import blocks
+from vit_jax.models import (
+    blocks,
+    learned_positions,  # noqa: F401  It registers position schemes.
+)
 from vit_jax.models.attention import (
     ATTENTION,
     ATTENTION_POOLING,
@@ -36,9 +39,12 @@ _BLOCK: Table = {
 
 def parameters(config: ModelConfig) -> dict[str, Parameter]:
     """Describes the parameters of a ViT or a hybrid; `config` must be completed."""
+    positions = scheme(config)
+    in_blocks = positions.layer_parameters(config)
+    _require_free(config, _BLOCK, in_blocks)
     table = {
         **nested("embedding", PATCH_EMBEDDING),
-        **nested("blocks", stacked(_BLOCK)),
+        **nested("blocks", stacked({**_BLOCK, **in_blocks})),
         **nested("norm", norm("width", "norm")),
     }
     if config.resnet is not None:
@@ -54,13 +60,19 @@ def parameters(config: ModelConfig) -> dict[str, Parameter]:
         features = "features"
         table |= nested("pre_logits", dense(("width",), (features,), "representation"))
     table |= head(config, features)
-    own = scheme(config).parameters(config)
-    if taken := table.keys() & own.keys():
+    own = positions.parameters(config)
+    _require_free(config, table, own)
+    return {**table, **own}
+
+
+def _require_free(config: ModelConfig, table: Table, own: Table) -> None:
+    """Refuses parameters of a scheme that have a name of the model's."""
+    first_names = {path.partition("/")[0] for path in table} | table.keys()
+    if taken := first_names & own.keys():
         raise ValueError(
             f"positions={config.positions!r}: the model has its own {', '.join(sorted(taken))}; "
             "rename the scheme's parameters"
         )
-    return {**table, **own}
 
 
 class Block(nnx.Module):
@@ -72,6 +84,9 @@ class Block(nnx.Module):
         self.attention = Attention(config, config.attention, rngs=rngs)
         self.norm2 = layer_norm(config, width, rngs=rngs)
         self.mlp = Mlp(config, rngs=rngs)
+        for name, value in scheme(config).layer_init(config, rngs).items():
+            setattr(self, name, nnx.Param(value))
+        self.config = config
         self.dropout = nnx.Dropout(config.dropout)
 
     def __call__(
@@ -90,12 +105,17 @@ class Block(nnx.Module):
         """
         keys = (None,) * 4 if key is None else tuple(jax.random.split(key, 4))
         captured: dict[str, Array] = {}
+        positions = scheme(self.config)
+        names = positions.layer_parameters(self.config)
+        params = {name: getattr(self, name)[...] for name in names}
+        x = positions.on_layer(x, params, self.config)
+        pairs = positions.pairs(params, self.config)
 
         def attend(x: Array) -> Array:
             if "attention" in capture:
-                y, captured["attention"] = self.attention.with_weights(x, x)
+                y, captured["attention"] = self.attention.with_weights(x, x, pairs)
             else:
-                y = self.attention(x, x, placement)
+                y = self.attention(x, x, placement, pairs)
             return self.dropout(y, deterministic=key is None, rngs=keys[0])
 
         def mlp(x: Array) -> Array:
@@ -158,8 +178,7 @@ class ViT(TokenModel):
     ) -> Array:
         """Class token first, registers last; positions added (eq. 1)."""
         config, x = self.config, patches
-        positions = scheme(config)
-        params = {name: getattr(self, name)[...] for name in positions.parameters(config)}
+        positions, params = scheme(config), self._position_params()
         x = positions.on_patches(x, params, config)
         if config.has_class_token:
             x = jnp.concatenate([_repeat(self.cls[...], x), x], axis=1)
@@ -168,6 +187,13 @@ class ViT(TokenModel):
             x = jnp.concatenate([x, _repeat(self.registers[...], x)], axis=1)
         x = self.dropout(x, deterministic=key is None, rngs=key)
         return super().tokens(x, placement=placement)
+
+    def _before_layers(self, tokens: Array) -> Array:
+        return scheme(self.config).before_layers(tokens, self._position_params(), self.config)
+
+    def _position_params(self) -> dict[str, Array]:
+        names = scheme(self.config).parameters(self.config)
+        return {name: getattr(self, name)[...] for name in names}
 
     def pool(self, tokens: Array, *, key: Array | None = None) -> Array:
         """See `Model.pool`."""

@@ -25,6 +25,16 @@ from vit_jax.weights.layouts.layout import ImageSize, Values
 _Shapes = Mapping[str, tuple[int, ...]]
 S = TypeVar("S", Size, MixerSize)
 
+# The scheme of positions by the parameter that only it has.
+_POSITIONS = {
+    "pos_embedding": "learned",
+    "blocks/pos_embedding": "learned_layers",
+    "shared_pos_embedding": "learned_shared",
+    "row_embedding": "learned2d",
+    "blocks/row_embedding": "learned2d_layers",
+    "shared_row_embedding": "learned2d_shared",
+    "blocks/offset_embedding": "relative",
+}
 _UNIT = re.compile(r"backbone/stage(\d+)/unit(\d+)/", re.ASCII)
 
 
@@ -67,7 +77,7 @@ def unshown_fields(params: Params) -> tuple[str, ...]:
     if not any(name.startswith("blocks/attention/") for name in names):
         return ()
     shows_pooling = "pooling/probe" in names or {"cls", "head/kernel"} <= names
-    fields = {"pooling": shows_pooling, "positions": "pos_embedding" in names}
+    fields = {"pooling": shows_pooling, "positions": not _POSITIONS.keys().isdisjoint(names)}
     return tuple(field for field, is_shown in fields.items() if not is_shown)
 
 
@@ -104,18 +114,31 @@ def _encoder(flat: _Shapes, image_size: ImageSize | None) -> Values:
         **(_named_hybrid(backbone, size, patch) if backbone else {"name": f"ViT-{size}/{patch}"}),
         **changes,
         "pooling": "attention" if "pooling/probe" in flat else pooling,
-        "positions": "learned" if "pos_embedding" in flat else "sincos2d",
+        "positions": next((_POSITIONS[path] for path in _POSITIONS if path in flat), "sincos2d"),
         "registers": _shape(flat, "registers", 3)[1] if "registers" in flat else 0,
     }
     if "pre_logits/kernel" in flat:
         values["representation_size"] = _shape(flat, "pre_logits/kernel", 2)[1]
-    if "pos_embedding" in flat:
-        positions = _shape(flat, "pos_embedding", 3)[1] - ("cls" in flat)
-        stride = backbone.stride if backbone else 1
-        values["image_size"] = _image_size(positions, patch, image_size, stride)
-    else:
-        values["image_size"] = image_size or 224
+    stride = backbone.stride if backbone else 1
+    values["image_size"] = _size_shown(flat, patch, image_size, stride)
     return values
+
+
+def _size_shown(flat: _Shapes, patch: int, image_size: ImageSize | None, stride: int) -> ImageSize:
+    """Pixels of the images by the positions; the given size, or else 224, where there are none."""
+    path = next((path for path in _POSITIONS if path in flat), None)
+    if path is None:
+        return image_size or 224
+    stacked = path.startswith("blocks/")
+    if path.endswith("row_embedding"):
+        columns = path.replace("row", "column")
+        sides = [_shape(flat, name, 2 + stacked)[-2] * patch for name in (path, columns)]
+        return sides[0] if sides[0] == sides[1] else (sides[0], sides[1])
+    if path.endswith("offset_embedding"):
+        positions = (_shape(flat, path, 3)[1] + 1) // 2
+    else:
+        positions = _shape(flat, path, 3 + stacked)[-2] - ("cls" in flat)
+    return _image_size(positions, patch, image_size, stride)
 
 
 def _named(size: S, sizes: Mapping[str, S]) -> tuple[str, Values]:

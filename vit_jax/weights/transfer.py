@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Mapping
-from typing import Literal, get_args
+from typing import Literal, NamedTuple, get_args
 
 import jax
 import numpy as np
@@ -17,6 +17,7 @@ from vit_jax.spelling import nearest
 from vit_jax.weights.stored import AnyArray, lazily
 
 Grid = tuple[int, int]
+_OFFSETS = "blocks/offset_embedding"
 # How positions are resized to another grid: see `resize_positions`.
 PositionResize = Literal[
     "aligned",
@@ -39,10 +40,10 @@ def adapt_params(
 ) -> tuple[Params, list[str]]:
     """Makes parameters fit a model, as for fine-tuning (paper sections 3.2 and B.1.1).
 
-    Positions are resized if the grid differs, and the patch embedding if the patch differs. The
-    head is zero-initialised if the number of classes differs, or if the file has a representation
-    layer (`pre_logits`) that the model lacks: that drops the whole two-layer head. For a model
-    without a head it is dropped. Everything else must fit.
+    Tables of positions are resized if the grid differs, and the patch embedding if the patch
+    differs. The head is zero-initialised if the number of classes differs, or if the file has a
+    representation layer (`pre_logits`) that the model lacks: that drops the whole two-layer head.
+    For a model without a head it is dropped. Everything else must fit.
 
     Args:
       params: nested parameters of the file, arrays or `StoredArray`s.
@@ -58,23 +59,33 @@ def adapt_params(
 
     Raises:
       UserError: names that are missing, superfluous or of another shape; all are listed with both
-        shapes. Or no way to resize positions has this name.
+        shapes. Or no way to resize positions has this name, or they are relative, and the grid
+        differs.
     """
     require_known(position_resize)
     flat = traverse_util.flatten_dict(params, sep="/")
     wanted = traverse_util.flatten_dict(target, sep="/")
     flat, notes = _with_head(flat, wanted)
+    if _OFFSETS in flat and old_grid != new_grid:
+        raise UserError(
+            f"relative positions have an embedding for each offset along the rows of a grid of "
+            f"{old_grid[0]}x{old_grid[1]}, and on one of {new_grid[0]}x{new_grid[1]} an offset is "
+            "another place: they are not resized; use the image size of the weights"
+        )
     # Before anything is resized, because a class token on one side only shows here by its name.
     _check_fit(flat, wanted)
-    if "pos_embedding" in flat:
-        _require_grid(flat["pos_embedding"].shape[1] - has_class_token, old_grid)
-    if "pos_embedding" in flat and old_grid != new_grid:
-        flat["pos_embedding"] = lazily(
-            flat["pos_embedding"],
-            lambda x: resize_positions(x, old_grid, new_grid, has_class_token, position_resize),
-            shape=tuple(wanted["pos_embedding"].shape),
-            dtype=np.float32,
-        )
+    tables = {path: _Table.of(path, old_grid, new_grid, has_class_token) for path in flat}
+    found = {path: table for path, table in tables.items() if table is not None}
+    for path, table in found.items():
+        _require_grid(flat[path].shape[-2] - table.has_class_token, table.old_grid)
+        if old_grid != new_grid:
+            flat[path] = lazily(
+                flat[path],
+                functools.partial(table.resized, method=position_resize),
+                shape=tuple(wanted[path].shape),
+                dtype=np.float32,
+            )
+    if found and old_grid != new_grid:
         notes.append(f"positions {old_grid[0]}x{old_grid[1]} -> {new_grid[0]}x{new_grid[1]}")
     # A ResNet has no patch embedding.
     embeddings = [p["embedding/kernel"] for p in (flat, wanted) if "embedding/kernel" in p]
@@ -93,6 +104,38 @@ def adapt_params(
         for dtype in [wanted[name].dtype]
     }
     return traverse_util.unflatten_dict(fitted, sep="/"), notes
+
+
+class _Table(NamedTuple):
+    """How a table of positions lies on the grids; tables of rows or columns on one line of them."""
+
+    old_grid: Grid
+    new_grid: Grid
+    has_class_token: bool
+
+    @classmethod
+    def of(cls, path: str, old: Grid, new: Grid, has_class_token: bool) -> _Table | None:
+        """The table at a path; None if it is none."""
+        if not _is_position_table(path):
+            return None
+        if path.endswith("row_embedding"):
+            return cls((old[0], 1), (new[0], 1), False)
+        if path.endswith("column_embedding"):
+            return cls((1, old[1]), (1, new[1]), False)
+        return cls(old, new, has_class_token)
+
+    def resized(self, table: np.ndarray, method: PositionResize) -> np.ndarray:
+        """[..., positions, channels] on the new grid; leading axes are those of equal tables."""
+        each = [
+            resize_positions(one[None], *self, method)
+            for one in table.reshape(-1, *table.shape[-2:])
+        ]
+        return np.concatenate(each).reshape(*table.shape[:-2], *each[0].shape[1:])
+
+
+def _is_position_table(path: str) -> bool:
+    name = path.removeprefix("blocks/").removeprefix("shared_")
+    return name in ("pos_embedding", "row_embedding", "column_embedding")
 
 
 def _with_head(
@@ -245,8 +288,8 @@ def _check_fit(flat: Mapping[str, AnyArray], wanted: Mapping[str, jax.ShapeDtype
         old, new = (
             tuple(leaves[name].shape) if name in leaves else None for leaves in (flat, wanted)
         )
-        if name == "pos_embedding" and old and new:
-            fits = len(old) == len(new) and (old[0], *old[2:]) == (new[0], *new[2:])
+        if _is_position_table(name) and old and new:
+            fits = (old[:-2], old[-1:]) == (new[:-2], new[-1:])
         elif name == "embedding/kernel" and old and new:
             fits = len(old) == len(new) and old[2:] == new[2:]
         else:

@@ -123,7 +123,7 @@ TABLE_7 = Grid(
     {(dataset,): _table_7_row(dataset) for dataset in AVERAGE_5},
 )
 
-# Rows by the values of `model.positions`, columns by where positions are added.
+# Rows by the form of positions, columns by where they are added.
 TABLE_8 = Grid(
     "ViT-B/16: 5-shot linear top-1 on ImageNet, as a share",
     f"{_PAPER}, Table 8",
@@ -137,6 +137,18 @@ TABLE_8 = Grid(
     },
     ("the pre-training is not stated; by its context 7 epochs of JFT-300M",),
 )
+
+# The row and the column by the value of `model.positions`.
+TABLE_8_CELLS = {
+    "none": ("none", "stem"),
+    "learned": ("1-D", "stem"),
+    "learned_layers": ("1-D", "every layer"),
+    "learned_shared": ("1-D", "every layer, shared"),
+    "learned2d": ("2-D", "stem"),
+    "learned2d_layers": ("2-D", "every layer"),
+    "learned2d_shared": ("2-D", "every layer, shared"),
+    "relative": ("relative", "stem"),
+}
 
 # The 19 tasks of VTAB-1k by group, in the order of Table 9. A task's data set is `vtab:TASK`.
 VTAB_GROUPS = {

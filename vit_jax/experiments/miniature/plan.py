@@ -9,6 +9,7 @@ from typing import Literal, NamedTuple
 
 from vit_jax.analysis.macs import count_macs
 from vit_jax.config import load_config
+from vit_jax.experiments.studies.position_forms import position_cells, position_claims
 from vit_jax.experiments.studies.study import Cell, Claim, Study
 from vit_jax.schema import build
 from vit_jax.training.config import TrainConfig
@@ -44,8 +45,9 @@ def miniature(
     cells = [*plan.positions(), *plan.families(), *plan.resolution(), *plan.masked()]
     claims = [*_CLAIMS]
     if budget == "gpu":
-        cells += plan.small_data()
-        claims += _CLAIMS_OF_SMALL_DATA
+        cells += [*plan.forms_of_positions(), *plan.small_data()]
+        # The first is among the claims of both budgets.
+        claims += position_claims("ViT without positions", "ViT")[1:] + _CLAIMS_OF_SMALL_DATA
     names = {cell.name for cell in cells}
     return Study(
         "miniature",
@@ -155,6 +157,15 @@ class _Plan(NamedTuple):
             ),
             self.cell("ViT, patches shuffled", "vit", self._shuffled(), steps=self.steps),
         ]
+
+    def forms_of_positions(self) -> list[Cell]:
+        """The cells of Table 8 besides none, and 1-D at the stem."""
+        return position_cells(
+            lambda name, value: self.cell(
+                name, "vit", f"--config.model.positions={value}", steps=self.steps
+            ),
+            but=("none", "learned"),
+        )
 
     def families(self) -> list[Cell]:
         """Models of equal cost."""

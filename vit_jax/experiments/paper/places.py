@@ -16,6 +16,7 @@ from vit_jax.analysis.published.results import (
     TABLE_5,
     TABLE_6,
     TABLE_7_MODELS,
+    TABLE_8_CELLS,
     VTAB_GROUPS,
 )
 from vit_jax.analysis.published.timm import RELEASED, TIMM
@@ -29,8 +30,8 @@ from vit_jax.models.sizes import parse_name
 # Pixels of fine-tuning and of pre-training in the paper, unless a table says otherwise.
 _FINE_TUNED, _PRE_TRAINED = 384, 224
 _OPTIMIZERS = {"adamw": "Adam", "sgd": "SGD"}
-# The rows of Table 8 by `model.positions`; a run from scratch inherits learned ones.
-_POSITIONS = {"none": "none", "learned": "1-D", "inherit": "1-D"}
+# The row and the column of Table 8 by `model.positions`; a run from scratch inherits learned ones.
+_POSITIONS = {**TABLE_8_CELLS, "inherit": TABLE_8_CELLS["learned"]}
 
 
 def table_2(scored: Scored) -> tuple[Cell, float]:
@@ -93,7 +94,8 @@ def table_8(scored: Scored) -> tuple[Cell, float]:
     _require_size(scored, _PRE_TRAINED)
     if scored.positions not in _POSITIONS:
         raise NoRowError(f"positions={scored.positions} are none of the table's")
-    return ((_POSITIONS[scored.positions],), "stem"), scored.values["top1_5_shot"]
+    row, column = _POSITIONS[scored.positions]
+    return ((row,), column), scored.values["top1_5_shot"]
 
 
 def table_9(scored: Scored) -> tuple[Cell, float]:

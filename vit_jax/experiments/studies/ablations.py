@@ -1,4 +1,4 @@
-"""The paper's ablations on a config of one's own: heads, shape, optimizer, size of the data.
+"""The paper's ablations on a config of one's own: heads, optimizer, positions, shape, data's size.
 
 Each takes the text of `--config` and its values, and returns the study. Rates, sizes and shares
 are relative to the config, so that a small model on small data has the paper's proportions.
@@ -10,6 +10,11 @@ from typing import NamedTuple
 from vit_jax.analysis.published.results import TABLE_7
 from vit_jax.data.sources.open import open_source
 from vit_jax.errors import UserError
+from vit_jax.experiments.studies.position_forms import (
+    position_cells,
+    position_claims,
+    published,
+)
 from vit_jax.experiments.studies.study import Cell, Claim, Study
 from vit_jax.models.sizes import parse_name
 from vit_jax.training.config import TrainConfig
@@ -130,6 +135,28 @@ def optimizers(base: Base) -> Study:
     )
 
 
+def positions(base: Base) -> Study:
+    """Forms of position embeddings, and where they are added, Table 8 (appendix D.4)."""
+    model = base.config.model
+    if model.family not in ("vit", "hybrid"):
+        raise UserError(
+            f"study positions varies a ViT or a hybrid, and {model.name} is none; name one"
+        )
+    return Study(
+        "positions",
+        "position embeddings, and where they are added",
+        "Table 8, appendix D.4",
+        tuple(position_cells(lambda name, value: base.cell(name, model__positions=value))),
+        position_claims(),
+        published(),
+        notes=(
+            "the paper's figures are 5-shot top-1 on ImageNet of a ViT-B/16 after pre-training",
+            "ours: in 2-D and relative forms the class token has no position, and each block has "
+            "relative embeddings of its own; a point is hardly a difference",
+        ),
+    )
+
+
 def subsets(base: Base) -> Study:
     """Pre-training on parts of the data, Figure 4 (section 4.3)."""
     data = base.config.data
@@ -161,6 +188,7 @@ def subsets(base: Base) -> Study:
 STUDIES: Mapping[str, Callable[[Base], Study]] = {
     "heads": heads,
     "optimizers": optimizers,
+    "positions": positions,
     "shape": shape,
     "subsets": subsets,
 }

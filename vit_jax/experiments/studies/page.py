@@ -76,9 +76,10 @@ def line(claim: Claim, found: Difference | None) -> str:
     if found is None:
         return f"{claim.text} ({claim.source}): cannot be told here, since runs diverged"
     interval = f" ± {100 * STANDARD_ERRORS * found.error:.2f}" if found.seeds > 1 else ""
+    verdict = claim.verdict(found)
     seeds = "1 seed" if found.seeds == 1 else f"{found.seeds} seeds"
     return (
-        f"{claim.text} ({claim.source}): {found.verdict}; {claim.better} less {claim.worse} is "
+        f"{claim.text} ({claim.source}): {verdict}; {claim.better} less {claim.worse} is "
         f"{100 * found.value:+.2f}{interval} points over {seeds}"
     )
 

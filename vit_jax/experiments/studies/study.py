@@ -41,12 +41,28 @@ class Claim(NamedTuple):
       text: in words.
       source: section, table or figure.
       better, worse: names of cells.
+      within: for the claim that the two hardly differ, the share that counts as hardly; None claims
+        that the first is better.
     """
 
     text: str
     source: str
     better: str
     worse: str
+    within: float | None = None
+
+    def verdict(self, found: "Difference") -> Verdict:
+        """What a difference of the two cells says of the claim.
+
+        Two cells are alike if the whole interval of two standard errors is, and differ if none of
+        it is.
+        """
+        if self.within is None:
+            return found.verdict
+        spread = STANDARD_ERRORS * found.error
+        if found.seeds < LEAST_SEEDS or abs(abs(found.value) - self.within) <= spread:
+            return "cannot be told here"
+        return "seen" if abs(found.value) < self.within else "not seen"
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ from typing import Any
 
 from vit_jax.models.checks import check_common, check_encoder, check_image_size
 from vit_jax.models.config import FAMILIES, Family, ModelConfig
+from vit_jax.models.positions import scheme
 from vit_jax.models.vit import ViT, parameters
 from vit_jax.preprocessing import PreprocessingConfig
 
@@ -46,7 +47,8 @@ def encoder_macs(config: ModelConfig, channels: int = 3) -> dict[str, int]:
     depth, width, mlp_dim, _ = config.size
     tokens = config.sequence_length
     macs = {"embedding": embedding_macs(config, channels)}
-    macs["blocks"] = depth * (_attention(tokens, tokens, width) + 2 * tokens * width * mlp_dim)
+    products = _attention(tokens, tokens, width) + 2 * tokens * width * mlp_dim
+    macs["blocks"] = depth * (products + scheme(config).macs(config))
     if config.pooling == "attention":
         macs["pooling"] = _attention(1, tokens, width) + 2 * width * mlp_dim
     if config.representation_size is not None:

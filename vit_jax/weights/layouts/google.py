@@ -5,8 +5,9 @@ Released files number the modules of an encoder block in one sequence (`LayerNor
 on its own (`LayerNorm_0`, `MultiHeadDotProductAttention_0`, `LayerNorm_1`, `MlpBlock_0`). Both are
 read; the released numbering is written. big_vision also stores all blocks stacked, without a number
 (`Transformer/encoderblock/…`). Attention pooling and registers are not in the released files:
-pooling is named as in big_vision (`MAPHead_0`), registers are `registers`. A Mixer's blocks are
-`MixerBlock_{i}`. `google_resnet.py` has the names of ResNets and of the backbones of hybrids.
+pooling is named as in big_vision (`MAPHead_0`), registers are `registers`. Positions in 2-D, before
+every block and relative ones have names of ours. A Mixer's blocks are `MixerBlock_{i}`.
+`google_resnet.py` has the names of ResNets and of the backbones of hybrids.
 """
 
 from __future__ import annotations
@@ -25,6 +26,8 @@ from vit_jax.weights.layouts.layout import Configs, Described, ImageSize, Layout
 from vit_jax.weights.layouts.positions import patch_positions, with_class_position
 from vit_jax.weights.stored import AnyArray, require_floats, stack_blocks
 
+# Positions of Table 8 that the released files lack: ours.
+_POSITIONS_OF_BLOCKS = ("pos_embedding", "row_embedding", "column_embedding", "offset_embedding")
 _NORM = ("scale", "bias")
 _DENSE = ("kernel", "bias")
 
@@ -53,6 +56,7 @@ def _block(norm1: str, attention: str, norm2: str, mlp: str) -> dict[str, str]:
         **_attention("blocks/attention", attention),
         **_module("blocks/norm2", norm2, _NORM),
         **_mlp("blocks/mlp", mlp),
+        **{f"blocks/{name}": name for name in _POSITIONS_OF_BLOCKS},
     }
 
 
@@ -72,6 +76,11 @@ _OUTSIDE_BLOCKS = {
     "cls": "cls",
     "registers": "registers",
     "pos_embedding": "Transformer/posembed_input/pos_embedding",
+    "row_embedding": "Transformer/posembed_input/row_embedding",
+    "column_embedding": "Transformer/posembed_input/column_embedding",
+    "shared_pos_embedding": "Transformer/posembed_shared/pos_embedding",
+    "shared_row_embedding": "Transformer/posembed_shared/row_embedding",
+    "shared_column_embedding": "Transformer/posembed_shared/column_embedding",
     **_module("embedding", "embedding", _DENSE),
     **_module("norm", "Transformer/encoder_norm", _NORM),
     "pooling/probe": "MAPHead_0/probe",

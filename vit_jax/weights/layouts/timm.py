@@ -148,8 +148,9 @@ def _require_expressible(model: ModelConfig) -> None:
         )
     if model.pooling == "attention" or model.representation_size or model.positions != "learned":
         raise UserError(
-            "timm's ViT has no attention pooling like ours, no representation layer and no fixed "
-            "positions; write this model with --layout=google"
+            "timm's ViT has no attention pooling like ours, no representation layer and no other "
+            f"positions than learned ones at the stem, and this one has positions="
+            f"{model.positions}; write this model with --layout=google"
         )
     # A smaller epsilon differs in rounding only.
     if model.norm_epsilon is not None and model.norm_epsilon > EPSILON:
