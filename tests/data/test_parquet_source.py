@@ -211,6 +211,7 @@ def test_files_in_a_bucket(folder: Path, bucket: Bucket) -> None:
     [
         (pa.array([10.0, None, 2.0], pa.float64()), [10, -1, 2]),
         (pa.array([[0, 1], [1, 2], [2, 0]], pa.list_(pa.int64(), 2)), [(0, 1), (1, 2), (2, 0)]),
+        (pa.array([[0.0, 1.0], None, [2.0]], pa.list_(pa.float32())), [(0, 1), (), (2,)]),
     ],
 )
 def test_numbers_as_pandas_keeps_them_and_lists_of_one_length(
@@ -221,6 +222,24 @@ def test_numbers_as_pandas_keeps_them_and_lists_of_one_length(
     source = open_source(str(tmp_path), "train")
     assert [source[i].label for i in range(3)] == expected
     assert source.class_names == tuple(map(str, range(11 if source.max_labels is None else 3)))
+
+
+@pytest.mark.parametrize(
+    ("labels", "shown"),
+    [
+        ([0.0, 1.5, 2.0], "1.5"),
+        ([0.0, float("inf"), 2.0], "inf"),
+        ([0.0, 1e300, None], "1e+300"),
+        ([[0.0], [1.0, 0.25], []], "0.25"),
+    ],
+)
+@pytest.mark.parametrize("names", [True, False])
+def test_a_number_with_a_fraction_is_no_class(
+    labels: list[Any], shown: str, names: bool, tmp_path: Path
+) -> None:
+    write(tmp_path / "a/train.parquet", 0, 3, labels, "datasets" if names else {})
+    message = refusal(open_source, str(tmp_path / "a"), "train")
+    assert f"train.parquet: row 1 has label={shown}, which is no number of a class" in message
 
 
 def test_a_split_without_labels_is_named(tmp_path: Path) -> None:

@@ -211,7 +211,7 @@ def _open(path: str, columns: Columns) -> tuple[_File, np.ndarray]:
                 f"{path}: has no column {columns.label!r}, which the files of train have; add it, "
                 "or name the other files"
             )
-        labels = columns.read_labels(file)
+        labels = columns.read_labels(file, path)
     return _File(path, str(version), objects.size(path), np.cumsum([0, *rows])[1:]), labels
 
 

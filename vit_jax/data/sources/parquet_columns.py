@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -16,6 +17,7 @@ from vit_jax.spelling import nearest
 _IMAGES = ("image", "img", "jpg", "png", "pixel_values")
 _LABELS = ("label", "labels", "fine_label", "class", "cls", "category")
 _NO_LABEL = -1
+_LARGEST = 2**31 - 1  # Labels are int32.
 
 
 class Columns(NamedTuple):
@@ -35,11 +37,17 @@ class Columns(NamedTuple):
     names: tuple[str, ...] | None
     has_lists: bool
 
-    def read_labels(self, file: Any) -> np.ndarray:
+    def read_labels(self, file: Any, path: str) -> np.ndarray:
         """The labels of a `pyarrow.parquet.ParquetFile` in row order.
+
+        Args:
+          path: of the file, for messages.
 
         Returns:
           int64 [rows] for numbers, -1 where there is none; otherwise objects: names, or lists.
+
+        Raises:
+          UserError: a label is a number with a fraction.
         """
         import pyarrow
 
@@ -48,13 +56,19 @@ class Columns(NamedTuple):
         column = file.read(columns=[self.label]).column(0)
         if pyarrow.types.is_integer(column.type):
             return np.asarray(column.fill_null(_NO_LABEL).to_numpy(), np.int64)
-        if pyarrow.types.is_floating(column.type):  # As pandas has integers where some are missing.
-            values = column.to_numpy()
-            whole = np.where(np.isnan(values), _NO_LABEL, values)
-            if np.all(whole == np.trunc(whole)):
-                return whole.astype(np.int64)
+        values = column.to_pylist()
+        # As pandas has integers where some are missing.
+        if pyarrow.types.is_floating(column.type):
+            whole = [_whole(each, path, row, self.label) for row, each in enumerate(values)]
+            return np.array(whole, np.int64)
+        inside = getattr(column.type, "value_type", None)
+        if self.has_lists and inside is not None and pyarrow.types.is_floating(inside):
+            values = [
+                [_whole(each, path, row, self.label) for each in some or ()]
+                for row, some in enumerate(values)
+            ]
         rows = np.empty(len(column), object)
-        rows[:] = column.to_pylist()
+        rows[:] = values
         return rows
 
     def read_images(self, file: Any, group: int) -> list[bytes]:
@@ -64,6 +78,18 @@ class Columns(NamedTuple):
         if self.is_struct:
             return [(each or {}).get("bytes") or b"" for each in column.to_pylist()]
         return [each or b"" for each in column.to_pylist()]
+
+
+def _whole(value: float | None, path: str, row: int, label: str) -> int:
+    """A label that is kept as a float, as a number; -1 if there is none."""
+    if value is None or math.isnan(value):
+        return _NO_LABEL
+    if not float(value).is_integer() or abs(value) > _LARGEST:
+        raise UserError(
+            f"{path}: row {row} has {label}={value:g}, which is no number of a class; name another "
+            "column by --config.data.label=COLUMN, or write whole numbers"
+        )
+    return int(value)
 
 
 def find_columns(dataset: str, path: str, label: str | None) -> Columns:
