@@ -51,14 +51,15 @@ def test_vtab(
 @pytest.mark.slow
 def test_sweep(bucket: Bucket, cache: None, tmp_path: Path) -> None:
     model = ModelConfig(
-        *("ViT-mu/8", 8),
-        **{"num_classes": 10, "depth": 1, "width": 16, "mlp_dim": 16, "num_heads": 2},
+        *("ViT-Ti/2", 8),
+        **{"depth": 1, "width": 16, "mlp_dim": 16, "num_heads": 2},
+        num_classes=10,
+        pooling="gap",
     ).completed()
     (tmp_path / "send").mkdir()
     weights = send(bucket, tmp_path, model, "start")
     command = [*TINY, *SHORT, "--grid.optimizer.lr=0.001", f"--workdir={tmp_path / 'sweep'}"]
     command = [*command, f"--config.init_from={weights}", "--seeds=0"]
-    command += ["--config.model.patch_size=8", "--config.model.image_size=8"]
     assert main([*command, f"--config.data.data_dir={tmp_path / 'data'}"]) == 0
     logs = [*(tmp_path / "sweep").glob("*/*/config.json")]
     assert len(logs) == 2

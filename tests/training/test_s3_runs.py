@@ -103,6 +103,6 @@ def test_commands_read_a_run_in_s3_and_write_there(
     assert {"model.safetensors", "README.md"} <= set(objects.list_names("s3://bkt/hub"))
     assert objects.exists("s3://bkt/out/features.npz")
     (tmp_path / "next").mkdir()
-    options = [*OPTIONS, "--config.total_steps=1", f"--config.init_from={WHOLE}"]
+    options = [*OPTIONS, "--config.total_steps=3", f"--config.init_from={WHOLE}"]
     finish(start(tmp_path, "s3://bkt/runs/next", 1, options=options))
     assert objects.exists("s3://bkt/runs/next/weights.npz")
