@@ -67,7 +67,8 @@ def distance(means: np.ndarray, name: str, image_size: tuple[int, int], images: 
         axes.set_xlabel("block")
         axes.set_ylabel("mean attention distance (pixels)")
         axes.set_ylim(bottom=0)
-        axes.set_title(f"{name}, {height}x{width} pixels, mean over {images} images")
+        count = "one image" if images == 1 else f"mean over {images} images"
+        axes.set_title(f"{name}, {height}x{width} pixels, {count}")
         figure.legend(loc="outside right upper", fontsize=6)
     return figure
 
