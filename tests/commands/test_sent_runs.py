@@ -10,25 +10,54 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tests.bucket_api import Bucket
 from tests.hub_server import Hub
 from tests.small_models import SMALL, random_params
 from vit_jax.__main__ import main
 from vit_jax.weights.files import write_weights
 
 
+@pytest.mark.parametrize("command", ["evaluate", "report"])
 @pytest.mark.parametrize("address", ["gs://bucket/data", "s3://bucket/data", "http://host/data"])
 @pytest.mark.parametrize("key", ["data.data_dir", "data.dataset", "evals.test.dataset"])
 def test_the_config_of_a_run_reaches_no_network(
-    key: str, address: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    key: str, address: str, command: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     config: dict[str, Any] = {"data": {"dataset": "digits"}, "evals": {"test": {"split": "test"}}}
     *sections, last = key.split(".")
     functools.reduce(operator.getitem, sections, config)[last] = address
     (tmp_path / "config.json").write_text(json.dumps(config))
     (tmp_path / "lock").touch()
-    assert main(["evaluate", f"--weights={tmp_path}"]) == 2
+    run = f"--weights={tmp_path}" if command == "evaluate" else str(tmp_path)
+    assert main([command, run]) == 2
     error = capsys.readouterr().err
     assert f"add --config.{key}={address}" in error and error.count("\n") == 1
+
+
+def test_report_reads_an_address_that_is_typed_and_takes_no_other_change(
+    bucket: Bucket, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "any").touch()
+    bucket.objects.add_folder(tmp_path, "bkt", "any")
+    run = tmp_path / "run"
+    run.mkdir()
+    config = {
+        "model": {"name": "ViT-Ti/8"},
+        "data": {"dataset": "gs://bkt/sent", "train": "train", "batch_size": 2},
+        "optimizer": {"name": "adamw", "lr": 0.1},
+        "evals": {"test": {"split": "test"}},
+        "total_steps": 1,
+    }
+    (run / "config.json").write_text(json.dumps(config))
+    (run / "lock").touch()
+    command = ["report", str(run), f"--output={tmp_path / 'a.html'}"]
+    assert main([*command, "--config.data.dataset=gs://bkt/other"]) == 2
+    assert "would be ignored: it only allows `report` to read" in capsys.readouterr().err
+    assert main(command) == 2
+    flag = "--config.data.dataset=gs://bkt/sent"
+    assert f"add {flag}\n" in capsys.readouterr().err
+    assert main([*command, flag]) == 0
+    assert "gs://bkt/sent does not exist" in (tmp_path / "a.html").read_text()
 
 
 @pytest.mark.parametrize(

@@ -2,10 +2,10 @@
 
 import argparse
 import dataclasses
-import re
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+from vit_jax.commands.sent_runs import refuse_remote
 from vit_jax.config import apply_overrides, load_config
 from vit_jax.data.sources.own_splits import split_to_score
 from vit_jax.errors import NoDataError, UserError
@@ -16,7 +16,6 @@ from vit_jax.parallel.mesh import MeshConfig
 from vit_jax.runs.config_file import is_run, read_config
 from vit_jax.schema import build
 from vit_jax.spelling import nearest
-from vit_jax.storage.paths import bucket_of
 from vit_jax.training.config import TrainConfig
 from vit_jax.training.setup import open_training
 
@@ -24,7 +23,6 @@ from vit_jax.training.setup import open_training
 _NOT_OPTIONS = ("split", "dataset", "every_steps", "batch_size")
 # Keys of an evaluator that have flags of their own besides `--evaluator.KEY`.
 _OWN_FLAGS = ("classes", "class_map")
-_BUCKET = re.compile(r"(?:gs|s3)://[^/]+")
 
 
 class Job(NamedTuple):
@@ -43,7 +41,7 @@ def config_job(weights: str, arguments: argparse.Namespace, changes: Sequence[st
         values = load_config(arguments.config, changes)
     elif is_run(weights):
         values = apply_overrides(read_config(weights), changes)
-        _refuse_remote(weights, values, changes)
+        refuse_remote(weights, values, changes)
     else:
         raise UserError(
             f"--weights={weights} is not the directory of a run, which would name what to "
@@ -66,30 +64,6 @@ def config_job(weights: str, arguments: argparse.Namespace, changes: Sequence[st
         batch_size=arguments.batch_size or rows,
     )
     return Job(model, config.evals, context, config.mesh)
-
-
-def _refuse_remote(weights: str, values: Mapping[str, Any], changes: Sequence[str]) -> None:
-    """A run may have been sent by someone; what its config says reaches no network by itself.
-
-    What lies in the bucket that the run itself is read from is read.
-    """
-    evals = values.get("evals")
-    sections = {"data": values.get("data")}
-    if isinstance(evals, Mapping):
-        sections |= {f"evals.{name}": each for name, each in evals.items()}
-    for section, each in sections.items():
-        for key in ("data_dir", "dataset"):
-            address = str(each.get(key)) if isinstance(each, Mapping) else ""
-            flag = f"--config.{section}.{key}="
-            if "://" not in address or any(change.startswith(flag) for change in changes):
-                continue
-            found = _BUCKET.search(address)  # A name may say before it what lies there.
-            if found is not None and found[0] == bucket_of(weights):
-                continue
-            raise UserError(
-                f"the run's config names data at {address}, which is read over a network only if "
-                f"you say so: add {flag}{address}"
-            )
 
 
 def _refuse_beyond_reading(evals: Mapping[str, EvalConfig], changes: Sequence[str]) -> None:
