@@ -6,7 +6,10 @@ import hashlib
 import json
 from collections.abc import Iterator
 
+import orbax.checkpoint as ocp
 import pytest
+import tensorstore
+from orbax.checkpoint._src.path import gcs_utils
 
 from tests import bucket_server
 from tests.bucket_api import Bucket
@@ -14,7 +17,7 @@ from tests.runs.saved_states import assert_same_state, draw_state, training_shap
 from vit_jax.errors import StorageError
 from vit_jax.runs.checkpoints import CheckpointConfig, Checkpoints
 from vit_jax.runs.directory import newest_checkpoint
-from vit_jax.storage import objects
+from vit_jax.storage import objects, retrying
 
 RUN = "gs://bkt/run"
 
@@ -116,6 +119,35 @@ def test_a_bucket_that_does_not_answer_makes_no_checkpoint_a_broken_one(
             checkpoints.restore(training_shapes())
         with pytest.raises(StorageError, match="no good answer"):  # Not: no best weights.
             checkpoints.restore_step(3, training_shapes())
+    assert objects.list_names(f"{RUN}/checkpoints") == ["2", "3"]
+    assert _restored() == 3
+
+
+def test_a_bucket_that_stops_answering_as_arrays_are_read(
+    saved: Bucket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """TensorStore makes requests again as often as is said to it, and the checkpoint stays."""
+
+    def restore(self: object, directory: object, args: object) -> None:
+        """Reads as Orbax does, once its own files are read."""
+        spec = gcs_utils.get_kvstore_for_gcs(f"{directory}/")
+        saved.faults.counts.clear()
+        for kind in ("read", "ranged read"):
+            saved.faults.inject(kind, "503")
+        tensorstore.KvStore.open(spec).result().read("manifest.ocdbt").result()
+
+    with _open() as checkpoints, monkeypatch.context() as patch:
+        patch.setattr(retrying.retrying, "patience", retrying.Patience(0.01, 0.02, 0.1))
+        patch.setattr(ocp.StandardCheckpointHandler, "restore", restore)
+        with pytest.raises(
+            StorageError, match="retry attempts failed.*; check the network"
+        ) as told:
+            checkpoints.restore(training_shapes())
+        for kind in ("read", "ranged read"):
+            saved.faults.inject(kind)
+    assert str(told.value).startswith(f"{RUN}/checkpoints/3: ") and "\n" not in str(told.value)
+    # Pauses of 0.01 s and 0.02 s, as many as fit into 0.1 s, with a try before each and a last one.
+    assert sum(n for (_, how), n in saved.faults.counts.items() if how == "503") in (5, 6)
     assert objects.list_names(f"{RUN}/checkpoints") == ["2", "3"]
     assert _restored() == 3
 

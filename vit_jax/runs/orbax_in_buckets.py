@@ -18,7 +18,7 @@ from orbax.checkpoint._src.serialization import tensorstore_utils
 
 from vit_jax.errors import UserError
 from vit_jax.storage.paths import is_bucket
-from vit_jax.storage.retrying import CONNECT, READ
+from vit_jax.storage.retrying import CONNECT, READ, retrying
 
 # What is replaced, and which versions have.
 _REPLACED = (
@@ -96,7 +96,10 @@ def _normalize(path: str) -> str:
 
 def _key_value_store(path: str) -> dict[str, Any]:
     if not path.startswith("s3://"):
-        return _for_google(path)
+        store: dict[str, Any] = _for_google(path)
+        if store["driver"] == "gcs":  # By itself it would try 32 times, for a quarter of an hour.
+            store["gcs_request_retries"] = retrying.patience.for_tensorstore
+        return store
     # Here, as it needs the extra `s3`.
     from vit_jax.storage import s3_arrays
 

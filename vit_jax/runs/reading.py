@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import zlib
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -18,7 +19,10 @@ from vit_jax.parallel.agreement import on_all_processes
 from vit_jax.runs import file_list
 from vit_jax.runs.checksums import names, summarize
 from vit_jax.runs.orbax_in_buckets import require_known_by_orbax
-from vit_jax.storage.paths import as_path
+from vit_jax.storage.paths import as_path, is_bucket
+
+# What TensorStore says of a bucket that has not answered, up to its own details.
+_TRIED = re.compile(r"All \d+ retry attempts failed[^\[]*[^\[\s]")
 
 
 class Restored(NamedTuple):
@@ -83,6 +87,11 @@ def read(
         except Exception as error:  # Broken files make their readers raise nearly anything.
             if isinstance(error, jax.errors.JaxRuntimeError) and "RESOURCE_EXHAUSTED" in str(error):
                 raise  # The file may be whole.
+            if is_bucket(directory) and (found := _TRIED.search(str(error))):
+                raise StorageError(
+                    f"{directory}: {found[0][:200]}; check the network, then type the same command "
+                    "again"
+                ) from error
             problem = one_line(error)
     _raise_together(problem)
     sums, _ = summarize(state)

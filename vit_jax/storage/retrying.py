@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from vit_jax.errors import StorageError
 
@@ -50,6 +50,18 @@ class Patience:
             pause = min(2 * pause, self.longest)
             tries += 1
         return tries
+
+    @property
+    def for_tensorstore(self) -> dict[str, Any]:
+        """The same as an option of TensorStore's drivers of buckets, such as `gcs_request_retries`.
+
+        https://google.github.io/tensorstore/kvstore/gcs/
+        """
+        return {
+            "max_retries": self.tries,
+            "initial_delay": f"{self.first}s",
+            "max_delay": f"{self.longest}s",
+        }
 
 
 class Retrying:

@@ -32,17 +32,12 @@ def key_value_store(path: str) -> dict[str, Any]:
       StorageError: the credentials cannot be had.
     """
     bucket, _, key = path.removeprefix("s3://").partition("/")
-    patience = retrying.patience
     store: dict[str, Any] = {
         "driver": "s3",
         "bucket": bucket,
         "path": key,
         "use_conditional_write": True,
-        "s3_request_retries": {
-            "max_retries": patience.tries,
-            "initial_delay": f"{patience.first}s",
-            "max_delay": f"{patience.longest}s",
-        },
+        "s3_request_retries": retrying.patience.for_tensorstore,
     }
     file_system = S3()
     client = file_system.connect()
