@@ -1,5 +1,6 @@
 """A data set that is prepared to a bucket is that which is prepared to a disk."""
 
+import shutil
 import signal
 import subprocess
 import tempfile
@@ -13,6 +14,7 @@ from tests.data.test_prepare_kills import start
 from tests.real_processes import wait_for
 from tests.storage.test_objects import s3 as server  # noqa: F401
 from vit_jax.data.preparation.prepare import prepare
+from vit_jax.data.preparation.target import Target
 from vit_jax.errors import UserError
 from vit_jax.storage import objects
 
@@ -57,6 +59,21 @@ def test_a_kill_half_way_to_a_bucket(bucket: str, tmp_path: Path) -> None:
     assert objects_of(directory) == files_of(whole)
     assert versions == {name: objects.version(f"{directory}/{name}") for name in versions}
     assert not list((tmp_path / "tmp").glob("vit_jax*"))
+
+
+def test_what_a_kill_at_the_end_has_left_in_a_bucket(
+    bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    archives.write_fall_2011(tmp_path, archives.images(2))
+    with monkeypatch.context() as patch:
+        patch.setattr(Target, "clear", lambda self: None)
+        directory = prepare("imagenet21k", bucket, archives=str(tmp_path))
+    assert any("/receipts/" in name for name in objects.list_files(directory))
+    shutil.rmtree(tmp_path / "tmp")  # As on another host.
+    (tmp_path / "tmp").mkdir()
+    assert prepare("imagenet21k", bucket, archives=str(tmp_path)) == directory
+    assert not any("/receipts/" in name for name in objects.list_files(directory))
+    assert not list((tmp_path / "tmp").iterdir())
 
 
 def test_archives_in_a_bucket_are_refused(bucket: str) -> None:

@@ -11,7 +11,9 @@ from configs.pretrain import get_config
 from tests.data import archives
 from tests.data.listed import label_of, records_of
 from vit_jax.__main__ import main
+from vit_jax.data.preparation.archives import index_flat_tar
 from vit_jax.data.preparation.prepare import prepare
+from vit_jax.data.preparation.tar_index import Index
 from vit_jax.data.sources.open import open_source
 from vit_jax.data.sources.records import Source
 from vit_jax.data.sources.splits import split_names
@@ -100,6 +102,16 @@ def test_imagenet_1k(ilsvrc: Path, tmp_path: Path) -> None:
         (i, archives.photo(10**6 + i)) for i in (7, 999, 0, 500, 7)
     )
     assert list(validation.class_names) == sorted(names)
+
+
+def test_a_flat_tar_is_indexed_again_with_another_development_kit(
+    ilsvrc: Path, tmp_path: Path
+) -> None:
+    path = ilsvrc / "ILSVRC2012_img_val.tar"
+    for labels in ([7, 999, 0, 500, 7], [1, 2, 3, 4, 5]):
+        names = (f"ILSVRC2012_val_{i:08d}.JPEG" for i in range(1, 6))
+        index_flat_tar(tmp_path, path, dict(zip(names, labels, strict=True)))
+        assert Index(tmp_path).labels.tolist() == labels
 
 
 def test_what_is_missing_is_named_with_where_to_put_it(ilsvrc: Path, tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from tests.data.test_prepare_imagenet import files_of
 from tests.real_processes import descendants, wait_for
 from vit_jax.data.preparation.prepare import prepare
 from vit_jax.errors import UserError
+from vit_jax.locks import try_lock
 
 IMAGES = archives.images(25, each=20)
 SHARD_BYTES = 20_000
@@ -73,6 +74,25 @@ def test_a_kill_half_way(
     assert prepared(place / release, tmp_path) == files_of(place / "whole/imagenet21k/1.0.0")
     after = {name: (directory / name).stat().st_mtime_ns for name in before}
     assert after == before  # Finished shards were not written again.
+
+
+def test_a_kill_once_the_data_set_is_whole(place: Path, tmp_path: Path) -> None:
+    """What only other starts would need is removed by the next one, unless it is in use."""
+    program = (
+        "import os, sys; from tests.programs import prepare_shards as p; "
+        "from vit_jax.data.preparation.target import Target; "
+        "Target.clear = lambda self: os.kill(os.getpid(), 9); p.main(*sys.argv[1:])"
+    )
+    command = [sys.executable, "-c", program, str(place / "fall"), str(tmp_path), "0"]
+    assert subprocess.run(command, capture_output=True).returncode == -signal.SIGKILL
+    directory = tmp_path / "imagenet21k/1.0.0"
+    assert (directory / "features.json").exists() and (directory / ".preparing").exists()
+    with open(directory / ".preparing/lock", "w") as file:
+        assert try_lock(file)
+        prepared(place / "fall", tmp_path)
+    assert (directory / ".preparing").exists()
+    assert prepared(place / "fall", tmp_path) == files_of(place / "whole/imagenet21k/1.0.0")
+    assert not (directory / ".preparing").exists()
 
 
 def test_a_shard_that_was_damaged_since_is_written_again(place: Path, tmp_path: Path) -> None:

@@ -10,11 +10,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tests.bucket_api import Bucket
 from tests.data import archives
 from tests.data.listed import label_of, records_of
+from vit_jax.data.preparation import writing
+from vit_jax.data.preparation.plan import fingerprint_of
 from vit_jax.data.preparation.prepare import prepare
 from vit_jax.data.sources.open import open_source
 from vit_jax.errors import UserError
+from vit_jax.storage import objects
 
 
 @pytest.fixture
@@ -184,6 +188,37 @@ def test_other_images_with_the_same_name_are_not_taken_for_prepared(
     assert prepare(str(tmp_path / "0" / "dots.npz"), data_dir) == directory
     with pytest.raises(UserError, match="prepared from other images"):
         prepare(str(tmp_path / "1" / "dots.npz"), data_dir)
+
+
+def test_an_image_of_another_size_under_the_same_name(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data_dir = str(tmp_path / "data")
+    with monkeypatch.context() as patch:
+        patch.setattr(writing, "_finish", None)  # As if it was killed there.
+        with pytest.raises(TypeError):
+            prepare(str(photos), data_dir)
+    image = photos / "train" / "dog" / "0.jpg"
+    before = image.read_bytes()
+    image.write_bytes(before + b"more")
+    with pytest.raises(UserError, match="train differs from what a preparation was begun with"):
+        prepare(str(photos), data_dir)
+    image.write_bytes(before)
+    directory = prepare(str(photos), data_dir)
+    assert prepare(str(photos), data_dir) == directory
+    image.write_bytes(before + b"more")
+    with pytest.raises(UserError, match="was prepared from other images"):
+        prepare(str(photos), data_dir)
+
+
+def test_sizes_in_a_bucket_are_those_of_its_list(
+    photos: Path, bucket: Bucket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bucket.objects.add_folder(photos, "bkt", "sized")
+    expected = fingerprint_of(open_source(str(photos), "train"))
+    source = open_source("gs://bkt/sized", "train")
+    monkeypatch.setattr(objects, "size", None)  # It would make a request for each image.
+    assert fingerprint_of(source) == expected
 
 
 def test_a_file_name_that_is_not_in_utf8(photos: Path, tmp_path: Path) -> None:

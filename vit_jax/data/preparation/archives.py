@@ -125,7 +125,9 @@ def index_flat_tar(directory: Path, path: Path, label_of: dict[str, int]) -> Non
     Raises:
       UserError: the tar is damaged, or an image has no label.
     """
-    key = _key([path])
+    # Labels come from another file, which may be exchanged alone.
+    labelled = repr(sorted(label_of.items())).encode()
+    key = f"{_key([path])} {hashlib.blake2b(labelled, digest_size=8).hexdigest()}"
     if has_index(directory, key):
         return
     members = [each._replace(name=Path(each.name).name) for each in list_tar(str(path))]

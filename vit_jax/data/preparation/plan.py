@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -11,6 +12,7 @@ import numpy as np
 from vit_jax.data.images.decoding import decode
 from vit_jax.data.images.errors import ImageError
 from vit_jax.data.preparation.shrink import JPEG_QUALITY, shrink
+from vit_jax.data.sources.labelled_files import LabelledFiles
 from vit_jax.data.sources.records import Source
 from vit_jax.errors import UserError
 
@@ -106,11 +108,22 @@ def require_same_input(text: bytes, splits: Mapping[str, Source], where: object)
       UserError: it was prepared from other images.
     """
     before = _plan(text, where).fingerprints
-    if any(before.get(name) != source.fingerprint() for name, source in splits.items()):
+    if any(before.get(name) != fingerprint_of(source) for name, source in splits.items()):
         raise UserError(
             f"{where} was prepared from other images, or from fewer; choose another --name or "
             f"--data_dir, or remove {where}"
         )
+
+
+def fingerprint_of(source: Source) -> str:
+    """What tells a source from others: that of files also by their sizes, if these are at hand."""
+    found = source.fingerprint()
+    if not isinstance(source, LabelledFiles) or not source.has_sizes():
+        return found
+    digest = hashlib.blake2b(found.encode(), digest_size=8)
+    for each in sorted(source.listing().items()):
+        digest.update(repr(each).encode())
+    return digest.hexdigest()
 
 
 def shard_counts(

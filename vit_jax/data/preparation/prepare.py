@@ -90,6 +90,7 @@ def prepare(
     if target.is_prepared(options):
         if is_own:
             _require_same(dataset, target)
+        target.clear_after_a_kill()
         return os.fspath(target.directory)
     test_sets = {each: _test_set(each, data_dir) for each in exclude}
     found = None if dataset in _ARCHIVES or _is_arrays(dataset) else _files(dataset)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -79,6 +80,24 @@ class Target(NamedTuple):
                 "choose another --data_dir, or remove it"
             )
         return True
+
+    def clear(self) -> None:
+        """Removes what only other starts would need, once the data set is whole."""
+        if is_bucket(self.directory):
+            for name in objects.list_files(self.directory / STATE):
+                objects.delete(self.directory / STATE / name)
+        shutil.rmtree(self.work)
+
+    def clear_after_a_kill(self) -> None:
+        """As `clear`, if the start that made the data set whole was killed before it did so.
+
+        What cannot be removed stays: the data set can be read all the same.
+        """
+        if self.work.exists() or (
+            is_bucket(self.directory) and objects.list_files(self.directory / STATE)
+        ):
+            with contextlib.suppress(UserError, OSError), only_one(self):
+                self.clear()
 
 
 @contextlib.contextmanager

@@ -22,7 +22,13 @@ from vit_jax.data.preparation.left_out import (
     table,
     without_images,
 )
-from vit_jax.data.preparation.plan import Options, Plan, require_same, shard_counts
+from vit_jax.data.preparation.plan import (
+    Options,
+    Plan,
+    fingerprint_of,
+    require_same,
+    shard_counts,
+)
 from vit_jax.data.preparation.processes import each_piece
 from vit_jax.data.preparation.progress import Counts, shown
 from vit_jax.data.preparation.shards import (
@@ -96,8 +102,8 @@ def _plan(
     for name, source in found.splits.items():
         if not len(source):
             raise UserError(f"{target.dataset}: split {name} has no image")
-    fingerprints = {name: source.fingerprint() for name, source in found.splits.items()}
-    fingerprints |= {name: source.fingerprint() for name, source in test_sets.items()}
+    sources = {**found.splits, **test_sets}
+    fingerprints = {name: fingerprint_of(source) for name, source in sources.items()}
     lengths = {name: len(source) for name, source in found.splits.items()}
     plan = Plan(options, fingerprints, lengths, {})
     path = target.directory / PLAN
@@ -237,8 +243,6 @@ def _finish(
     files = description_files(target.dataset, target.version, form, written, text)
     for file, data in files.items():
         objects.write_bytes(target.directory / file, data)
-    for name in objects.list_files(target.directory / STATE) if is_bucket(target.directory) else ():
-        objects.delete(target.directory / STATE / name)
-    shutil.rmtree(target.work)
+    target.clear()
     for text in summary(target.directory, found.splits, written, left_out):
         _log.info("%s", text)

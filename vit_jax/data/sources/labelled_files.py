@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
 import numpy as np
 
 from vit_jax.data.images.errors import ImageError
+from vit_jax.data.sources import bucket_folder
 from vit_jax.data.sources.reading import read_image_file
 from vit_jax.data.sources.records import Record
 from vit_jax.data.sources.split_words import own_names, say_once
@@ -126,13 +127,25 @@ class LabelledFiles:
 
     def listing(self) -> dict[str, str]:
         """Label and size of each file, by its path below the root."""
-        paths = self.paths()
+        paths, known = self.paths(), self._known_sizes()
         with ThreadPoolExecutor(_STAT_THREADS) as pool:  # Over a network, each takes a while.
-            sizes = pool.map(self._size, range(len(self)))
+            sizes = pool.map(lambda index: self._size(index, known), range(len(self)))
             return {
                 path: f"{size} of class {self._label(index)}"
                 for index, (path, size) in enumerate(zip(paths, sizes, strict=True))
             }
+
+    def has_sizes(self) -> bool:
+        """Whether `listing` makes no request: files lie on disks, or were listed in buckets."""
+        remote = self._remote()
+        return not remote or self._known_sizes().keys() >= remote
+
+    def _remote(self) -> set[str]:
+        return set(filter(is_bucket, map(self._address, range(len(self)))))
+
+    def _known_sizes(self) -> dict[str, int]:
+        """The sizes that came with the list of a bucket."""
+        return bucket_folder.sizes(self._remote())
 
     def _path(self, index: int) -> bytes:
         return self._paths[self._ends[index - 1] if index else 0 : self._ends[index]]
@@ -148,9 +161,10 @@ class LabelledFiles:
         path = os.fsdecode(self._path(index))
         return path if is_bucket(path) else os.path.join(os.fsdecode(self._root), path)
 
-    def _size(self, index: int) -> str:
+    def _size(self, index: int, known: Mapping[str, int]) -> str:
+        path = self._address(index)
         try:
-            return f"{objects.size(self._address(index))} bytes"
+            return f"{known.get(path) or objects.size(path)} bytes"
         except UserError:
             raise
         except OSError as error:
