@@ -1,4 +1,4 @@
-"""Exclusive locks on files: they end with the process that holds them, however it ends."""
+"""Locks on files: they end with the process that holds them, however it ends."""
 
 from typing import IO, Any
 
@@ -16,6 +16,12 @@ def try_lock(file: IO[Any] | int) -> bool:
         except BlockingIOError:
             return False
     return True
+
+
+def lock_with_others(file: IO[Any] | int) -> None:
+    """Locks an open file together with others that do so, and waits for one that has it alone."""
+    if fcntl is not None:
+        fcntl.flock(file, fcntl.LOCK_SH)
 
 
 def lock(file: IO[Any] | int) -> None:

@@ -1,6 +1,9 @@
 """One data set as TFRecord, ArrayRecord, WebDataset and Parquet: equal batches for one seed."""
 
+import gc
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import jax
@@ -24,6 +27,7 @@ from vit_jax.parallel.mesh import MeshConfig, make_mesh
 from vit_jax.parallel.sharding import batch_sharding
 from vit_jax.preprocessing import PreprocessingConfig
 from vit_jax.storage import objects, retrying
+from vit_jax.storage.cache import Cache
 
 SIZE, BATCH, STEPS = (12, 12), 6, 5
 FORMATS = ("tfrecord", "array_record", "tars", "parquet")
@@ -142,7 +146,7 @@ def test_a_shard_that_changes_while_it_is_copied_is_told_and_nothing_is_left(
     monkeypatch.setattr(objects, "version", lambda path: "another")
     with pytest.raises(UserError, match="was written again while it was copied"):
         opened("gs://bkt/data", "array_record")
-    assert [path.name for path in copies.rglob("*") if path.is_file()] == ["lock"]
+    assert {path.name for path in copies.rglob("*") if path.is_file()} == {"in_use", "lock"}
 
 
 def test_what_a_process_that_was_killed_has_left_is_removed(root: Path, bucket: Bucket) -> None:
@@ -152,6 +156,40 @@ def test_what_a_process_that_was_killed_has_left_is_removed(root: Path, bucket: 
     left = copy.rename(copy.with_name(f".{copy.name}.123.tmp"))
     opened("gs://bkt/data", "array_record")
     assert copy.exists() and not left.exists()
+
+
+def test_copies_that_are_not_in_use_make_room(root: Path, bucket: Bucket, tmp_path: Path) -> None:
+    for name in ("first", "second", "third"):
+        bucket.objects.add_folder(root / "array_record", "bkt", name)
+    cache = Cache(tmp_path / "cache", 1)  # Only what is in use stays.
+
+    def open_copied(name: str) -> Source:
+        return open_source("swatches", "train", data_dir=f"gs://bkt/{name}", cache=cache)
+
+    def copies() -> set[Path]:
+        return set((tmp_path / "cache/shards").rglob("*.array_record*"))
+
+    first = open_copied("first")
+    assert len(copies()) == 2 and not (root.parent / "user_cache/shards").exists()
+    (in_use,) = (tmp_path / "cache/shards").rglob("in_use")
+    of_first, expected = copies(), records_of(first)
+    second = open_copied("second")
+    assert copies() > of_first and len(copies()) == 4  # Both are in use, above the limit.
+    program = (
+        "import sys, time; from vit_jax.locks import lock_with_others as lock; "
+        "file = open(sys.argv[1]); lock(file); print('holds', flush=True); time.sleep(600)"
+    )
+    command = [sys.executable, "-c", program, str(in_use)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as other:
+        assert other.stdout is not None and other.stdout.readline() == b"holds\n"
+        del first, second
+        gc.collect()
+        third = open_copied("third")
+        assert copies() > of_first and len(copies()) == 4  # `second` has made room.
+        other.kill()
+    assert open_copied("second").class_names == third.class_names
+    assert not copies() & of_first and len(copies()) == 4
+    assert records_of(open_copied("first")) == expected
 
 
 def test_a_bucket_that_does_not_answer_is_told(

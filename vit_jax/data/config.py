@@ -5,11 +5,10 @@ from pathlib import Path
 from typing import Literal
 
 from vit_jax.errors import UserError
-from vit_jax.storage.cache import Cache
+from vit_jax.storage.cache import CACHE_GIB, Cache
 
 # Inception's crop, as in the paper's pre-training and fine-tuning.
 CROP_AREA = (0.05, 1.0)
-CACHE_GIB = 100.0
 
 
 @dataclass(frozen=True)
@@ -90,9 +89,11 @@ class DataConfig:
     """Where TFDS data sets lie. None: TFDS's default, `~/tensorflow_datasets`."""
     cache_dir: str | None = None
     """Directory on a local disk that keeps what was read from shards, for data on a mount or in a
-    bucket. Processes and runs may share it. None: everything is read from its place each time."""
+    bucket, and the copies of ArrayRecord in a bucket. Processes and runs may share it. None:
+    everything is read from its place each time, and ArrayRecord is copied to the user's cache."""
     cache_gib: float = CACHE_GIB
-    """Most GiB that `cache_dir` holds; the oldest make room for what is new."""
+    """Most GiB that `cache_dir` holds; the oldest make room for what is new. Copies of ArrayRecord
+    count apart, and those in use stay."""
     test_fraction: float | None = None
     """Share of each class that becomes the split `test` of a folder or a table without splits.
     None: 0.1."""

@@ -24,6 +24,8 @@ import google_crc32c
 from vit_jax.errors import UserError
 from vit_jax.locks import lock
 
+CACHE_GIB = 100.0  # The limit unless a user sets another.
+
 _FOLDERS = 64
 # A full folder is emptied to this share of its room, so that not every entry has to list it.
 _EMPTIED_TO = 0.9
@@ -42,12 +44,15 @@ class Cache:
       directory: made if missing; `pieces` in it holds the entries.
       limit: most bytes of all entries. An entry above a 64th of it is not kept.
 
+    Attributes: as the arguments, for what is kept beside `pieces` within a limit of the same size.
+
     Raises:
       UserError: the directory cannot be written.
     """
 
     def __init__(self, directory: Path, limit: int) -> None:
-        self._root = directory.expanduser().absolute() / "pieces"
+        self.directory, self.limit = directory.expanduser().absolute(), limit
+        self._root = self.directory / "pieces"
         self._share = limit // _FOLDERS
         self._is_full = False  # The disk, not the cache.
         try:

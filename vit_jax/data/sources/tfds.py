@@ -25,6 +25,7 @@ from vit_jax.data.sources.tfds_features import labelled_images
 from vit_jax.data.sources.tfds_records import ArrayRecords, SerialisedExamples, TfRecords
 from vit_jax.errors import NoDataError, UserError
 from vit_jax.storage.cache import Cache
+from vit_jax.storage.paths import is_bucket
 
 
 def open_tfds(
@@ -89,7 +90,7 @@ class TfdsSource:
       directory: where the prepared data set lies.
       label: the feature that is the label, as in `tfds_features.labelled_images`.
       max_labels: if a record may have any number of labels, the most that one may have; None is 64.
-      cache: keeps what is read of TFRecord files.
+      cache: keeps what is read of TFRecord files, and copies of ArrayRecord in a bucket.
     """
 
     def __init__(
@@ -113,11 +114,12 @@ class TfdsSource:
         self._ranges = split_ranges(
             split, {name: s.shard_lengths for name, s in info.splits.items()}, dataset
         )
-        self.reads_pieces = info.file_format == TFRECORD
+        is_tfrecord = info.file_format == TFRECORD
+        self.reads_pieces = is_tfrecord or is_bucket(directory)
         self._examples: SerialisedExamples = (
             TfRecords(directory, self._ranges, self.name, cache)
-            if self.reads_pieces
-            else ArrayRecords(directory, self._ranges, self.name)
+            if is_tfrecord
+            else ArrayRecords(directory, self._ranges, self.name, cache)
         )
         self._examples.open()
 

@@ -6,7 +6,7 @@ import bisect
 import itertools
 import os
 from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import IO, Any, NamedTuple, Protocol
 
 from array_record.python.array_record_module import ArrayRecordReader
 
@@ -63,10 +63,16 @@ class ArrayRecords:
       directory: where the prepared data set lies.
       ranges: of splits.
       name: of the data set and split, for messages.
+      cache: holds the copies of shards in a bucket; None is the user's cache.
     """
 
-    def __init__(self, directory: str, ranges: Sequence[SplitRange], name: str) -> None:
+    def __init__(
+        self, directory: str, ranges: Sequence[SplitRange], name: str, cache: Cache | None
+    ) -> None:
         self._directory, self._ranges, self._name = directory, ranges, name
+        self._cache = cache
+        # While this object lives, nobody removes its copies.
+        self._in_use: list[IO[bytes]] = []
         self._shards: dict[str, _Shards] = {}
         self._readers: dict[str, ArrayRecordReader] = {}
 
@@ -83,7 +89,8 @@ class ArrayRecords:
             shards = shards_at(self._directory, [paths[i] for i in numbers], self._name, _REMEDY)
             local = [shard.path for shard in shards]
             if is_bucket(self._directory):
-                local = local_copies(self._directory, shards)
+                local, in_use = local_copies(self._directory, shards, self._cache)
+                self._in_use.append(in_use)
             self._shards[split] = _Shards(dict(zip(numbers, local, strict=True)), lengths, ends)
         try:
             self._place(0)
@@ -121,8 +128,9 @@ class ArrayRecords:
         return self._readers[path], position - (ends[number] - length)
 
     def __getstate__(self) -> dict[str, Any]:
-        # Open files are not pickled: a worker opens its own.
-        return self.__dict__ | {"_readers": {}}
+        # Open files are not pickled: a worker opens its own. That the copies are in use is known by
+        # the process that has started it.
+        return self.__dict__ | {"_readers": {}, "_in_use": []}
 
 
 def _reader(path: str, length: int) -> ArrayRecordReader:
@@ -139,7 +147,7 @@ def _reader(path: str, length: int) -> ArrayRecordReader:
 class TfRecords:
     """Examples in TFRecord files, found by an index and read side by side.
 
-    Args: as `ArrayRecords`, and
+    Args: as `ArrayRecords`, but
       cache: keeps what was read.
     """
 
