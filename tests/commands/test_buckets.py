@@ -207,7 +207,12 @@ def test_reports_and_tables(
     for name in ("config.json", "lock", "weights.npz", "weights.json", "versions.json"):
         again.mkdir(exist_ok=True)
         (again / name).write_bytes(content(served, f"runs/photos/{name}"))
-    assert main(["report", RUN, str(again), "--output=gs://bkt/out/both.html"]) == 0
+    both = ["report", RUN, str(again), "--output=gs://bkt/out/both.html"]
+    # A run on a disk may have been sent by anyone; it does not decide what is read.
+    assert main(both) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.endswith("add --config.data.dataset=gs://bkt/photos")
+    assert main([*both, "--config.data.dataset=gs://bkt/photos"]) == 0
     assert b"again" in content(served, "out/both.html")
     for runs in ("gs://bkt/runs", RUN, "gs://bkt/out/scores.json"):
         if runs.endswith(".json"):
