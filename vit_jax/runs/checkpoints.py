@@ -5,6 +5,7 @@ import logging
 import os
 import shutil
 import sys
+import threading
 import time
 from collections import deque
 from collections.abc import Container, Iterator, Mapping
@@ -91,6 +92,7 @@ class Checkpoints:
         self._completed = deque[float]()
         # What the save under way met, where there are other processes.
         self._failure: BaseException | None = None
+        self._thread = threading.get_ident()
         move_no_directories_aside(self._directory)
         self._manager = self._open()
 
@@ -250,13 +252,14 @@ class Checkpoints:
         )
 
     def _meet(self, *, key: str, timeout_ms: int) -> None:
-        """Waits for the other processes at a barrier, in the thread of a save.
+        """Waits for the other processes at a barrier.
 
-        A process whose save has failed comes to the last barrier too, with its exception. The
-        others wait at an earlier one, and Orbax would let all of them wait for its full limit.
+        A save whose thread meets an error comes to its last barrier with the exception. The other
+        processes wait at an earlier one, and Orbax would let all of them wait for its full limit.
         """
         error = sys.exc_info()[1]
-        if error is not None:
+        # The run's own thread may handle what has interrupted it while it saves.
+        if error is not None and threading.get_ident() != self._thread:
             self._failure = error
             raise error
         ocp.multihost.get_barrier_sync_fn()(key=key, timeout_ms=timeout_ms)
