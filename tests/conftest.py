@@ -102,10 +102,11 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[hub_server.
 @pytest.fixture
 def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[Bucket]:
     """An empty bucket, `gs://bkt`, that this process and those that it starts find."""
-    from vit_jax.data.sources import bucket_folder
+    from vit_jax.data.sources import bucket_folder, folder
 
-    # A process lists a folder of a bucket once; each test has a bucket of this name.
+    # A process lists a folder once; each test has a bucket of this name.
     monkeypatch.setattr(bucket_folder, "_listed", {})
+    folder._scan.cache_clear()
     with bucket_server.serving() as server:
         for name, value in server.environment().items():
             monkeypatch.setenv(name, value)
