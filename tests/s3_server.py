@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 import boto3
 import pytest
+from etils.epath import backend
 from moto.server import ThreadedMotoServer
 
 from vit_jax.storage.s3 import S3
@@ -19,7 +20,9 @@ def s3_bucket() -> Iterator[str]:
         for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
             patch.setenv(name, "testing")
         patch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+        # An earlier test of this process had another server.
         S3.clear_instance_cache()
+        backend.fsspec_backend._get_filesystem.cache_clear()
         boto3.client("s3").create_bucket(Bucket="bkt")
         yield "s3://bkt"
     server.stop()
