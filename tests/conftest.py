@@ -111,6 +111,7 @@ def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[Bucket]:
         for name, value in server.environment().items():
             monkeypatch.setenv(name, value)
         yield server
+    folder._scan.cache_clear()
 
 
 @pytest.fixture(scope="session")
