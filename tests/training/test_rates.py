@@ -11,6 +11,7 @@ import pytest
 
 from tests.real_processes import COMPILE_FAST
 from tests.small_models import TINY_FLAGS, small_vit
+from tests.stopped_run import weights_of_two_runs
 from vit_jax.__main__ import main
 from vit_jax.errors import UserError
 from vit_jax.models.families import parameter_table
@@ -19,7 +20,6 @@ from vit_jax.parallel.mesh import MeshConfig, make_mesh
 from vit_jax.parallel.sharding import replicated
 from vit_jax.schema import build, to_dict
 from vit_jax.training.optimizer import OptimizerConfig, make_optimizer
-from vit_jax.training.reporter import Reporter
 from vit_jax.training.step import init_state, make_train_step
 from vit_jax.training.supervised import Supervised
 
@@ -218,9 +218,7 @@ TINY = [
 
 
 @pytest.mark.usefixtures("shared_programs")
-def test_a_frozen_run_goes_on_where_it_was_stopped(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_frozen_run_goes_on_where_it_was_stopped(tmp_path: Path) -> None:
     tiny = ["train", *TINY, f"--config.data.data_dir={tmp_path / 'data'}"]
     assert main([*tiny, "--config.total_steps=3", f"--workdir={tmp_path / 'first'}"]) == 0
     command = [
@@ -231,19 +229,7 @@ def test_a_frozen_run_goes_on_where_it_was_stopped(
         "--config.optimizer.layer_decay=0.75",
         f"--config.init_from={tmp_path / 'first'}",
     ]
-    assert main([*command, f"--workdir={tmp_path / 'whole'}"]) == 0
-    log_step = Reporter.log_step
-
-    def interrupt(self: Any, step: int, scalars: Any, *, waited: Any) -> None:
-        log_step(self, step, scalars, waited=waited)
-        if step == 5:
-            raise KeyboardInterrupt
-
-    monkeypatch.setattr(Reporter, "log_step", interrupt)
-    assert main([*command, f"--workdir={tmp_path / 'stopped'}"]) == 130
-    monkeypatch.undo()
-    assert main([*command, f"--workdir={tmp_path / 'stopped'}"]) == 0
-    whole, stopped = ((tmp_path / run / "weights.npz").read_bytes() for run in ("whole", "stopped"))
+    whole, stopped = weights_of_two_runs(command, tmp_path)
     assert whole == stopped
     with np.load(tmp_path / "first/weights.npz") as a, np.load(tmp_path / "whole/weights.npz") as b:
         same = {name for name in a.files if np.array_equal(a[name], b[name])}
