@@ -13,7 +13,8 @@ from orbax.checkpoint._src.path import gcs_utils
 
 from tests import bucket_server
 from tests.bucket_api import Bucket
-from tests.runs.saved_states import assert_same_state, draw_state, training_shapes
+from tests.runs.checkpoints_in_buckets import open_in_bucket, restored_in_bucket, save_three
+from tests.runs.saved_states import training_shapes
 from vit_jax.errors import StorageError
 from vit_jax.runs.checkpoints import CheckpointConfig, Checkpoints
 from vit_jax.runs.directory import newest_checkpoint
@@ -47,25 +48,16 @@ def server() -> Iterator[Bucket]:
 def saved(server: Bucket) -> Bucket:
     """A bucket that holds the checkpoints of steps 2 and 3, of three that were saved."""
     server.objects.buckets["bkt"].clear()
-    with _open() as checkpoints:
-        for step in (1, 2, 3):
-            checkpoints.save(step, draw_state(step, training_shapes()), {"step": step})
-        checkpoints.wait()
+    save_three(RUN)
     return server
 
 
 def _open() -> Checkpoints:
-    return Checkpoints(f"{RUN}/checkpoints", CheckpointConfig(keep=2), {"run": "a"})
+    return open_in_bucket(RUN)
 
 
 def _restored() -> int | None:
-    with _open() as checkpoints:
-        restored = checkpoints.restore(training_shapes())
-    if restored is None:
-        return None
-    assert_same_state(restored.state, draw_state(restored.step, training_shapes()))
-    assert restored.notes == {"step": restored.step}
-    return restored.step
+    return restored_in_bucket(RUN)
 
 
 def test_the_newest_are_kept_and_restored(saved: Bucket) -> None:

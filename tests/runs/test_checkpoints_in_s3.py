@@ -5,11 +5,11 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.runs.saved_states import assert_same_state, draw_state, training_shapes
+from tests.runs.checkpoints_in_buckets import open_in_bucket, restored_in_bucket, save_three
 from tests.s3_server import s3_bucket
 from vit_jax.errors import UserError
 from vit_jax.runs import orbax_in_buckets
-from vit_jax.runs.checkpoints import CheckpointConfig, Checkpoints
+from vit_jax.runs.checkpoints import Checkpoints
 from vit_jax.runs.directory import newest_checkpoint
 from vit_jax.storage import objects
 
@@ -31,10 +31,7 @@ def bucket() -> Iterator[str]:
 @pytest.fixture(scope="module")
 def content(bucket: str) -> dict[str, bytes]:
     """What three saves leave, of which two checkpoints stay."""
-    with _open() as checkpoints:
-        for step in (1, 2, 3):
-            checkpoints.save(step, draw_state(step, training_shapes()), {"step": step})
-        checkpoints.wait()
+    save_three(RUN)
     return {name: objects.read_bytes(f"{RUN}/{name}") for name in objects.list_files(RUN)}
 
 
@@ -48,17 +45,11 @@ def saved(content: dict[str, bytes]) -> None:
 
 
 def _open() -> Checkpoints:
-    return Checkpoints(f"{RUN}/checkpoints", CheckpointConfig(keep=2), {"run": "a"})
+    return open_in_bucket(RUN)
 
 
 def _restored() -> int | None:
-    with _open() as checkpoints:
-        restored = checkpoints.restore(training_shapes())
-    if restored is None:
-        return None
-    assert_same_state(restored.state, draw_state(restored.step, training_shapes()))
-    assert restored.notes == {"step": restored.step}
-    return restored.step
+    return restored_in_bucket(RUN)
 
 
 def test_the_newest_are_kept_and_restored(saved: None) -> None:
