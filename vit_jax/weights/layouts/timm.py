@@ -146,11 +146,19 @@ def _require_expressible(model: ModelConfig) -> None:
             f"the layout timm has plain ViTs only, not {model.name}; write this model with "
             "--layout=google"
         )
-    if model.pooling == "attention" or model.representation_size or model.positions != "learned":
+    missing = [
+        words
+        for is_used, words in (
+            (model.pooling == "attention", "attention pooling like ours"),
+            (model.representation_size, "representation layer"),
+            (model.positions == "sincos2d", "fixed positions (sincos2d)"),
+            (model.positions not in ("learned", "sincos2d"), f"positions={model.positions}"),
+        )
+        if is_used
+    ]
+    if missing:
         raise UserError(
-            "timm's ViT has no attention pooling like ours, no representation layer and no other "
-            f"positions than learned ones at the stem, and this one has positions="
-            f"{model.positions}; write this model with --layout=google"
+            f"timm's ViT has no {' and no '.join(missing)}; write this model with --layout=google"
         )
     # A smaller epsilon differs in rounding only.
     if model.norm_epsilon is not None and model.norm_epsilon > EPSILON:
