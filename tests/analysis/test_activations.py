@@ -53,6 +53,8 @@ def _kept(config: Any, batch: Any) -> Any:
         ("ViT-S/16", "dots", {"depth": 1}, {"depth": 2}),
         ("Mixer-S/16", "block", {"depth": 1}, {"depth": 2}),
         ("Mixer-S/16", "dots", {"depth": 1}, {"depth": 2}),
+        ("AxialViT-S/16", "block", {"depth": 1}, {"depth": 2}),
+        ("AxialViT-S/16", "dots", {"depth": 1}, {"depth": 2}),
         ("R50x1", "block", {"stages": (1,)}, {"stages": (2,)}),
         ("BiT-R50x1", "block", {"stages": (1,)}, {"stages": (2,)}),
     ],

@@ -88,6 +88,7 @@ def test_both_orders_of_units_cost_the_same() -> None:
         ("R50+ViT-B/8", {"stages": (1, 1), "width_factor": 6.0, "image_size": 40, "depth": 1}),
         ("R+ViT-B/8", {"width_factor": 8.0, "image_size": 64, "depth": 2, "num_heads": 6}),
         ("Mixer-B/8", {"image_size": (64, 96), "depth": 2}),
+        ("AxialViT-B/8", {"image_size": (64, 96), "depth": 2, "num_heads": 6}),
     ],
 )
 def test_other_families_agree_with_xla(name: Any, options: Any) -> None:

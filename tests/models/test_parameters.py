@@ -21,6 +21,7 @@ MODELS = [
     ModelConfig("BiT-R50x1", num_classes=1000),
     ModelConfig("Mixer-B/16", num_classes=1000),
     ModelConfig("Mixer-S/32", num_classes=0),
+    ModelConfig("AxialViT-B/32", num_classes=10, representation_size=512),
 ]
 
 

@@ -64,6 +64,8 @@ def test_other_families_are_listed_and_can_be_made() -> None:
     assert {"R50+ViT-B/32", "R50+ViT-B/16", "R50+ViT-L/32", "R50+ViT-L/16"} <= names
     assert {"R26+ViT-S/32", "R26+ViT-B/32", "R+ViT-Ti/16"} <= names
     assert {"Mixer-S/16", "Mixer-B/16", "Mixer-B/32", "Mixer-L/16"} <= names
+    # Figure 13.
+    assert {"AxialViT-B/32", "AxialViT-B/16"} <= names
     assert len(names) == len(list_models())
     for name in names:
         assert ModelConfig(name).family == parse_name(name).family
@@ -92,6 +94,8 @@ def test_other_families_are_listed_and_can_be_made() -> None:
         ("Mixer-B/16", ("mixer", "B", 16, None, 1, "post")),
         ("mixer_l32", ("mixer", "L", 32, None, 1, "post")),
         ("Mixer-S_16", ("mixer", "S", 16, None, 1, "post")),
+        ("AxialViT-B/16", ("axial_vit", "B", 16, None, 1, "post")),
+        ("axial_vit_ti4", ("axial_vit", "Ti", 4, None, 1, "post")),
     ],
 )
 def test_spellings_of_other_families(name: str, expected: Any) -> None:
@@ -145,6 +149,7 @@ def test_spellings(name: str, expected: Any) -> None:
             "BiT-R50+ViT-B/16",
         ),
         *("Mixer-Ti/16", "Mixer-B", "R50+Mixer-B/16", "R50ViT-B/16"),
+        *("Axial-B/16", "AxialViT", "R50+AxialViT-B/16"),
         # Letters and digits that only equal these in Unicode's eyes.
         *("ViT-\u017f/16", "B/1\u0666"),
     ],

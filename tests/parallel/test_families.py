@@ -35,6 +35,10 @@ MODELS: dict[str, tuple[dict[str, Any], list[str]]] = {
         {"depth": 2, "width": 64, "mlp_dim": 256, "token_mlp_dim": 32, "stochastic_depth": 0.1},
         ["blocks/channel_mixing/dense1/kernel"],
     ),
+    "AxialViT-Ti/4": (
+        {"depth": 2, "width": 64, "mlp_dim": 256, "num_heads": 8, "dropout": 0.1},
+        ["blocks/rows/mlp/dense1/kernel", "blocks/columns/mlp/dense2/kernel"],
+    ),
 }
 
 

@@ -34,6 +34,12 @@ MODELS: dict[str, Any] = {
         "gelu": "exact",
         "dtype": "bfloat16",
     },
+    "axial ViT": {
+        "name": "AxialViT-mu/8",
+        "depth": 2,
+        "image_size": (32, 40),
+        "positions": "learned2d",
+    },
     "Mixer": {"name": "Mixer-S/16", "depth": 2, "width": 32, "image_size": 32},
     "hybrid": {
         "name": "R50+ViT-B/16",

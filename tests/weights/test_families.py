@@ -1,4 +1,4 @@
-"""Weight files of ResNets, hybrids and Mixers: Google's names both ways, and files to logits."""
+"""Weight files of the other families than ViTs: Google's names both ways, and files to logits."""
 
 import dataclasses
 import re
@@ -34,6 +34,7 @@ SMALL = {
     "mixer": ModelConfig(
         "Mixer-S/8", image_size=16, num_classes=5, depth=2, width=16, mlp_dim=24, token_mlp_dim=10
     ).completed(),
+    "axial": ModelConfig("AxialViT-mu/8", image_size=(16, 24), num_classes=5, depth=2).completed(),
 }
 EACH = pytest.mark.parametrize("kind", SMALL)
 
@@ -149,6 +150,8 @@ def test_every_named_model(name: str) -> None:
         ("R50x2+ViT-S/16", {"representation_size": 9, "registers": 2}),
         ("R+ViT-Ti/8", {"width_factor": 2.0, "positions": "sincos2d", "pooling": "gap"}),
         ("Mixer-L/8", {"depth": 3, "token_mlp_dim": 9, "image_size": (40, 64)}),
+        ("AxialViT-Ti/8", {"depth": 3, "mlp_dim": 99, "image_size": (40, 64)}),
+        ("AxialViT-S/8", {"positions": "learned2d", "representation_size": 9}),
     ],
 )
 def test_what_differs_from_a_named_model(name: str, changes: dict[str, Any]) -> None:
@@ -222,7 +225,7 @@ def test_another_head(kind: str, tmp_path: Path) -> None:
     assert_same(params, expected)
 
 
-@pytest.mark.parametrize("kind", ["resnet", "bit", "hybrid"])
+@pytest.mark.parametrize("kind", ["resnet", "bit", "hybrid", "axial"])
 def test_another_image_size(kind: str, tmp_path: Path) -> None:
     write_weights(tmp_path / "a.npz", random_params(SMALL[kind]), SMALL[kind])
     model = load_model(weights=tmp_path / "a.npz", image_size=(40, 64))
@@ -230,6 +233,9 @@ def test_another_image_size(kind: str, tmp_path: Path) -> None:
     if kind == "hybrid":
         assert model_params(model)["pos_embedding"].shape == (1, 1 + 5 * 8, 32)
         assert_same(model_params(model)["backbone"], params["backbone"])
+    elif kind == "axial":
+        assert model_params(model)["pos_embedding"].shape == (1, 5 * 8, 32)
+        assert_same(model_params(model)["blocks"], params["blocks"])
     else:
         assert_same(model_params(model), params)
 
@@ -248,7 +254,8 @@ def test_names_are_checked_against_the_file(tmp_path: Path) -> None:
     for kind, config in SMALL.items():
         path = tmp_path / f"{kind}.npz"
         write_weights(path, random_params(config), config)
-        for other in ("R50x1", "BiT-R50x1", "R50+ViT-B/16", "Mixer-S/16", "ViT-B/16"):
+        others = ("R50x1", "BiT-R50x1", "R50+ViT-B/16", "Mixer-S/16", "ViT-B/16")
+        for other in (*others, "AxialViT-B/16"):
             assert f"not {other}" in refusal(load_model, other, weights=path)
 
 

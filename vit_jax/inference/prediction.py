@@ -81,14 +81,16 @@ def predict(
       attention: whether predictions have `seen`.
 
     Raises:
-      UserError: the model has no head, fewer than `top_k` classes, or no attention, or `top_k` or
-        `batch_size` is below 1.
+      UserError: the model has no head, fewer than `top_k` classes, or no attention over all
+        patches, or `top_k` or `batch_size` is below 1.
     """
     top_k = require_classes(model, top_k)
     if batch_size is not None and batch_size < 1:
         raise UserError(f"batch_size={batch_size} must be at least 1")
     if attention and "attention" not in model.captured:
-        raise UserError(f"attention maps: a {model.config.name} has no attention; leave them out")
+        raise UserError(
+            f"attention maps: {model.config.name} has no attention over all patches; leave them out"
+        )
     if attention and batch_size is None:
         batch_size = batch_with_attention(model.config)
     return _predictions(model, files, top_k, batch_size, workers, attention)

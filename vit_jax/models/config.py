@@ -36,8 +36,8 @@ class ModelConfig:
     """
 
     name: str = "ViT-B/16"
-    """Name of a model, such as ViT-B/16, R50+ViT-B/16, BiT-R50x1 or Mixer-B/16; `python -m vit_jax
-    models` lists them."""
+    """Name of a model, such as ViT-B/16, R50+ViT-B/16, BiT-R50x1, Mixer-B/16 or AxialViT-B/16;
+    `python -m vit_jax models` lists them."""
     image_size: int | tuple[int, int] = 224
     """Pixels: the side of a square, or HEIGHTxWIDTH such as 384x512."""
     num_classes: int | None = None
@@ -45,14 +45,15 @@ class ModelConfig:
     returns its features."""
 
     depth: int | None = None
-    """Number of blocks (ViT, hybrid, Mixer). None: that of the named size (Table 1)."""
+    """Number of blocks (ViT, hybrid, Mixer), or of pairs of them (axial ViT). None: that of the
+    named size (Table 1)."""
     width: int | None = None
-    """Channels of a token (ViT, hybrid, Mixer). None: that of the named size."""
+    """Channels of a token (ViT, axial ViT, hybrid, Mixer). None: that of the named size."""
     mlp_dim: int | None = None
-    """Hidden units of the MLP that mixes channels (ViT, hybrid, Mixer). None: that of the named
-    size."""
+    """Hidden units of the MLP that mixes channels (ViT, axial ViT, hybrid, Mixer). None: that of
+    the named size."""
     num_heads: int | None = None
-    """Attention heads (ViT, hybrid). None: that of the named size."""
+    """Attention heads (ViT, axial ViT, hybrid). None: that of the named size."""
     token_mlp_dim: int | None = None
     """Hidden units of the MLP that mixes tokens (Mixer). None: that of the named size."""
     stages: tuple[int, ...] | None = None
@@ -65,10 +66,10 @@ class ModelConfig:
     the weights in `init_from`, otherwise zeros."""
 
     positions: str | Literal["none"] = "inherit"
-    """Position embeddings (ViT, hybrid). learned: one for each token, added at the stem. learned2d:
-    two tables of half the width, for rows and columns. learned_layers, learned2d_layers: a table of
-    its own before each block. learned_shared, learned2d_shared: one table before every block.
-    relative: offsets of patches in the scores of attention. sincos2d: fixed. none: the model
+    """Position embeddings (ViT, axial ViT, hybrid). learned: one for each token, added at the stem.
+    learned2d: two tables of half the width, for rows and columns. learned_layers, learned2d_layers:
+    a table of its own before each block. learned_shared, learned2d_shared: one table before every
+    block. relative: offsets of patches in the scores of attention. sincos2d: fixed. none: the model
     ignores the order of the patches. Or a registered scheme. inherit: those of the weights in
     `init_from`, otherwise learned."""
     pooling: Literal["inherit", "token", "gap", "gap_timm", "attention"] = "inherit"
@@ -146,7 +147,7 @@ class ModelConfig:
 
     @property
     def size(self) -> Size:
-        """The encoder's shape, of a ViT or hybrid."""
+        """The encoder's shape, of a ViT, an axial one or a hybrid."""
         assert isinstance(self.blocks, Size)
         return self.blocks
 

@@ -9,7 +9,8 @@ from vit_jax.errors import UserError
 
 # vit: the plain Vision Transformer. hybrid: a ViT on the features of a ResNet (section 3.1).
 # resnet: the paper's baseline, after BiT (arXiv 1912.11370). mixer: MLP-Mixer (arXiv 2105.01601).
-FamilyName = Literal["vit", "hybrid", "resnet", "mixer"]
+# axial_vit: attention along rows and columns (appendix D.6).
+FamilyName = Literal["vit", "hybrid", "resnet", "mixer", "axial_vit"]
 # Whether a residual unit normalises and activates after its convolutions (ResNet v1) or before them
 # (ResNet v2).
 ActivationOrder = Literal["post", "pre"]
@@ -123,6 +124,8 @@ _RESNETS = (
     *("R152x1", "R152x2", "R152x4", "R200x3"),
 )
 _MIXERS = ("S/32", "S/16", "B/32", "B/16", "L/32", "L/16", "H/14")
+# Those of Figure 13.
+_AXIAL = ("AxialViT-B/32", "AxialViT-B/16")
 
 
 def _compile(pattern: str) -> re.Pattern[str]:
@@ -144,6 +147,10 @@ def _size(spelling: str) -> str:
 def _vit(parts: dict[str, str]) -> Name:
     size = _size(parts["size"])
     return Name("vit", size, SIZES[size], int(parts["patch"]))
+
+
+def _axial_vit(parts: dict[str, str]) -> Name:
+    return _vit(parts)._replace(family="axial_vit")
 
 
 def _hybrid(parts: dict[str, str]) -> Name:
@@ -173,6 +180,7 @@ _NAMES: tuple[tuple[re.Pattern[str], Callable[[dict[str, str]], Name]], ...] = (
     (_compile(rf"(?:vit[-_])?{_ENCODER}"), _vit),
     (_compile(rf"r(?:{_LAYERS}(?:{_FACTOR})?)?[+_](?:vit[-_])?{_ENCODER}"), _hybrid),
     (_compile(rf"(?P<bit>bit[-_])?r{_LAYERS}{_FACTOR}"), _resnet),
+    (_compile(rf"axial[-_]?vit[-_]{_ENCODER}"), _axial_vit),
     (_compile(rf"mixer[-_](?P<size>{'|'.join(MIXER_SIZES)})[-_/]?{_PATCH}"), _mixer),
 )
 
@@ -181,7 +189,7 @@ def list_models() -> list[str]:
     """Names of all models, in the spelling of the paper, such as `ViT-B/16`."""
     vits = [f"ViT-{size}/{patch}" for size in SIZES for patch in PATCHES]
     bits = [f"BiT-{name}" for name in _RESNETS]
-    return [*vits, *_HYBRIDS, *_RESNETS, *bits, *(f"Mixer-{size}" for size in _MIXERS)]
+    return [*vits, *_HYBRIDS, *_RESNETS, *bits, *(f"Mixer-{size}" for size in _MIXERS), *_AXIAL]
 
 
 def heads_of_width(width: int) -> int:
@@ -203,6 +211,7 @@ def parse_name(name: str) -> Name:
     - `R50x1`: a ResNet. The number after the x is the factor of its widths, and its units are those
       of the hybrids; `BiT-R50x1` has those of BiT, which normalise before they convolve.
     - `Mixer-B/16`.
+    - `AxialViT-B/16`: a ViT that attends along rows, then along columns.
 
     Raises:
       UserError: no model has this name.
@@ -212,5 +221,6 @@ def parse_name(name: str) -> Name:
             return read(match.groupdict())
     raise UserError(
         f"model {name!r}: no such model; write ViT-SIZE/PATCH, such as ViT-B/16, where SIZE is "
-        f"one of {', '.join(SIZES)}; or as in R50+ViT-B/16, R50x1, BiT-R50x1, Mixer-B/16"
+        f"one of {', '.join(SIZES)}; or as in R50+ViT-B/16, R50x1, BiT-R50x1, Mixer-B/16, "
+        "AxialViT-B/16"
     )

@@ -29,7 +29,7 @@ from vit_jax.models.resnet import Backbone, backbone_parameters
 from vit_jax.models.token_model import PATCH_EMBEDDING, TokenModel
 from vit_jax.parameters import Parameter, Table, dense, nested, norm, stacked
 
-_BLOCK: Table = {
+BLOCK: Table = {
     **nested("norm1", norm("width", "block")),
     **nested("attention", ATTENTION),
     **nested("norm2", norm("width", "block")),
@@ -41,10 +41,16 @@ def parameters(config: ModelConfig) -> dict[str, Parameter]:
     """Describes the parameters of a ViT or a hybrid; `config` must be completed."""
     positions = scheme(config)
     in_blocks = positions.layer_parameters(config)
-    _require_free(config, _BLOCK, in_blocks)
+    _require_free(config, BLOCK, in_blocks)
+    return table_of(config, {**BLOCK, **in_blocks})
+
+
+def table_of(config: ModelConfig, block: Table) -> dict[str, Parameter]:
+    """Describes the parameters of a ViT whose blocks each have those of `block`."""
+    positions = scheme(config)
     table = {
         **nested("embedding", PATCH_EMBEDDING),
-        **nested("blocks", stacked({**_BLOCK, **in_blocks})),
+        **nested("blocks", stacked(block)),
         **nested("norm", norm("width", "norm")),
     }
     if config.resnet is not None:
@@ -78,10 +84,12 @@ def _require_free(config: ModelConfig, table: Table, own: Table) -> None:
 class Block(nnx.Module):
     """Pre-norm encoder block: x + MSA(LN(x)), then x + MLP(LN(x)) (eqs. 2 and 3)."""
 
-    def __init__(self, config: ModelConfig, *, rngs: nnx.Rngs):
+    def __init__(
+        self, config: ModelConfig, attention: type[Attention] = Attention, *, rngs: nnx.Rngs
+    ):
         width = config.size.width
         self.norm1 = layer_norm(config, width, rngs=rngs)
-        self.attention = Attention(config, config.attention, rngs=rngs)
+        self.attention = attention(config, config.attention, rngs=rngs)
         self.norm2 = layer_norm(config, width, rngs=rngs)
         self.mlp = Mlp(config, rngs=rngs)
         for name, value in scheme(config).layer_init(config, rngs).items():
@@ -129,7 +137,7 @@ class Block(nnx.Module):
 class ViT(TokenModel):
     """Vision Transformer on the patches of an image or, as a hybrid, of a ResNet's output."""
 
-    captured = ("features", "tokens", "layers", "normed_layers", "attention")
+    captured: tuple[str, ...] = ("features", "tokens", "layers", "normed_layers", "attention")
 
     def __init__(self, config: ModelConfig, *, rngs: nnx.Rngs):
         super().__init__(config)
@@ -148,9 +156,8 @@ class ViT(TokenModel):
         for name, value in scheme(config).init(config, rngs).items():
             setattr(self, name, nnx.Param(value))
         self.dropout = nnx.Dropout(config.dropout)
-        self.blocks = blocks.stack(
-            lambda rngs: Block(config, rngs=rngs), config.size.depth, rngs=rngs
-        )
+        make = self._block
+        self.blocks = blocks.stack(lambda rngs: make(config, rngs), config.size.depth, rngs=rngs)
         self.norm = layer_norm(config, width, rngs=rngs)
         if config.pooling == "attention":
             self.pooling = AttentionPooling(config, rngs=rngs)
@@ -159,6 +166,10 @@ class ViT(TokenModel):
             features = config.representation_size
             self.pre_logits = nnx.Linear(width, features, dtype=config.dtype, rngs=rngs)
         self._add_head(features, rngs)
+
+    @staticmethod
+    def _block(config: ModelConfig, rngs: nnx.Rngs) -> nnx.Module:
+        return Block(config, rngs=rngs)
 
     def _split(self, key: Array | None) -> Keys:
         if key is None:

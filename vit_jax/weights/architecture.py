@@ -35,6 +35,8 @@ _POSITIONS = {
     "shared_row_embedding": "learned2d_shared",
     "blocks/offset_embedding": "relative",
 }
+# How the names of an axial ViT's row blocks start.
+_AXIAL = "blocks/rows/"
 _UNIT = re.compile(r"backbone/stage(\d+)/unit(\d+)/", re.ASCII)
 
 
@@ -61,6 +63,8 @@ def infer_model(params: Params, image_size: ImageSize | None = None) -> Values:
         values = _resnet(flat) | {"image_size": image_size or 224}
     elif any(name.startswith("blocks/token_mixing/") for name in flat):
         values = _mixer(flat, image_size)
+    elif any(name.startswith(_AXIAL) for name in flat):
+        values = _axial_vit(flat, image_size)
     else:
         values = _encoder(flat, image_size)
     return values | {"num_classes": classes}
@@ -74,9 +78,10 @@ def unshown_fields(params: Params) -> tuple[str, ...]:
     formula, and neither are none.
     """
     names = traverse_util.flatten_dict(params, sep="/").keys()
-    if not any(name.startswith("blocks/attention/") for name in names):
+    if not any(name.startswith(("blocks/attention/", _AXIAL)) for name in names):
         return ()
-    shows_pooling = "pooling/probe" in names or {"cls", "head/kernel"} <= names
+    is_axial = any(name.startswith(_AXIAL) for name in names)
+    shows_pooling = is_axial or "pooling/probe" in names or {"cls", "head/kernel"} <= names
     fields = {"pooling": shows_pooling, "positions": not _POSITIONS.keys().isdisjoint(names)}
     return tuple(field for field, is_shown in fields.items() if not is_shown)
 
@@ -105,22 +110,37 @@ def _encoder(flat: _Shapes, image_size: ImageSize | None) -> Values:
     backbone = _backbone(flat) if "backbone/root/kernel" in flat else None
     patch, width = _embedding(flat, backbone.channels if backbone else 3)
     patch *= backbone.stride if backbone else 1
-    depth, _, heads, _ = _shape(flat, "blocks/attention/query/kernel", 4)
-    size, changes = _named(
-        Size(depth, width, _shape(flat, "blocks/mlp/dense1/kernel", 3)[2], heads), SIZES
-    )
+    size, changes = _named_block(flat, "blocks", width)
     pooling = "token" if "cls" in flat else "gap"
-    values: Values = {
+    return {
         **(_named_hybrid(backbone, size, patch) if backbone else {"name": f"ViT-{size}/{patch}"}),
         **changes,
+        **_besides_blocks(flat, patch, image_size, backbone.stride if backbone else 1),
         "pooling": "attention" if "pooling/probe" in flat else pooling,
-        "positions": next((_POSITIONS[path] for path in _POSITIONS if path in flat), "sincos2d"),
         "registers": _shape(flat, "registers", 3)[1] if "registers" in flat else 0,
+    }
+
+
+def _axial_vit(flat: _Shapes, image_size: ImageSize | None) -> Values:
+    patch, width = _embedding(flat, 3)
+    size, changes = _named_block(flat, "blocks/rows", width)
+    named = {"name": f"AxialViT-{size}/{patch}", **changes}
+    return named | _besides_blocks(flat, patch, image_size, 1)
+
+
+def _named_block(flat: _Shapes, block: str, width: int) -> tuple[str, Values]:
+    depth, _, heads, _ = _shape(flat, f"{block}/attention/query/kernel", 4)
+    mlp_dim = _shape(flat, f"{block}/mlp/dense1/kernel", 3)[2]
+    return _named(Size(depth, width, mlp_dim, heads), SIZES)
+
+
+def _besides_blocks(flat: _Shapes, patch: int, image_size: ImageSize | None, stride: int) -> Values:
+    values: Values = {
+        "positions": next((_POSITIONS[path] for path in _POSITIONS if path in flat), "sincos2d"),
+        "image_size": _size_shown(flat, patch, image_size, stride),
     }
     if "pre_logits/kernel" in flat:
         values["representation_size"] = _shape(flat, "pre_logits/kernel", 2)[1]
-    stride = backbone.stride if backbone else 1
-    values["image_size"] = _size_shown(flat, patch, image_size, stride)
     return values
 
 

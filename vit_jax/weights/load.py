@@ -152,9 +152,9 @@ def _is_open(model: ModelConfig, key: str) -> bool:
 
 
 def _require_size(weights: Weights, name: str) -> None:
-    held, named = (model.shape for model in (weights.model, ModelConfig(name)))
-    if held != named:
-        shape = ", ".join(f"{key}={value}" for key, value in held.items())
+    held, named = weights.model, ModelConfig(name)
+    if (held.family, held.shape) != (named.family, named.shape):
+        shape = ", ".join(f"{key}={value}" for key, value in held.shape.items())
         raise UserError(
             f"{weights.path}: holds {weights.model.name} ({shape}), not {name}; name that model, "
             "or leave the name out"

@@ -44,7 +44,10 @@ def rows_of_images(
     """
     config = model.config
     if "attention" not in model.captured:
-        raise UserError(f"{analysis}: a {config.name} has no attention; take the weights of a ViT")
+        raise UserError(
+            f"{analysis}: {config.name} has no attention over all patches; take the weights of a "
+            "ViT or a hybrid"
+        )
     mesh, params = on_local_devices(model)
     request = Request(source, outputs=("attention",), rows=ask)
     readable: list[int] = []

@@ -36,7 +36,7 @@ def _check(config: ModelConfig) -> None:
 
 
 def embedding_macs(config: ModelConfig, channels: int) -> int:
-    """Multiply-adds of the patch embedding of a ViT, a hybrid or a Mixer."""
+    """Multiply-adds of the patch embedding of a ViT, an axial one, a hybrid or a Mixer."""
     assert config.blocks is not None
     rows, columns = config.grid
     return rows * columns * config.embedding_size**2 * channels * config.blocks.width

@@ -6,7 +6,8 @@ on its own (`LayerNorm_0`, `MultiHeadDotProductAttention_0`, `LayerNorm_1`, `Mlp
 read; the released numbering is written. big_vision also stores all blocks stacked, without a number
 (`Transformer/encoderblock/…`). Attention pooling and registers are not in the released files:
 pooling is named as in big_vision (`MAPHead_0`), registers are `registers`. Positions in 2-D, before
-every block and relative ones have names of ours. A Mixer's blocks are `MixerBlock_{i}`.
+every block and relative ones have names of ours, and so have the halves of an axial block,
+`RowBlock` and `ColumnBlock`. A Mixer's blocks are `MixerBlock_{i}`.
 `google_resnet.py` has the names of ResNets and of the backbones of hybrids.
 """
 
@@ -62,9 +63,16 @@ def _block(norm1: str, attention: str, norm2: str, mlp: str) -> dict[str, str]:
 
 # Our path -> Google's name. Names in a block lack their prefix: `Transformer/encoderblock_{i}/`, or
 # `MixerBlock_{i}/` for a Mixer.
-_RELEASED_BLOCK = _block(
-    "LayerNorm_0", "MultiHeadDotProductAttention_1", "LayerNorm_2", "MlpBlock_3"
-)
+_PLAIN_BLOCK = _block("LayerNorm_0", "MultiHeadDotProductAttention_1", "LayerNorm_2", "MlpBlock_3")
+_RELEASED_BLOCK = {
+    **_PLAIN_BLOCK,
+    **{
+        path.replace("blocks/", f"blocks/{ours}/", 1): f"{theirs}/{name}"
+        for ours, theirs in (("rows", "RowBlock"), ("columns", "ColumnBlock"))
+        for path, name in _PLAIN_BLOCK.items()
+        if "/" in name
+    },
+}
 _LINEN_BLOCK = _block("LayerNorm_0", "MultiHeadDotProductAttention_0", "LayerNorm_1", "MlpBlock_0")
 _MIXER_BLOCK = {
     **_module("blocks/norm1", "LayerNorm_0", _NORM),
@@ -188,7 +196,7 @@ def to_google(params: Params) -> dict[str, np.ndarray]:
     if unknown:
         raise UserError(
             f"Google's layout has no name for {', '.join(sorted(unknown))}; "
-            "it holds ViTs, hybrids, ResNets and Mixers only"
+            "it holds ViTs, axial ones, hybrids, ResNets and Mixers only"
         )
     return flat
 
