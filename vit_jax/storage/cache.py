@@ -19,8 +19,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-import google_crc32c
-
 from vit_jax.errors import UserError
 from vit_jax.locks import lock
 
@@ -142,5 +140,7 @@ class Cache:
 
 
 def _crc(key: str, data: bytes) -> bytes:
+    import google_crc32c  # A model and its training step are imported without it.
+
     crc = google_crc32c.value(key.encode(errors="surrogateescape"))
     return google_crc32c.extend(crc, data).to_bytes(_CRC_BYTES, "little")
