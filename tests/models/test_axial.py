@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
+from tests.models.dots import traced_products
 from tests.models.vit_parts import gelu_tanh, layer_norm, logits_of, random_images, redrawn
 from tests.small_models import refusal
 from vit_jax import create_model
@@ -122,6 +123,9 @@ def test_counts_and_multiply_adds_in_closed_form(patch: int, side: int) -> None:
     assert counts["pos_embedding"] == tokens * width
     # 8 T D^2 + 2 T D (R + C) + 4 T D MLP.
     assert macs["blocks"] == 12 * (2 * tokens * half + 2 * tokens * width * (side + side))
+    images = jax.ShapeDtypeStruct((1, 224, 224, 3), jnp.float32)
+    traced = traced_products(apply_model(config), abstract_params(config), images)
+    assert traced == macs["blocks"] + macs["head"]
     plain = ModelConfig(f"ViT-B/{patch}", num_classes=1000)
     # Twice the blocks, without a class token and its position.
     assert counts["blocks"] == 2 * count_params(plain)["blocks"]

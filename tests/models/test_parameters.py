@@ -22,6 +22,7 @@ MODELS = [
     ModelConfig("Mixer-B/16", num_classes=1000),
     ModelConfig("Mixer-S/32", num_classes=0),
     ModelConfig("AxialViT-B/32", num_classes=10, representation_size=512),
+    ModelConfig("AxialResNet-50", num_classes=10),
 ]
 
 

@@ -39,7 +39,7 @@ def _read(name: str) -> tuple[object, ...]:
     read = parse_name(name)
     sizes = PUBLISHED_MIXERS if read.family == "mixer" else PUBLISHED
     assert read.blocks == sizes.get(read.size)
-    assert read.has_backbone == (read.family in ("hybrid", "resnet"))
+    assert read.has_backbone == (read.family in ("hybrid", "resnet", "axial_resnet"))
     return read.family, read.size, read.patch_size, read.stages, read.width_factor, read.order
 
 
@@ -65,7 +65,7 @@ def test_other_families_are_listed_and_can_be_made() -> None:
     assert {"R26+ViT-S/32", "R26+ViT-B/32", "R+ViT-Ti/16"} <= names
     assert {"Mixer-S/16", "Mixer-B/16", "Mixer-B/32", "Mixer-L/16"} <= names
     # Figure 13.
-    assert {"AxialViT-B/32", "AxialViT-B/16"} <= names
+    assert {"AxialViT-B/32", "AxialViT-B/16", "AxialResNet-50"} <= names
     assert len(names) == len(list_models())
     for name in names:
         assert ModelConfig(name).family == parse_name(name).family
@@ -96,6 +96,8 @@ def test_other_families_are_listed_and_can_be_made() -> None:
         ("Mixer-S_16", ("mixer", "S", 16, None, 1, "post")),
         ("AxialViT-B/16", ("axial_vit", "B", 16, None, 1, "post")),
         ("axial_vit_ti4", ("axial_vit", "Ti", 4, None, 1, "post")),
+        ("AxialResNet-50", ("axial_resnet", "", 0, (3, 4, 6, 3), 1, "post")),
+        ("axialresnet50", ("axial_resnet", "", 0, (3, 4, 6, 3), 1, "post")),
     ],
 )
 def test_spellings_of_other_families(name: str, expected: Any) -> None:

@@ -39,6 +39,8 @@ MODELS: dict[str, tuple[dict[str, Any], list[str]]] = {
         {"depth": 2, "width": 64, "mlp_dim": 256, "num_heads": 8, "dropout": 0.1},
         ["blocks/rows/mlp/dense1/kernel", "blocks/columns/mlp/dense2/kernel"],
     ),
+    # Without a stride at the end: group norms of lines of one position are ill-conditioned.
+    "AxialResNet-50": ({"stages": (1,)}, ["backbone/stage1/unit1/conv3/kernel"]),
 }
 
 

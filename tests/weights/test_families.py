@@ -35,6 +35,7 @@ SMALL = {
         "Mixer-S/8", image_size=16, num_classes=5, depth=2, width=16, mlp_dim=24, token_mlp_dim=10
     ).completed(),
     "axial": ModelConfig("AxialViT-mu/8", image_size=(16, 24), num_classes=5, depth=2).completed(),
+    "axial resnet": dataclasses.replace(RESNET, name="AxialResNet-50").completed(),
 }
 EACH = pytest.mark.parametrize("kind", SMALL)
 
@@ -152,6 +153,7 @@ def test_every_named_model(name: str) -> None:
         ("Mixer-L/8", {"depth": 3, "token_mlp_dim": 9, "image_size": (40, 64)}),
         ("AxialViT-Ti/8", {"depth": 3, "mlp_dim": 99, "image_size": (40, 64)}),
         ("AxialViT-S/8", {"positions": "learned2d", "representation_size": 9}),
+        ("AxialResNet-50", {"stages": (2, 2), "width_factor": 1.5, "image_size": (40, 62)}),
     ],
 )
 def test_what_differs_from_a_named_model(name: str, changes: dict[str, Any]) -> None:
@@ -206,9 +208,9 @@ def test_from_file_to_logits(kind: str, tmp_path: Path) -> None:
     alone = open_weights(tmp_path / "a.npz", config.image_size)
     assert (alone.model.shape, alone.model.patch_size) == (config.shape, config.patch_size)
     assert abstract_params(alone.model) == abstract_params(config)
-    says_gelu = config.family != "resnet"
+    says_gelu = config.family not in ("resnet", "axial_resnet")
     assert ("gelu" in alone.assumed) == says_gelu
-    epsilon = "1e-05" if kind == "bit" else "1e-06"
+    epsilon = {"bit": "1e-05", "axial resnet": "0.0001"}.get(kind, "1e-06")
     assert alone.assumed["norm_epsilon"] == f"norm_epsilon={epsilon}"
 
 
@@ -240,6 +242,25 @@ def test_another_image_size(kind: str, tmp_path: Path) -> None:
         assert_same(model_params(model), params)
 
 
+def test_offsets_along_an_axis_are_resized(tmp_path: Path) -> None:
+    """Linearly, the most negative and the largest on each other; tables of one side each."""
+    config, params = SMALL["axial resnet"], random_params(SMALL["axial resnet"])
+    write_weights(tmp_path / "a.npz", params, config)
+    resized = model_params(load_model(weights=tmp_path / "a.npz", image_size=(32, 40)))
+    for stage, (old, new) in {"stage1": (8, 10), "stage2": (8, 10)}.items():
+        before, after = (p["backbone"][stage]["unit1"] for p in (params, resized))
+        np.testing.assert_array_equal(
+            after["columns"]["offset_embedding"], before["columns"]["offset_embedding"]
+        )
+        table = before["rows"]["offset_embedding"]
+        assert len(table) == 2 * old - 1
+        places = np.linspace(0, 2 * old - 2, 2 * new - 1)
+        expected = np.stack([np.interp(places, np.arange(2 * old - 1), x) for x in table.T], 1)
+        np.testing.assert_allclose(
+            after["rows"]["offset_embedding"], expected, rtol=1e-5, atol=1e-6
+        )
+
+
 def test_a_mixer_has_one_image_size(tmp_path: Path) -> None:
     write_weights(tmp_path / "a.npz", random_params(SMALL["mixer"]), SMALL["mixer"])
     message = refusal(load_model, weights=tmp_path / "a.npz", image_size=32)
@@ -255,7 +276,7 @@ def test_names_are_checked_against_the_file(tmp_path: Path) -> None:
         path = tmp_path / f"{kind}.npz"
         write_weights(path, random_params(config), config)
         others = ("R50x1", "BiT-R50x1", "R50+ViT-B/16", "Mixer-S/16", "ViT-B/16")
-        for other in (*others, "AxialViT-B/16"):
+        for other in (*others, "AxialViT-B/16", "AxialResNet-50"):
             assert f"not {other}" in refusal(load_model, other, weights=path)
 
 

@@ -3,6 +3,7 @@
 ResNets and hybrids share the backbone; a hybrid may use fewer stages.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -29,24 +30,34 @@ def parameters(config: ModelConfig) -> dict[str, Parameter]:
     return {**nested("backbone", backbone_parameters(config)), **head(config, "channels")}
 
 
-def backbone_parameters(config: ModelConfig) -> dict[str, Parameter]:
-    """Describes the parameters of a `Backbone`."""
+def backbone_parameters(config: ModelConfig, between: Table | None = None) -> dict[str, Parameter]:
+    """Describes the parameters of a `Backbone`.
+
+    Args:
+      between: what each unit has between its convolutions of 1 pixel; by default a convolution of 3
+        pixels and its norm.
+    """
     assert config.resnet is not None
     is_pre = config.activation_order == "pre"
     table = {"root/kernel": Parameter(_KERNEL, "kernel", "stem")}
     table |= nested("norm", norm("channels", "norm")) if is_pre else {}
     table |= nested("root_norm", norm("channels", "stem")) if not is_pre else {}
+    between = _conv(2) if between is None else between
     for stage, units in enumerate(config.resnet.stages, start=1):
         for unit in range(1, units + 1):
-            table |= nested(f"stage{stage}/unit{unit}", _unit(projects=unit == 1, is_pre=is_pre))
+            own = _unit(between, projects=unit == 1, is_pre=is_pre)
+            table |= nested(f"stage{stage}/unit{unit}", own)
     return table
 
 
-def _unit(*, projects: bool, is_pre: bool) -> Table:
-    table: dict[str, Parameter] = {}
-    for i in (1, 2, 3):
-        table[f"conv{i}/kernel"] = Parameter(_KERNEL, "kernel", "stage")
-        table |= nested(f"norm{i}", norm("channels", "stage"))
+def _conv(i: int) -> dict[str, Parameter]:
+    """The `i`-th convolution of a unit, and its norm."""
+    kernel = Parameter(_KERNEL, "kernel", "stage")
+    return {f"conv{i}/kernel": kernel} | nested(f"norm{i}", norm("channels", "stage"))
+
+
+def _unit(between: Table, *, projects: bool, is_pre: bool) -> Table:
+    table: dict[str, Parameter] = {**_conv(1), **between, **_conv(3)}
     if projects:
         table["projection/kernel"] = Parameter(_KERNEL, "kernel", "stage")
         if not is_pre:
@@ -170,6 +181,7 @@ class Stage(nnx.Module):
 
     def __init__(
         self,
+        make: Callable[..., nnx.Module],
         config: ModelConfig,
         inputs: int,
         width: int,
@@ -180,7 +192,7 @@ class Stage(nnx.Module):
     ):
         self.names = tuple(f"unit{i + 1}" for i in range(units))
         for i, name in enumerate(self.names):
-            unit = Unit(config, 4 * width if i else inputs, width, 1 if i else stride, rngs=rngs)
+            unit = make(config, 4 * width if i else inputs, width, 1 if i else stride, rngs=rngs)
             setattr(self, name, unit)
         # The only products with parameters are convolutions, which `dots` does not keep.
         self.remat: Remat = "none" if config.remat == "dots" else config.remat
@@ -198,9 +210,15 @@ class Stage(nnx.Module):
 
 
 class Backbone(nnx.Module):
-    """The root (7x7 convolution and 3x3 maximum, stride 2 each), then `stage1`, `stage2`, ..."""
+    """The root (7x7 convolution and 3x3 maximum, stride 2 each), then `stage1`, `stage2`, ...
 
-    def __init__(self, config: ModelConfig, *, rngs: nnx.Rngs):
+    Args:
+      make: makes a unit, from what `Unit` takes.
+    """
+
+    def __init__(
+        self, config: ModelConfig, make: Callable[..., nnx.Module] = Unit, *, rngs: nnx.Rngs
+    ):
         size = config.resnet
         assert size is not None
         inputs = size.root_width
@@ -210,7 +228,7 @@ class Backbone(nnx.Module):
         self.names = tuple(f"stage{i + 1}" for i in range(len(size.stages)))
         for i, (name, units) in enumerate(zip(self.names, size.stages, strict=True)):
             width, stride = size.root_width * 2**i, 2 if i else 1
-            setattr(self, name, Stage(config, inputs, width, stride, units, rngs=rngs))
+            setattr(self, name, Stage(make, config, inputs, width, stride, units, rngs=rngs))
             inputs = 4 * width
         if config.activation_order == "pre":
             self.norm = GroupNorm(config, inputs)
@@ -248,8 +266,11 @@ class ResNet(Model):
         super().__init__(config)
         size = self.config.resnet
         assert size is not None
-        self.backbone = Backbone(self.config, rngs=rngs)
+        self.backbone = self._backbone(rngs)
         self._add_head(size.channels, rngs)
+
+    def _backbone(self, rngs: nnx.Rngs) -> Backbone:
+        return Backbone(self.config, rngs=rngs)
 
     def patches(self, images: Array, *, placement: Placement | None = None) -> Array:
         """See `Model.patches`."""

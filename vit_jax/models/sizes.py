@@ -9,8 +9,8 @@ from vit_jax.errors import UserError
 
 # vit: the plain Vision Transformer. hybrid: a ViT on the features of a ResNet (section 3.1).
 # resnet: the paper's baseline, after BiT (arXiv 1912.11370). mixer: MLP-Mixer (arXiv 2105.01601).
-# axial_vit: attention along rows and columns (appendix D.6).
-FamilyName = Literal["vit", "hybrid", "resnet", "mixer", "axial_vit"]
+# axial_vit and axial_resnet: attention along rows and columns (appendix D.6).
+FamilyName = Literal["vit", "hybrid", "resnet", "mixer", "axial_vit", "axial_resnet"]
 # Whether a residual unit normalises and activates after its convolutions (ResNet v1) or before them
 # (ResNet v2).
 ActivationOrder = Literal["post", "pre"]
@@ -125,7 +125,7 @@ _RESNETS = (
 )
 _MIXERS = ("S/32", "S/16", "B/32", "B/16", "L/32", "L/16", "H/14")
 # Those of Figure 13.
-_AXIAL = ("AxialViT-B/32", "AxialViT-B/16")
+_AXIAL = ("AxialViT-B/32", "AxialViT-B/16", "AxialResNet-50")
 
 
 def _compile(pattern: str) -> re.Pattern[str]:
@@ -170,6 +170,10 @@ def _resnet(parts: dict[str, str]) -> Name:
     return Name("resnet", has_backbone=True, stages=stages, width_factor=factor, order=order)
 
 
+def _axial_resnet(parts: dict[str, str]) -> Name:
+    return _resnet({**parts, "bit": "", "factor": "1"})._replace(family="axial_resnet")
+
+
 def _mixer(parts: dict[str, str]) -> Name:
     size = _size(parts["size"])
     return Name("mixer", size, MIXER_SIZES[size], int(parts["patch"]))
@@ -181,6 +185,7 @@ _NAMES: tuple[tuple[re.Pattern[str], Callable[[dict[str, str]], Name]], ...] = (
     (_compile(rf"r(?:{_LAYERS}(?:{_FACTOR})?)?[+_](?:vit[-_])?{_ENCODER}"), _hybrid),
     (_compile(rf"(?P<bit>bit[-_])?r{_LAYERS}{_FACTOR}"), _resnet),
     (_compile(rf"axial[-_]?vit[-_]{_ENCODER}"), _axial_vit),
+    (_compile(rf"axial[-_]?resnet[-_]?{_LAYERS}"), _axial_resnet),
     (_compile(rf"mixer[-_](?P<size>{'|'.join(MIXER_SIZES)})[-_/]?{_PATCH}"), _mixer),
 )
 
@@ -212,6 +217,7 @@ def parse_name(name: str) -> Name:
       of the hybrids; `BiT-R50x1` has those of BiT, which normalise before they convolve.
     - `Mixer-B/16`.
     - `AxialViT-B/16`: a ViT that attends along rows, then along columns.
+    - `AxialResNet-50`: a ResNet with attention along both in place of its 3x3 convolutions.
 
     Raises:
       UserError: no model has this name.
@@ -222,5 +228,5 @@ def parse_name(name: str) -> Name:
     raise UserError(
         f"model {name!r}: no such model; write ViT-SIZE/PATCH, such as ViT-B/16, where SIZE is "
         f"one of {', '.join(SIZES)}; or as in R50+ViT-B/16, R50x1, BiT-R50x1, Mixer-B/16, "
-        "AxialViT-B/16"
+        "AxialViT-B/16, AxialResNet-50"
     )

@@ -204,7 +204,7 @@ class MaskedPatchesConfig(ObjectiveConfig):
           UserError: the model has no tokens, or its patches do not fit the target.
         """
         model = context.model
-        if model.family == "resnet":
+        if model.blocks is None:
             raise UserError(
                 f"objective.kind=masked_patches needs patch tokens, and {model.name} has none; "
                 "take a ViT, a hybrid or a Mixer"

@@ -37,6 +37,7 @@ _POSITIONS = {
 }
 # How the names of an axial ViT's row blocks start.
 _AXIAL = "blocks/rows/"
+_AXIAL_UNIT = "backbone/stage1/unit1"
 _UNIT = re.compile(r"backbone/stage(\d+)/unit(\d+)/", re.ASCII)
 
 
@@ -60,7 +61,7 @@ def infer_model(params: Params, image_size: ImageSize | None = None) -> Values:
     classes = _shape(flat, "head/kernel", 2)[1] if "head/kernel" in flat else 0
     has_backbone = any(name.startswith("backbone/") for name in flat)
     if has_backbone and "embedding/kernel" not in flat:
-        values = _resnet(flat) | {"image_size": image_size or 224}
+        values = _resnet(flat, image_size)
     elif any(name.startswith("blocks/token_mixing/") for name in flat):
         values = _mixer(flat, image_size)
     elif any(name.startswith(_AXIAL) for name in flat):
@@ -86,11 +87,30 @@ def unshown_fields(params: Params) -> tuple[str, ...]:
     return tuple(field for field, is_shown in fields.items() if not is_shown)
 
 
-def _resnet(flat: _Shapes) -> Values:
+def _resnet(flat: _Shapes, image_size: ImageSize | None) -> Values:
     size = _backbone(flat)
-    prefix = "BiT-" if "backbone/norm/scale" in flat else ""
     layers, changes = _named_stages(size.stages)
-    return {"name": f"{prefix}R{layers}x{size.width_factor:g}", **changes}
+    if f"{_AXIAL_UNIT}/rows/offset_embedding" in flat:
+        if size.width_factor != 1:
+            changes["width_factor"] = size.width_factor
+        shown = _size_of_offsets(flat, image_size)
+        return {"name": f"AxialResNet-{layers}", **changes, "image_size": shown}
+    prefix = "BiT-" if "backbone/norm/scale" in flat else ""
+    name = f"{prefix}R{layers}x{size.width_factor:g}"
+    return {"name": name, **changes, "image_size": image_size or 224}
+
+
+def _size_of_offsets(flat: _Shapes, wanted: ImageSize | None) -> ImageSize:
+    """Pixels of an AxialResNet: the given ones if they fit, else the most that fit."""
+    height, width = (
+        (_shape(flat, f"{_AXIAL_UNIT}/{axis}/offset_embedding", 2)[0] + 1) // 2 * 4
+        for axis in ("columns", "rows")
+    )
+    if wanted is not None:
+        sides = (wanted, wanted) if isinstance(wanted, int) else wanted
+        if all(most - 4 < side <= most for most, side in zip((height, width), sides, strict=True)):
+            return wanted
+    return height if height == width else (height, width)
 
 
 def _mixer(flat: _Shapes, image_size: ImageSize | None) -> Values:

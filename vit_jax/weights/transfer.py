@@ -74,18 +74,23 @@ def adapt_params(
         )
     # Before anything is resized, because a class token on one side only shows here by its name.
     _check_fit(flat, wanted)
-    tables = {path: _Table.of(path, old_grid, new_grid, has_class_token) for path in flat}
-    found = {path: table for path, table in tables.items() if table is not None}
-    for path, table in found.items():
+    tables = {
+        path: _Table.of_offsets(leaf.shape[0], wanted[path].shape[0])
+        if path.endswith("/offset_embedding")
+        else _Table.of(path, old_grid, new_grid, has_class_token)
+        for path, leaf in flat.items()
+        if _is_position_table(path)
+    }
+    for path, table in tables.items():
         _require_grid(flat[path].shape[-2] - table.has_class_token, table.old_grid)
-        if old_grid != new_grid:
+        if table.old_grid != table.new_grid:
             flat[path] = lazily(
                 flat[path],
                 functools.partial(table.resized, method=position_resize),
                 shape=tuple(wanted[path].shape),
                 dtype=np.float32,
             )
-    if found and old_grid != new_grid:
+    if any(table.old_grid != table.new_grid for table in tables.values()):
         notes.append(f"positions {old_grid[0]}x{old_grid[1]} -> {new_grid[0]}x{new_grid[1]}")
     # A ResNet has no patch embedding.
     embeddings = [p["embedding/kernel"] for p in (flat, wanted) if "embedding/kernel" in p]
@@ -114,15 +119,18 @@ class _Table(NamedTuple):
     has_class_token: bool
 
     @classmethod
-    def of(cls, path: str, old: Grid, new: Grid, has_class_token: bool) -> _Table | None:
-        """The table at a path; None if it is none."""
-        if not _is_position_table(path):
-            return None
+    def of(cls, path: str, old: Grid, new: Grid, has_class_token: bool) -> _Table:
+        """The table at a path."""
         if path.endswith("row_embedding"):
             return cls((old[0], 1), (new[0], 1), False)
         if path.endswith("column_embedding"):
             return cls((1, old[1]), (1, new[1]), False)
         return cls(old, new, has_class_token)
+
+    @classmethod
+    def of_offsets(cls, old: int, new: int) -> _Table:
+        """An AxialResNet's offsets along one axis, from the most negative to the largest."""
+        return cls((old, 1), (new, 1), False)
 
     def resized(self, table: np.ndarray, method: PositionResize) -> np.ndarray:
         """[..., positions, channels] on the new grid; leading axes are those of equal tables."""
@@ -134,6 +142,8 @@ class _Table(NamedTuple):
 
 
 def _is_position_table(path: str) -> bool:
+    if path.startswith("backbone/"):
+        return path.endswith("/offset_embedding")
     name = path.removeprefix("blocks/").removeprefix("shared_")
     return name in ("pos_embedding", "row_embedding", "column_embedding")
 

@@ -35,6 +35,15 @@ def _check(config: ModelConfig) -> None:
             f"remat='dots' would be ignored: {config.name} has convolutions and no matrix "
             "products; use remat='block'"
         )
+    check_resnet(config)
+
+
+def check_resnet(config: ModelConfig) -> None:
+    """Checks the shape and the images of a ResNet that stands alone.
+
+    Raises:
+      UserError: there is no such ResNet, or its images are too small.
+    """
     check_backbone(config)
     assert config.resnet is not None
     if not config.resnet.stages:
@@ -42,7 +51,8 @@ def _check(config: ModelConfig) -> None:
     check_image_size(config)
 
 
-def _features(config: ModelConfig) -> int:
+def backbone_features(config: ModelConfig) -> int:
+    """Channels of a ResNet's output."""
     assert config.resnet is not None
     return config.resnet.channels
 
@@ -64,7 +74,7 @@ FAMILIES["resnet"] = Family(
     make=ResNet,
     parameters=parameters,
     macs=backbone_macs,
-    features=_features,
+    features=backbone_features,
     kept=backbone_kept,
     description=backbone_description,
 )

@@ -6,7 +6,8 @@ big_vision's pre-activation ResNets use the same names, with `root_block/` and `
 norm's scale and bias are (1, 1, 1, C) in hybrids' files, (C,) in others. The files that BiT
 released are TensorFlow's: `standardized_conv2d/kernel` and `group_norm/{gamma,beta}` in
 `resnet/block{b}/unit{uu}/{a,b,c}`, the projection `a/proj`, and a head that is a 1x1 convolution.
-In some of them a number without meaning follows `standardized_conv2d`.
+In some of them a number without meaning follows `standardized_conv2d`. The attention of an
+AxialResNet has names of ours, `columns` and `rows`.
 """
 
 from __future__ import annotations
@@ -44,6 +45,13 @@ _IN_UNIT = {
     for theirs, ours, leaves in (
         *((f"conv{i}", f"conv{i}", ("kernel",)) for i in (1, 2, 3)),
         *((f"gn{i}", f"norm{i}", ("scale", "bias")) for i in (1, 2, 3)),
+        *((f"{axis}/qkv", f"{axis}/qkv", ("kernel",)) for axis in ("columns", "rows")),
+        *(
+            (f"{axis}/gn_qkv", f"{axis}/qkv_norm", ("scale", "bias"))
+            for axis in ("columns", "rows")
+        ),
+        *((f"{axis}/gn", f"{axis}/norm", ("scale", "bias")) for axis in ("columns", "rows")),
+        *((axis, axis, ("offset_embedding",)) for axis in ("columns", "rows")),
         ("conv_proj", "projection", ("kernel",)),
         ("gn_proj", "projection_norm", ("scale", "bias")),
     )
@@ -93,7 +101,7 @@ def as_ours(name: str, path: str, array: AnyArray) -> AnyArray:
       name: in the file.
       path: ours.
     """
-    is_norm = path.startswith("backbone/") and not path.endswith("/kernel")
+    is_norm = path.startswith("backbone/") and path.endswith(("/scale", "/bias"))
     if is_norm:
         ndim = 1
     elif path == "head/kernel" and name in _BIT:
