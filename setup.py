@@ -66,6 +66,7 @@ setup(
         "requests>=2.32",
         "safetensors>=0.4",
         "scikit-learn>=1.5",
+        "simplejpeg>=1.8",
         "tensorboardX>=2.6",
         "tensorflow-datasets>=4.9.10",
         "scipy",

@@ -91,7 +91,7 @@ def test_training_images_are_crops_by_the_generator() -> None:
     transform = make_transform((32, 48), PreprocessingConfig(), DataConfig("./x"))
     for seed in range(5):
         left, top, right, bottom = sample_crop(60, 90, (0.05, 1), np.random.default_rng(seed))
-        crop = Image.fromarray(image[top:bottom, left:right])
+        crop = image[top:bottom, left:right]
         found = transform(encode(image), np.random.default_rng(seed))
         assert (found.shape, found.dtype) == ((32, 48, 3), np.uint8)
         assert distance(found, resize(crop, (32, 48), PreprocessingConfig())) == 0
@@ -147,7 +147,7 @@ def test_crops_of_the_resized_image_have_its_scale_and_any_place(
 
 
 def test_a_crop_that_leaves_no_room_is_the_resized_image() -> None:
-    image = Image.fromarray(pixels(40, 90))
+    image = pixels(40, 90)
     config = DataConfig("./x", crop="resize", crop_side=32)
     transform = make_transform((32, 32), PreprocessingConfig(), config)
     found = transform(encode(image), np.random.default_rng(0))

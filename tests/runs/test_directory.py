@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Never
 
@@ -67,6 +68,26 @@ def test_the_first_start_writes_config_and_versions(tmp_path: Path) -> None:
         assert versions["packages"][name] == version(name)
     assert versions["devices"] == [device.device_kind for device in jax.devices()]
     assert versions["processes"] == 1
+    assert versions["jpeg_decoder"] == ("simplejpeg" if find_spec("simplejpeg") else "pillow")
+
+
+@pytest.mark.parametrize("decoder", ["simplejpeg", "pillow"])
+def test_a_resume_with_another_decoder_says_so(
+    tmp_path: Path, decoder: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    _claim(tmp_path)
+    file = tmp_path / "versions.json"
+    written = json.loads(file.read_text())
+    file.write_text(json.dumps(written | {"jpeg_decoder": decoder}))
+    _claim(tmp_path)
+    lines = [line for line in caplog.messages if "decoded" in line]
+    if decoder == written["jpeg_decoder"]:
+        assert not lines
+    else:
+        assert lines == [
+            f"{tmp_path} was trained on JPEG decoded by {decoder}, and here "
+            f"{written['jpeg_decoder']} decodes: pixels may differ by one level"
+        ]
 
 
 def test_where_things_are(tmp_path: Path) -> None:

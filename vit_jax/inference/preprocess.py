@@ -6,8 +6,8 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image
 
-from vit_jax.data.images.decoding import decode
 from vit_jax.data.images.errors import ImageError
+from vit_jax.data.images.jpeg import decode_array
 from vit_jax.data.images.pixels import upright_rgb
 from vit_jax.data.images.transforms import EvalTransform
 from vit_jax.data.sources.reading import read_image_file
@@ -42,10 +42,10 @@ def preprocess(images: Sequence[AnyImage], model: Model, *, normalized: bool = T
     return normalize(fitted, config.preprocessing) if normalized else fitted
 
 
-def _open(image: AnyImage) -> Image.Image:
+def _open(image: AnyImage) -> np.ndarray:
     if isinstance(image, Image.Image):
         try:
-            return upright_rgb(image)
+            return np.asarray(upright_rgb(image))
         except ImageError as error:
             raise UserError(str(error)) from error
         except OSError as error:  # Pillow reads pixels late.
@@ -58,8 +58,8 @@ def _open(image: AnyImage) -> Image.Image:
                 f"an image array must be uint8 [height, width, 3], not {image.dtype} "
                 f"{list(image.shape)}"
             )
-        return Image.fromarray(image)
+        return image
     try:
-        return decode(read_image_file(os.path.expanduser(image)))
+        return decode_array(read_image_file(os.path.expanduser(image)))
     except ImageError as error:
         raise UserError(f"{image}: {error}") from error

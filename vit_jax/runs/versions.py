@@ -1,5 +1,6 @@
 """`versions.json` of a run: what its latest start ran on."""
 
+import contextlib
 import importlib.metadata
 import json
 import logging
@@ -10,6 +11,7 @@ from typing import Any
 
 import jax
 
+from vit_jax.data.images.jpeg import DECODER
 from vit_jax.runs.config_file import write_json
 from vit_jax.storage import objects
 from vit_jax.storage.paths import as_path
@@ -21,13 +23,16 @@ _PACKAGES = (
     *("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "tensorflow-datasets"),
     *("array-record", "ml-collections", "numpy", "pillow"),
 )
+# Some platforms lack these.
+_OPTIONAL_PACKAGES = ("simplejpeg",)
 
 
 def warn_of_other_version(path: str | os.PathLike[str]) -> None:
-    """Logs a line if another version of this package last wrote the run."""
+    """Logs a line if another version of this package, or another decoder, last wrote the run."""
     try:
-        version = json.loads(objects.read_small(as_path(path) / "versions.json"))["vit_jax"]
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        versions = json.loads(objects.read_small(as_path(path) / "versions.json"))
+        version, decoder = versions["vit_jax"], versions.get("jpeg_decoder", DECODER)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return  # Killed before the file was written, or damaged: nothing depends on it.
     if version != __version__:
         _log.warning(
@@ -37,6 +42,14 @@ def warn_of_other_version(path: str | os.PathLike[str]) -> None:
             version,
             __version__,
         )
+    if decoder != DECODER:
+        _log.warning(
+            "%s was trained on JPEG decoded by %s, and here %s decodes: pixels may differ by one "
+            "level",
+            path,
+            decoder,
+            DECODER,
+        )
 
 
 def write_versions(path: str | os.PathLike[str]) -> None:
@@ -44,10 +57,19 @@ def write_versions(path: str | os.PathLike[str]) -> None:
     versions: dict[str, Any] = {
         "vit_jax": __version__,
         "python": platform.python_version(),
-        "packages": {name: importlib.metadata.version(name) for name in _PACKAGES},
+        "packages": _packages(),
+        "jpeg_decoder": DECODER,
         "platform": platform.platform(),
         "devices": [device.device_kind for device in jax.devices()],
         "processes": jax.process_count(),
         "command": sys.argv,
     }
     write_json(as_path(path) / "versions.json", versions)
+
+
+def _packages() -> dict[str, str]:
+    found = {name: importlib.metadata.version(name) for name in _PACKAGES}
+    for name in _OPTIONAL_PACKAGES:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            found[name] = importlib.metadata.version(name)
+    return found

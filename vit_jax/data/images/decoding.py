@@ -18,7 +18,7 @@ MEMORY_LIMIT = 2**30
 _BYTES_PER_PIXEL, _BYTES_PER_ROW = 8, 16
 # Where decoding itself takes more: peaks of Pillow 13 at 9 megapixels, rounded up.
 _BY_FORMAT = {"WEBP": 16.5, "JPEG2000": 20.0, "AVIF": 10.6}
-_BY_PROGRESSIVE_MODE = {"RGB": 10.2, "CMYK": 12.2}
+BY_JPEG_MODE = {"RGB": 10.2, "CMYK": 12.2}
 # Tags of TIFF.
 _BITS_PER_SAMPLE, _TILE_WIDTH, _TILE_HEIGHT = 258, 322, 323
 
@@ -32,9 +32,9 @@ def decode(data: bytes) -> Image.Image:
     Raises:
       ImageError: the bytes cannot be read, for whatever reason.
     """
-    with _any_reason():
+    with any_reason():
         image = open_image(data)
-        _require_memory(image, len(data))
+        require_memory_of(image, len(data))
         return upright_rgb(image)
 
 
@@ -44,13 +44,14 @@ def stored_size(data: bytes) -> tuple[int, int]:
     Raises:
       ImageError: as for `decode`; the pixels are not looked at.
     """
-    with _any_reason():
+    with any_reason():
         image = open_image(data)
         return image.height, image.width
 
 
 @contextmanager
-def _any_reason() -> Iterator[None]:
+def any_reason() -> Iterator[None]:
+    """Turns whatever is raised inside into an `ImageError` of one line."""
     try:
         yield
     except ImageError:
@@ -60,13 +61,12 @@ def _any_reason() -> Iterator[None]:
         raise ImageError(f"cannot read the image ({reason})") from error
 
 
-def _require_memory(image: ImageFile, file_bytes: int) -> None:
-    """Refuses what would take too much memory, by the size that the header claims."""
-    pixels = image.width * image.height
+def require_memory_of(image: ImageFile, file_bytes: int) -> None:
+    """Refuses what would take too much memory, by what the opened image's header claims."""
     per_pixel = max(_BYTES_PER_PIXEL, _BY_FORMAT.get(image.format or "", 0.0))
     if image.format == "JPEG" and (image.info.get("progressive") or image.mode == "RGB"):
         # All coefficients of a progressive file wait for its last scan.
-        per_pixel = max(per_pixel, _BY_PROGRESSIVE_MODE.get(image.mode, 0.0))
+        per_pixel = max(per_pixel, BY_JPEG_MODE.get(image.mode, 0.0))
     if isinstance(image, TiffImageFile):
         # A strip or tile may be as large as the image, or claim to be larger.
         bits = image.tag_v2.get(_BITS_PER_SAMPLE, (1,))
@@ -74,9 +74,17 @@ def _require_memory(image: ImageFile, file_bytes: int) -> None:
         per_pixel = max(per_pixel, 4 + stored)
         tile = image.tag_v2.get(_TILE_WIDTH, 0) * image.tag_v2.get(_TILE_HEIGHT, 0)
         file_bytes += int(tile * stored)
-    needed = file_bytes + pixels * per_pixel + image.height * _BYTES_PER_ROW
+    require_memory(image.width, image.height, file_bytes, per_pixel)
+
+
+def require_memory(
+    width: int, height: int, file_bytes: int, per_pixel: float = _BYTES_PER_PIXEL
+) -> None:
+    """Refuses an image of so many pixels and bytes a pixel that would take too much memory."""
+    pixels = width * height
+    needed = file_bytes + pixels * per_pixel + height * _BYTES_PER_ROW
     if needed > MEMORY_LIMIT:
         raise ImageError(
-            f"cannot read the image ({image.width} x {image.height} = {pixels} pixels would take "
+            f"cannot read the image ({width} x {height} = {pixels} pixels would take "
             f"{needed / 2**30:.1f} GiB of memory, above 1 GiB: make it smaller)"
         )

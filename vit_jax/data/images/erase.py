@@ -8,17 +8,11 @@ import math
 
 import numpy as np
 from numpy.random import Generator
-from PIL import Image
 
 # As in timm. The paper erases up to 0.4 of the area, with the same aspects.
 _AREA = (0.02, 1 / 3)
 _LOG_ASPECT = (math.log(0.3), math.log(1 / 0.3))
 _ATTEMPTS = 10
-
-
-def erase(image: Image.Image, rng: Generator, *, probability: float) -> Image.Image:
-    """`random_erase` of an RGB image."""
-    return Image.fromarray(random_erase(np.asarray(image), rng, probability))
 
 
 def random_erase(image: np.ndarray, rng: Generator, probability: float) -> np.ndarray:

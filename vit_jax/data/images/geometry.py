@@ -9,73 +9,65 @@ from PIL import Image
 from vit_jax.data.config import AffineConfig
 from vit_jax.data.images.bilinear import resize_bilinear
 from vit_jax.data.images.errors import ImageError
+from vit_jax.data.images.jpeg import Box
 from vit_jax.preprocessing import PreprocessingConfig
 
 # Height and width in pixels.
 Size = tuple[int, int]
-# Left, upper, right and lower edge in pixels, in Pillow's order.
-Box = tuple[int, int, int, int]
 
 _ASPECT = (np.float32(3 / 4), np.float32(4 / 3))
 _ATTEMPTS = 100
 _RESAMPLE = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
 
 
-def resize(image: Image.Image, size: Size, preprocessing: PreprocessingConfig) -> Image.Image:
-    """Resizes to `size` with half-pixel centres."""
-    width_height = size[::-1]
-    if width_height == image.size:
-        return image
-    resample = _RESAMPLE[preprocessing.interpolation]
+def resize(pixels: np.ndarray, size: Size, preprocessing: PreprocessingConfig) -> np.ndarray:
+    """Resizes uint8 [height, width, 3] to `size` with half-pixel centres."""
+    if pixels.shape[:2] == size:
+        return pixels
     if preprocessing.antialias:
-        return image.resize(width_height, resample)
-    return resize_bilinear(image, size)
+        resample = _RESAMPLE[preprocessing.interpolation]
+        return np.asarray(Image.fromarray(pixels).resize(size[::-1], resample))
+    return np.asarray(resize_bilinear(Image.fromarray(pixels), size))
 
 
-def covering(image: Image.Image, size: Size, short_side: int) -> Size:
+def covering(pixels: np.ndarray, size: Size, short_side: int) -> Size:
     """The size to which an image is resized, in its own aspect, before a crop of `size`.
 
     It is the smallest that covers `size` after that was enlarged so that its shorter side is
     `short_side` pixels. If `size` is square, the image's shorter side becomes `short_side`.
     """
-    height, width = size
-    scale = short_side / min(size) * max(height / image.height, width / image.width)
+    (old_height, old_width), (height, width) = pixels.shape[:2], size
+    scale = short_side / min(size) * max(height / old_height, width / old_width)
     # The longer side is rounded down as in torchvision; the small number undoes rounding noise.
-    return int(image.height * scale + 1e-6), int(image.width * scale + 1e-6)
+    return int(old_height * scale + 1e-6), int(old_width * scale + 1e-6)
 
 
-def central_crop(image: Image.Image, size: Size) -> Image.Image:
-    """The box of `size` in the middle of the image."""
-    height, width = size
-    top, left = round((image.height - height) / 2), round((image.width - width) / 2)
-    return image.crop((left, top, left + width, top + height))
+def central_crop(pixels: np.ndarray, size: Size) -> np.ndarray:
+    """The box of `size` in the middle of an image."""
+    top, left = (round((old - new) / 2) for old, new in zip(pixels.shape, size, strict=False))
+    return pixels[top : top + size[0], left : left + size[1]]
 
 
-def without_border(image: Image.Image, pixels: int) -> Image.Image:
-    """The image less some pixels of each side.
+def without_border(height: int, width: int, border: int) -> Box:
+    """An image less some pixels of each side.
 
     Raises:
       ImageError: nothing would be left.
     """
-    if min(image.size) <= 2 * pixels:
+    if min(height, width) <= 2 * border:
         raise ImageError(
-            f"cannot read the image ({image.width} x {image.height} pixels, of which a border of "
-            f"{pixels} is cut)"
+            f"cannot read the image ({width} x {height} pixels, of which a border of {border} is "
+            "cut)"
         )
-    return image.crop((pixels, pixels, image.width - pixels, image.height - pixels))
+    return border, border, width - border, height - border
 
 
-def random_box(image: Image.Image, rng: Generator, *, size: Size) -> Image.Image:
-    """A box of `size`, at any place in the image with equal probability."""
-    height, width = size
-    top = int(rng.integers(0, image.height - height, endpoint=True))
-    left = int(rng.integers(0, image.width - width, endpoint=True))
-    return image.crop((left, top, left + width, top + height))
-
-
-def inception_crop(image: Image.Image, rng: Generator, *, area: tuple[float, float]) -> Image.Image:
-    """The box that `sample_crop` draws."""
-    return image.crop(sample_crop(image.height, image.width, area, rng))
+def random_box(pixels: np.ndarray, rng: Generator, *, size: Size) -> np.ndarray:
+    """A box of `size`, at any place in an image with equal probability."""
+    (old_height, old_width), (height, width) = pixels.shape[:2], size
+    top = int(rng.integers(0, old_height - height, endpoint=True))
+    left = int(rng.integers(0, old_width - width, endpoint=True))
+    return pixels[top : top + height, left : left + width]
 
 
 def sample_crop(height: int, width: int, area: tuple[float, float], rng: Generator) -> Box:

@@ -6,7 +6,9 @@ where the orientation cannot be read, an image stays as it is stored.
 
 import re
 import struct
+from collections.abc import Callable
 
+import numpy as np
 from PIL import Image
 from PIL.TiffImagePlugin import TiffImageFile
 
@@ -21,6 +23,16 @@ _METHODS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+# The same for an array [height, width, channels].
+_TURNS: dict[int, Callable[[np.ndarray], np.ndarray]] = {
+    2: lambda pixels: pixels[:, ::-1],
+    3: lambda pixels: pixels[::-1, ::-1],
+    4: lambda pixels: pixels[::-1],
+    5: lambda pixels: pixels.swapaxes(0, 1),
+    6: lambda pixels: pixels[::-1].swapaxes(0, 1),
+    7: lambda pixels: pixels[::-1, ::-1].swapaxes(0, 1),
+    8: lambda pixels: pixels[:, ::-1].swapaxes(0, 1),
+}
 # By the type of a tag: BYTE, SHORT, LONG.
 _VALUE_CODES = {1: "B", 3: "H", 4: "I"}
 _XMP = re.compile(rb"tiff:Orientation(?:=[\"']|>)([1-8])")
@@ -28,11 +40,18 @@ _XMP = re.compile(rb"tiff:Orientation(?:=[\"']|>)([1-8])")
 
 def upright(image: Image.Image) -> Image.Image:
     """The loaded image, turned or mirrored as its orientation says."""
-    method = _METHODS.get(_orientation(image))
+    method = _METHODS.get(orientation(image))
     return image if method is None else image.transpose(method)
 
 
-def _orientation(image: Image.Image) -> int:
+def upright_array(pixels: np.ndarray, stored: int) -> np.ndarray:
+    """A view of pixels [height, width, channels] whose orientation is `stored`, upright."""
+    turn = _TURNS.get(stored)
+    return pixels if turn is None else turn(pixels)
+
+
+def orientation(image: Image.Image) -> int:
+    """The orientation of an opened image: 1 to 8, or any other number for none."""
     if isinstance(image, TiffImageFile):
         try:
             found = image.tag_v2.get(_ORIENTATION)

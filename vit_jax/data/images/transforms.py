@@ -6,6 +6,7 @@ All of it happens on the host. Whatever is random is drawn from a given generato
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from typing import TypeVar
 
 import numpy as np
 from numpy.random import Generator
@@ -13,37 +14,47 @@ from PIL import Image
 
 from vit_jax.data.config import DataConfig
 from vit_jax.data.images.color_jitter import color_jitter
-from vit_jax.data.images.decoding import decode
-from vit_jax.data.images.erase import erase
+from vit_jax.data.images.erase import random_erase
 from vit_jax.data.images.geometry import (
     Size,
     central_crop,
     covering,
-    inception_crop,
     random_affine,
     random_box,
     resize,
+    sample_crop,
     without_border,
 )
+from vit_jax.data.images.jpeg import crop, decode_array
 from vit_jax.data.images.randaugment import rand_augment
 from vit_jax.preprocessing import PreprocessingConfig
 
-# One step from an RGB image to the next. It must be picklable: data workers get a copy.
-Operation = Callable[[Image.Image, Generator], Image.Image]
+Config = TypeVar("Config")
+# One step from an image to the next, both uint8 [height, width, 3] that are not written to. It must
+# be picklable: data workers get a copy.
+Operation = Callable[[np.ndarray, Generator], np.ndarray]
 
 
 @dataclass(frozen=True)
 class TrainTransform:
-    """Encoded bytes to a training image, uint8 [height, width, 3]: operations one by one."""
+    """Encoded bytes to a training image, uint8 [height, width, 3]: operations one by one.
+
+    Attributes:
+      crop_area: if set, only the box that `sample_crop` draws is decoded, before all operations.
+    """
 
     operations: tuple[Operation, ...]
+    crop_area: tuple[float, float] | None = None
 
     def __call__(self, data: bytes, rng: Generator) -> np.ndarray:
         """Raises `ImageError` for bytes that cannot be read."""
-        image = decode(data)
+        part = None
+        if self.crop_area is not None:
+            part = partial(sample_crop, area=self.crop_area, rng=rng)
+        pixels = decode_array(data, part)
         for operation in self.operations:
-            image = operation(image, rng)
-        return np.asarray(image)
+            pixels = operation(pixels, rng)
+        return pixels
 
 
 def make_transform(
@@ -55,28 +66,29 @@ def make_transform(
       size: height and width of the result in pixels.
     """
     operations: list[Operation] = []
+    # A crop of the image as it is stored, and not after a movement.
+    crops_first = config.crop == "inception" and config.affine is None
     if config.affine is not None:
-        operations.append(partial(random_affine, config=config.affine))
-    operations += _crop(size, preprocessing, config)
+        operations.append(partial(_by_pillow, random_affine, config.affine))
+        if config.crop == "inception":
+            operations.append(partial(_inception_crop, area=config.crop_area))
+    operations += _resizing(size, preprocessing, config)
     if config.color_jitter is not None:
-        operations.append(partial(color_jitter, config=config.color_jitter))
+        operations.append(partial(_by_pillow, color_jitter, config.color_jitter))
     if config.randaugment is not None:
-        operations.append(partial(rand_augment, config=config.randaugment))
+        operations.append(partial(_by_pillow, rand_augment, config.randaugment))
     if config.erase > 0:
-        operations.append(partial(erase, probability=config.erase))
-    return TrainTransform(tuple(operations))
+        operations.append(partial(random_erase, probability=config.erase))
+    return TrainTransform(tuple(operations), config.crop_area if crops_first else None)
 
 
-def _crop(
+def _resizing(
     size: Size, preprocessing: PreprocessingConfig, config: DataConfig
 ) -> tuple[Operation, ...]:
-    """The operations that lead to an image of `size`."""
-    to_size = partial(_resize, size=size, preprocessing=preprocessing)
+    """The operations that lead to an image of `size`, less an Inception crop."""
     match config.crop:
-        case "none":
-            return (to_size,)
-        case "inception":
-            return partial(inception_crop, area=config.crop_area), to_size
+        case "none" | "inception":
+            return (partial(_resize, size=size, preprocessing=preprocessing),)
         case "resize":
             assert config.crop_side is not None
             enlarge = config.crop_side / min(size)
@@ -106,32 +118,47 @@ class EvalTransform:
     def __call__(self, data: bytes, rng: Generator | None = None) -> np.ndarray:
         """Raises `ImageError` for bytes that cannot be read."""
         del rng  # Nothing here is random.
-        image = decode(data)
-        return self.fit(without_border(image, self.border) if self.border else image)
+        part = partial(without_border, border=self.border) if self.border else None
+        return self.fit(decode_array(data, part))
 
-    def fit(self, image: Image.Image) -> np.ndarray:
-        """Resizes and crops an RGB image."""
+    def fit(self, pixels: np.ndarray) -> np.ndarray:
+        """Resizes and crops an image, uint8 [height, width, 3]."""
         if self.preprocessing.resize == "squash":
-            return np.asarray(resize(image, self.size, self.preprocessing))
+            return resize(pixels, self.size, self.preprocessing)
         side = self.preprocessing.short_side or min(self.size)
-        image = resize(image, covering(image, self.size, side), self.preprocessing)
-        return np.asarray(central_crop(image, self.size))
+        pixels = resize(pixels, covering(pixels, self.size, side), self.preprocessing)
+        return central_crop(pixels, self.size)
+
+
+def _by_pillow(
+    operation: Callable[[Image.Image, Generator, Config], Image.Image],
+    config: Config,
+    pixels: np.ndarray,
+    rng: Generator,
+) -> np.ndarray:
+    """An operation on Pillow's images."""
+    return np.asarray(operation(Image.fromarray(pixels), rng, config))
+
+
+def _inception_crop(pixels: np.ndarray, rng: Generator, *, area: tuple[float, float]) -> np.ndarray:
+    height, width, _ = pixels.shape
+    return crop(pixels, sample_crop(height, width, area, rng))
 
 
 def _resize(
-    image: Image.Image, rng: Generator, *, size: Size, preprocessing: PreprocessingConfig
-) -> Image.Image:
+    pixels: np.ndarray, rng: Generator, *, size: Size, preprocessing: PreprocessingConfig
+) -> np.ndarray:
     del rng
-    return resize(image, size, preprocessing)
+    return resize(pixels, size, preprocessing)
 
 
 def _cover(
-    image: Image.Image,
+    pixels: np.ndarray,
     rng: Generator,
     *,
     size: Size,
     short_side: int,
     preprocessing: PreprocessingConfig,
-) -> Image.Image:
+) -> np.ndarray:
     del rng
-    return resize(image, covering(image, size, short_side), preprocessing)
+    return resize(pixels, covering(pixels, size, short_side), preprocessing)
