@@ -105,7 +105,8 @@ def _seconds(timed: Timed, cpu: bool) -> float:
 def cell(sample: Sample, base: Sample | None) -> str:
     """As in `1.23 s ±4 %, **0.95**`: lower quartile, spread, and the ratio to plain Flax's."""
     ratio = "" if base is None else f", **{sample.low / base.low:.2f}**"
-    return f"{significant(sample.low)} s +{100 * sample.spread:.0f} %{ratio}"
+    spread = f" +{100 * sample.spread:.0f} %" if len(sample.seconds) > 1 else ""
+    return f"{significant(sample.low)} s{spread}{ratio}"
 
 
 def significant(seconds: float) -> str:

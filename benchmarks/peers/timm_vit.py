@@ -82,7 +82,8 @@ def _images(images: np.ndarray) -> Any:
     return torch.from_numpy(images).permute(0, 3, 1, 2).contiguous().to(DEVICE)
 
 
-def _wait() -> None:
+def wait() -> None:
+    """Until the device has done all."""
     if DEVICE.type == "cuda":
         torch.cuda.synchronize()
 
@@ -103,17 +104,19 @@ class Training:
 
     def run(self, count: int) -> list[float]:
         """See `Work`."""
-        losses = []
-        images, labels = self._batch
-        for _ in range(count):
-            loss = torch.nn.functional.cross_entropy(self._module(images), labels)
-            loss.backward()
-            torch.nn.utils.clip_grad_norm_(self._parameters, CLIP_NORM)
-            self._optimizer.step()
-            self._optimizer.zero_grad()
-            losses.append(loss.detach())
-        _wait()
+        losses = [self.step(*self._batch) for _ in range(count)]
+        wait()
         return [float(loss) for loss in losses]
+
+    def step(self, images: Any, labels: Any) -> Any:
+        """One step on uint8 [batch, 3, height, width] and int64 labels; returns the loss."""
+        images, labels = (x.to(DEVICE, non_blocking=True) for x in (images, labels))
+        loss = torch.nn.functional.cross_entropy(self._module(images), labels)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(self._parameters, CLIP_NORM)
+        self._optimizer.step()
+        self._optimizer.zero_grad()
+        return loss.detach()
 
 
 class Forward:
@@ -130,7 +133,7 @@ class Forward:
         with torch.inference_mode():
             for _ in range(count):
                 logits = self._module(self._images)
-        _wait()
+        wait()
         return logits[0, :8].tolist()
 
 
@@ -149,7 +152,7 @@ class AttentionAlone:
         for _ in range(count):
             mixed = torch.nn.functional.scaled_dot_product_attention(*self._heads)
             torch.autograd.grad(mixed.float().sum(), self._heads)
-        _wait()
+        wait()
         return mixed[0, 0, 0, :8].float().tolist()
 
 

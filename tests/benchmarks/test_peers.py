@@ -6,10 +6,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from benchmarks.peers import ours, plain
+from benchmarks.peers import card, first_hour, ours, plain, rounds
 from benchmarks.peers.card import largest_batch
 from benchmarks.peers.case import Case, model
 from benchmarks.peers.rounds import Sample, agreement, cell, orders
+from benchmarks.peers.worker import Timed
 from tests.real_processes import run_program
 from tests.test_imports import HEAVY
 from vit_jax.data.config import DataConfig
@@ -74,3 +75,51 @@ def test_who_computes_something_else_is_found() -> None:
 @pytest.mark.parametrize(("most", "found"), [(300, 256), (1024, 1024), (1, 1), (0, None)])
 def test_the_largest_batch_is_sought_by_halving(most: Any, found: Any) -> None:
     assert largest_batch(lambda size: size <= most, 1024) == found
+
+
+class _Worker:
+    """Takes a second for the first repetition and then 10 ms, or half of both."""
+
+    def __init__(self, name: str):
+        self._factor = 0.5 if name == "ours" else 1.0
+
+    def start(self, case: Case, *, fresh: bool = False) -> Timed:
+        return Timed(self._factor, 0.0, [1.0])
+
+    def run(self, count: int) -> Timed:
+        return Timed(self._factor * count / 100, self._factor * count / 100, [1.0] * count)
+
+    def describe(self) -> Any:
+        return "gpu", "NVIDIA H100 80GB HBM3", "jax"
+
+    def __enter__(self) -> Any:
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        pass
+
+
+def test_the_table_of_a_first_hour_adds_up(monkeypatch: Any) -> None:
+    monkeypatch.setattr(rounds, "Worker", _Worker)
+    lines: list[str] = []
+    first_hour.table(["ours", "plain Flax"], 2, True, lines.append)
+    row = "compiling and the first 100 steps | 0.995 s, **0.50** | 1.99 s, **1.00** |"
+    assert any(line.endswith(row) for line in lines)
+    # Two forwards and a step beside it.
+    assert any("| 1.01 s, **0.50** | 2.02 s, **1.00** |" in line for line in lines)
+    assert "| mean ratio of these four | **0.50** | **1.00** |\n" in lines
+
+
+def test_the_table_of_a_card_has_speeds_and_shares_of_its_peak(monkeypatch: Any) -> None:
+    monkeypatch.setattr(rounds, "Worker", _Worker)
+    monkeypatch.setattr(card, "Worker", _Worker)
+    lines: list[str] = []
+    card.table(["ours", "plain Flax"], ["ViT-B/16"], 2, 10, False, lines.append)
+    training = next(line for line in lines if "training step" in line)
+    # 2,048 images in 10 ms, 6 x 17.6 billion multiply-adds each, at 989.5 TFLOP/s.
+    share = 204_800 * 6 * 17.6e9 / 989.5e12
+    speed, percent = training.split("|")[3].split(" img/s, ")
+    assert speed.strip() == "204,800"
+    assert float(percent.split(" %")[0]) == pytest.approx(100 * share, rel=0.01)
+    assert "**2.00** | 204,800" in training
+    assert any("largest batch" in line and line.endswith("| 2048 | 2048 |") for line in lines)
