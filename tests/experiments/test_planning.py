@@ -55,9 +55,8 @@ def test_what_is_kept_is_what_the_policy_says(remat: str) -> None:
     block = block_bytes(config.model)["blocks"]
     # "dots" keeps some more: the mixture of values before it is put in order.
     assert 1 <= traced.kept_blocks / 2 / block <= (1.15 if remat == "dots" else 1)
-    # The largest array is the attention's scores in float32.
-    assert traced.largest == 6 * 197**2 * 4
-    assert traced.widest == 197 * 1536 * 2
+    # Hidden units; the attention's scores are smaller, in the type of the activations.
+    assert traced.largest == traced.widest == 197 * 1536 * 2
 
 
 def test_dropout_keeps_more() -> None:
@@ -118,7 +117,7 @@ def planned_on_eight(available: float, *, search: bool) -> dict[str, Any]:
 def test_what_would_make_it_fit(eight_devices: EightDevices) -> None:
     roomy = eight_devices.run(planned_on_eight, 2.0**40, search=False)
     assert (roomy["tried"], roomy["flags"], roomy["remedies"]) == (1, "", [])
-    tight = eight_devices.run(planned_on_eight, roomy["own"] / 2, search=False)
+    tight = eight_devices.run(planned_on_eight, 0.9 * roomy["own"], search=False)
     assert tight["fits"][0] is False
     assert "--config.model.remat=block" in tight["remedies"][0]
     assert "--config.optimizer.micro_batches=" in tight["remedies"][-1]

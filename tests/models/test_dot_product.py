@@ -38,6 +38,55 @@ def test_xla_is_the_paper_s_formula() -> None:
     np.testing.assert_allclose(actual, expected, atol=1e-5)
 
 
+def _plain(query: Any, key: Any, value: Any) -> Any:
+    scores = jnp.einsum("bqhd,bkhd->bhqk", query, key) / math.sqrt(query.shape[-1])
+    return jnp.einsum("bhqk,bkhd->bqhd", jax.nn.softmax(scores), value)
+
+
+@pytest.mark.parametrize("queries", [7, 1])
+def test_gradients_are_those_of_the_formula(queries: int) -> None:
+    with jax.enable_x64(True):
+        keys = jax.random.split(jax.random.key(0), 4)
+        lengths = (queries, 7, 7, queries)
+        query, key, value, weights = (
+            # So spread that some weights are almost 0 and others almost 1.
+            3 * jax.random.normal(k, (2, length, 3, 8), jnp.float64)
+            for k, length in zip(keys, lengths, strict=True)
+        )
+
+        def gradients(mix: Any) -> Any:
+            return jax.grad(lambda *qkv: (mix(*qkv) * weights).sum(), argnums=(0, 1, 2))(
+                query, key, value
+            )
+
+        mix = functools.partial(attend, implementation="xla", placement=OneDevice())
+        np.testing.assert_allclose(mix(query, key, value), _plain(query, key, value), atol=1e-12)
+        for actual, expected in zip(gradients(mix), gradients(_plain), strict=True):
+            np.testing.assert_allclose(actual, expected, atol=1e-11)
+
+
+def test_large_scores_do_not_overflow() -> None:
+    query, key, value, weights = (100 * x for x in _inputs(6, 8))
+    for found in _value_and_grads("xla", query, key, value, weights):
+        assert np.isfinite(found).all()
+
+
+def test_no_scores_are_kept_or_computed_in_float32() -> None:
+    shape = jax.ShapeDtypeStruct((1, 50, 2, 16), jnp.bfloat16)
+    mix = functools.partial(attend, implementation="xla", placement=OneDevice())
+    kept = jax.eval_shape(lambda *qkv: jax.vjp(mix, *qkv)[1], shape, shape, shape)
+    assert all(leaf.shape[-2:] != (50, 50) for leaf in jax.tree.leaves(kept))
+
+    def loss(*qkv: Any) -> Any:
+        return mix(*qkv).sum()
+
+    program = jax.make_jaxpr(jax.grad(loss, argnums=(0, 1, 2)))(shape, shape, shape)
+    products = [eqn for eqn in program.eqns if eqn.primitive.name == "dot_general"]
+    assert products
+    for eqn in products:
+        assert {x.aval.dtype for x in (*eqn.invars, *eqn.outvars)} == {jnp.dtype("bfloat16")}
+
+
 # Those of B/16 and L/16 at 224 and 384, H/14 at 224, B/16 at 512; whole blocks, and less than one.
 @pytest.mark.parametrize(
     ("tokens", "size"),

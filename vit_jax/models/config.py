@@ -103,9 +103,10 @@ class ModelConfig:
     """Implementation of attention: composed by XLA, or a fused kernel for GPUs (cudnn) or TPUs
     (pallas)."""
     remat: Remat = "none"
-    """What the backward pass recomputes. none: nothing. dots: everything in a block except matrix
-    products. block: whole blocks and residual units. offload: like block, with the blocks' inputs
-    kept in the host's memory."""
+    """What the backward pass recomputes. none: only what is cheaper to recompute than to keep, such
+    as outputs of norms and GELUs. dots: everything in a block except products with parameters.
+    block: whole blocks and residual units. offload: like block, with the blocks' inputs kept in the
+    host's memory."""
     scan: bool = True
     """True compiles one block and loops over the stacked parameters. False unrolls the loop."""
 

@@ -41,7 +41,61 @@ def attend(
     """
     if implementation == "pallas":
         return placement.on_each_device(_flash)(query, key, value)
+    if implementation == "xla" and bias is None:
+        return _composed(query, key, value)
     return jax.nn.dot_product_attention(query, key, value, bias, implementation=implementation)
+
+
+@jax.custom_vjp
+def _composed(query: Array, key: Array, value: Array) -> Array:
+    """Attention as matrix products that keeps no scores for the backward pass.
+
+    As in FlashAttention (arXiv 2205.14135, appendix B), but with whole [T, T] arrays, in the type
+    of the activations: the scores are computed again from queries and keys, the values are mixed
+    before they are divided by the sum of the weights, and the mean gradient of a row's weights is
+    taken from the mixture. Scores that are kept cost a stack of them over the blocks, written and
+    read, which takes longer than their product.
+    """
+    return _compose(query, key, value)[0]
+
+
+def _compose(query: Array, key: Array, value: Array) -> tuple[Array, tuple[Array, ...]]:
+    scores = _scores(query, key)
+    largest = scores.max(axis=-1, keepdims=True)
+    weights = _weights(scores, largest)
+    total = weights.sum(axis=-1, keepdims=True)
+    mixed = jnp.einsum("bhqk,bkhd->bqhd", weights.astype(value.dtype), value)
+    mixed = (mixed / total.swapaxes(1, 2)).astype(value.dtype)
+    return mixed, (query, key, value, largest, total, mixed)
+
+
+def _compose_backward(kept: tuple[Array, ...], gradient: Array) -> tuple[Array, Array, Array]:
+    query, key, value, largest, total, mixed = kept
+    weights = _weights(_scores(query, key), largest) / total
+    of_value = jnp.einsum("bhqk,bqhd->bkhd", weights.astype(value.dtype), gradient)
+    of_weights = jnp.einsum("bqhd,bkhd->bhqk", gradient, value)
+    mean = (gradient.astype(total.dtype) * mixed).sum(axis=-1, keepdims=True).swapaxes(1, 2)
+    of_scores = (weights * (of_weights - mean)).astype(query.dtype)
+    of_query = _scaled(jnp.einsum("bhqk,bkhd->bqhd", of_scores, key))
+    of_key = jnp.einsum("bhqk,bqhd->bkhd", of_scores, _scaled(query))
+    return of_query, of_key, of_value
+
+
+_composed.defvjp(_compose, _compose_backward)
+
+
+def _scores(query: Array, key: Array) -> Array:
+    return jnp.einsum("bqhd,bkhd->bhqk", _scaled(query), key)
+
+
+def _weights(scores: Array, largest: Array) -> Array:
+    """In float32 or better, each in [0, 1]."""
+    exact = jnp.promote_types(scores.dtype, jnp.float32)
+    return jnp.exp(scores.astype(exact) - largest)
+
+
+def _scaled(query: Array) -> Array:
+    return query / math.sqrt(query.shape[-1])
 
 
 def _flash(query: Array, key: Array, value: Array) -> Array:

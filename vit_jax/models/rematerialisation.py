@@ -10,7 +10,26 @@ from jax.ad_checkpoint import checkpoint_name
 Remat = Literal["none", "dots", "block", "offload"]
 
 _INPUT = "block_input"
+
+# Operations on single elements, and those that only order them anew. Compilers fuse them with what
+# reads their results, so that computing them again costs less than writing and reading results.
+_CHEAP = frozenset(
+    {
+        *("add", "add_any", "sub", "mul", "div", "neg", "abs", "sign", "max", "min"),
+        *("exp", "exp2", "log", "log1p", "expm1", "tanh", "logistic", "erf", "erfc"),
+        *("sqrt", "rsqrt", "square", "pow", "integer_pow", "select_n", "convert_element_type"),
+        *("broadcast_in_dim", "reshape", "squeeze", "expand_dims", "transpose", "slice"),
+    }
+)
+
+
+def _costly(primitive: Any, *_: Any, **__: Any) -> bool:
+    """Whether results of an operation are kept: products, sums, maxima, masks of dropout."""
+    return primitive.name not in _CHEAP
+
+
 _POLICIES: dict[Remat, Callable[..., Any]] = {
+    "none": _costly,
     "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
     "block": jax.checkpoint_policies.nothing_saveable,
     "offload": jax.checkpoint_policies.save_and_offload_only_these_names(
@@ -33,11 +52,12 @@ def rematerialised(
     """Returns the same function, which keeps less for the backward pass.
 
     Args:
-      remat: `none` keeps everything the backward pass needs; `dots` keeps products of activations
+      remat: `none` keeps everything the backward pass needs, except what is computed from it
+        element by element, such as outputs of norms and GELUs; `dots` keeps products of activations
         with parameters; `block` keeps only the block's input; `offload` keeps the input in the
         host's memory.
       prevent_cse: keeps the compiler from undoing it; not needed in the body of a loop.
     """
-    if remat == "none":
-        return block
+    # Outside of loops the compiler may well keep what is cheap to compute, where that is faster.
+    prevent_cse = prevent_cse and remat != "none"
     return jax.checkpoint(block, policy=_POLICIES[remat], prevent_cse=prevent_cse)

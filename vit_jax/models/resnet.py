@@ -205,7 +205,8 @@ class Stage(nnx.Module):
             def run(params: Any, x: Array, graphdef: Any = graphdef) -> Array:
                 return nnx.merge(graphdef, params)(block_input(x))
 
-            x = placement.constrain(rematerialised(run, self.remat)(params, x))
+            unit = run if self.remat == "none" else rematerialised(run, self.remat)
+            x = placement.constrain(unit(params, x))
         return x
 
 

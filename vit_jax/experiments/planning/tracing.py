@@ -28,8 +28,8 @@ class Traced:
       kept_blocks: bytes that the stacked blocks keep of the image for the backward pass.
       kept_rest: bytes that is kept of it before and behind them.
       depth: number of stacked blocks; 0 for a model without.
-      largest: bytes of the largest array that one block makes of the image and that the backward
-        pass reads, kept or recomputed.
+      largest: bytes of the largest product of the image, kept or recomputed: hidden units, or the
+        scores of attention.
       widest: bytes of the largest product of the image and a parameter.
       keeps_all: whether nothing is recomputed.
       itemsize: bytes of a number of the activations.
@@ -68,14 +68,6 @@ def trace(config: TrainConfig, max_labels: int | None, device: Any) -> Traced:
     depth = 0 if config.model.blocks is None else config.model.blocks.depth
     is_tiled = device.platform == "tpu"
     blocks, rest = _kept(pull, shapes, depth, is_tiled=is_tiled)
-    keeps_all = config.model.remat == "none"
-    every_block, every_rest = blocks, rest
-    if not keeps_all:
-        model = dataclasses.replace(config.model, remat="none")
-        whole = dataclasses.replace(config, model=model)
-        every_block, every_rest = _kept(
-            *_objective(whole, max_labels, device), depth, is_tiled=is_tiled
-        )
 
     def gradient(*arguments: Any) -> Any:
         return pull(*arguments)(np.float32(1))
@@ -85,9 +77,9 @@ def trace(config: TrainConfig, max_labels: int | None, device: Any) -> Traced:
         sum(blocks),
         sum(rest),
         depth,
-        largest=max(every_block, default=0.0) / depth if depth else max(every_rest),
-        widest=max(product.result_bytes for product in products),
-        keeps_all=keeps_all,
+        largest=max(_bytes_of_image(p.result, is_tiled=is_tiled) for p in products),
+        widest=max(_bytes_of_image(p.result, is_tiled=False) for p in products if p.other_bytes),
+        keeps_all=config.model.remat == "none",
         itemsize=2 if config.model.dtype == "bfloat16" else 4,
         flops=sum(product.flops for product in products) / _ROWS,
         image_bytes=sum(product.image_bytes for product in products),
@@ -178,13 +170,13 @@ class _Product(NamedTuple):
     Attributes:
       image_bytes: of operands and results that belong to single images, for one image.
       other_bytes: of the others.
-      result_bytes: of one image's result, once, if an operand is the same for all images.
+      result: its shape and type.
     """
 
     flops: float
     image_bytes: float
     other_bytes: float
-    result_bytes: float
+    result: Any
 
 
 def _products(jaxpr: Any, times: float) -> Iterator[_Product]:
@@ -217,8 +209,7 @@ def _product(eqn: Any, flops: float, times: float) -> _Product:
     avals = [each.aval for each in (*eqn.invars, *eqn.outvars)]
     images = sum(_bytes_of_image(aval, is_tiled=False) for aval in avals)
     others = sum(_size(aval) for aval in avals if not _rows(aval.shape))
-    result = _bytes_of_image(avals[-1], is_tiled=False) if others else 0.0
-    return _Product(flops * times, images * times, others * times, result)
+    return _Product(flops * times, images * times, others * times, avals[-1])
 
 
 def _dot_flops(eqn: Any) -> float:

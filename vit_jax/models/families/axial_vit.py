@@ -52,7 +52,7 @@ def _macs(config: ModelConfig) -> dict[str, int]:
 
 
 def _kept(config: ModelConfig) -> dict[str, int]:
-    """As two blocks of a ViT, with shorter rows of weights."""
+    """As two blocks of a ViT."""
     tokens = config.sequence_length
     _, width, mlp_dim, heads = config.size
     if config.remat == "block":
@@ -60,7 +60,7 @@ def _kept(config: ModelConfig) -> dict[str, int]:
     if config.remat == "dots":
         # As a ViT's, and the output of the first MLP: the second block's input needs it.
         return {"blocks": tokens * (10 * width + 2 * mlp_dim)}
-    return {"blocks": tokens * (16 * width + 4 * mlp_dim + heads * sum(config.grid))}
+    return {"blocks": tokens * (12 * width + 2 * mlp_dim + 4 * heads)}
 
 
 def _description(config: ModelConfig) -> list[tuple[str, str]]:

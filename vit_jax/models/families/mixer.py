@@ -36,10 +36,8 @@ def _kept(config: ModelConfig) -> dict[str, int]:
     _, width, mlp_dim, token_mlp_dim = config.mixer_size
     if config.remat == "block":
         return {"blocks": tokens * width}
-    if config.remat == "dots":
-        return {"blocks": tokens * (2 * width + mlp_dim) + width * token_mlp_dim}
-    # Inputs and outputs of two norms; before and after each GELU.
-    return {"blocks": tokens * (4 * width + 2 * mlp_dim) + 2 * width * token_mlp_dim}
+    # Every other operation of a block works element by element or is a sum over channels.
+    return {"blocks": tokens * (2 * width + mlp_dim) + width * token_mlp_dim}
 
 
 def _description(config: ModelConfig) -> list[tuple[str, str]]:

@@ -70,9 +70,9 @@ def encoder_kept(config: ModelConfig) -> dict[str, int]:
     if config.remat == "dots":
         # Input; query, key, value; attention's output. The MLP's output is not needed.
         return {"blocks": tokens * (5 * width + mlp_dim)}
-    # Inputs and outputs of two norms; query, key, value and their mixture; before and after GELU.
-    weights = heads * tokens * (tokens if config.attention == "xla" else 1)
-    return {"blocks": tokens * (8 * width + 2 * mlp_dim) + weights}
+    # The mixture of values too; the maximum and the sum of the scores of each head and token.
+    # Scores and what norms and GELU give are computed anew.
+    return {"blocks": tokens * (6 * width + mlp_dim + 2 * heads)}
 
 
 def encoder_description(config: ModelConfig) -> list[tuple[str, str]]:
