@@ -25,6 +25,7 @@ COMMANDS = {
     "convert": "write weights in another layout, or as a program to serve",
     "describe": "show a config's or a model's parameters, MACs, schedule and first batch",
     "plan": "compile a config for TPUs or GPUs that may be absent: memory, FLOPs, time to train",
+    "benchmark": "time training or inference, and find the largest batch that fits",
     "options": "list the keys of a config, with their types, defaults and meaning",
     "models": "list models and released weight files, with published accuracies",
     "miniature": "try the paper's claims with small models, and write a page of it",

@@ -1,6 +1,7 @@
 """Files that commands write, on disks and in buckets: named, checked first, and written whole."""
 
 import argparse
+import errno
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -60,6 +61,22 @@ def check_output(path: str | os.PathLike[str], flag: str = "output") -> None:
         objects.require_writable(path)
     elif os.path.exists(path) and not os.path.isfile(path):
         raise UserError(f"--{flag}={path}: there is something that is no file; choose another one")
+
+
+def check_folder(path: str | os.PathLike[str], flag: str = "output") -> None:
+    """Refuses an output on a disk whose folder is missing or cannot be written.
+
+    Raises:
+      UserError: it is so.
+    """
+    folder = os.path.dirname(path) or "."
+    if is_bucket(path) or (os.path.isdir(folder) and os.access(folder, os.W_OK)):
+        return
+    if os.path.isdir(folder):
+        number = errno.EACCES
+    else:
+        number = errno.ENOTDIR if os.path.exists(folder) else errno.ENOENT
+    raise UserError(f"--{flag}={path}: {os.strerror(number)}; choose another file")
 
 
 def write_outputs(contents: Mapping[epath.Path, bytes], flag: str = "output") -> None:

@@ -14,6 +14,7 @@ from vit_jax.training.config import TrainConfig
 from vit_jax.training.optimizer import OptimizerConfig
 from vit_jax.training.program import Program, make_program
 from vit_jax.training.step import TrainState
+from vit_jax.weights.placing import place
 
 _STEPS = 10_000
 CLASSES = 1000
@@ -49,12 +50,22 @@ def synthetic_program(
 
 
 def random_batch(program: Program) -> dict[str, jax.Array]:
-    """A batch of random images and labels on the devices."""
+    """A batch of random images and labels on the devices.
+
+    Labels are classes of the model. A row that may have several has one.
+    """
     rng = np.random.default_rng(0)
-    return {
-        name: jax.device_put(_random(rng, x.shape, x.dtype), x.sharding)
-        for name, x in program.batch.items()
+    shapes = {name: x.shape for name, x in program.batch.items()}
+    labels = np.full(shapes["labels"], -1, np.int32)
+    # A model without a head has no classes, and nothing reads its labels.
+    classes = rng.integers(0, program.config.model.num_classes or 1, len(labels), np.int32)
+    labels.reshape(len(labels), -1)[:, 0] = classes
+    values = {
+        "images": rng.integers(0, 256, shapes["images"], np.uint8),
+        "labels": labels,
+        "weights": np.ones(shapes["weights"], np.float32),
     }
+    return place(values, program.batch)
 
 
 def seconds_a_step(
@@ -74,9 +85,3 @@ def seconds_a_step(
         state, metrics = step(state, batch, ())
     jax.block_until_ready(metrics)
     return (time.perf_counter() - began) / steps
-
-
-def _random(rng: np.random.Generator, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
-    if dtype == np.float32:
-        return np.ones(shape, dtype)
-    return rng.integers(0, 256 if dtype == np.uint8 else CLASSES, shape, dtype)

@@ -1,0 +1,1 @@
+"""How fast the devices train and predict, how fast images are read, and what fits."""
