@@ -59,6 +59,7 @@ setup(
         "jax>=0.10",
         "ml-collections>=1.1",
         "numpy>=2",
+        "opencv-python-headless>=4.10",  # Training crops; the wheel without windows.
         "optax>=0.2.8",
         "orbax-checkpoint>=0.12",
         "pillow>=11",

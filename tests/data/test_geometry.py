@@ -14,6 +14,7 @@ from scipy import ndimage
 
 from tests.data.pictures import distance, noise, pixels
 from vit_jax.data.config import AffineConfig
+from vit_jax.data.images import crops
 from vit_jax.data.images.geometry import random_affine, resize, sample_crop
 from vit_jax.data.images.jpeg import Box
 from vit_jax.preprocessing import PreprocessingConfig
@@ -141,6 +142,36 @@ def test_resize_without_antialias_is_the_rounded_exact_value(
         assert distance(found, exact) <= 0.5 + 1e-9
         if found.size >= 1e4:
             assert abs((found - exact).mean()) < 0.01
+
+
+@pytest.mark.parametrize("has_opencv", [True, False])
+def test_training_crops_are_within_51_hundredths_of_the_exact_value(
+    has_opencv: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not has_opencv:
+        monkeypatch.setattr(crops, "opencv", lambda: None)
+    elif crops.opencv() is None:
+        pytest.skip("OpenCV is not installed")
+    size = (224, 224)
+    for height, width in ((375, 500), (300, 211), (60, 90), (1, 300), (224, 17), (2, 1)):
+        for image in (pixels(height, width), noise(height, width)):
+            # As a crop lies in its image.
+            whole = np.pad(image, ((3, 4), (5, 2), (0, 0)))
+            found = crops.resize_crop(whole[3 : 3 + height, 5 : 5 + width], size)
+            exact = exact_bilinear(image, size)
+            assert (found.shape, found.dtype) == ((*size, 3), np.uint8)
+            assert distance(found, exact) <= 0.51
+            assert abs((found - exact).mean()) < 0.01
+
+
+def test_a_crop_of_many_pixels_is_not_copied(monkeypatch: pytest.MonkeyPatch) -> None:
+    image = np.full((4097, 4097, 3), (1, 2, 3), np.uint8)
+    tracemalloc.start()
+    found = crops.resize_crop(image, (3, 4))
+    # Pillow's own copy lies elsewhere; one in float32 would take 201 MB.
+    assert tracemalloc.get_traced_memory()[1] < 1.1 * image.nbytes
+    tracemalloc.stop()
+    assert distance(found, np.full((3, 4, 3), (1, 2, 3))) == 0
 
 
 def test_resize_of_a_large_image_to_a_small_one_takes_little_memory() -> None:

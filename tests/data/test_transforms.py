@@ -8,6 +8,7 @@ from PIL import Image
 
 from tests.data.pictures import distance, encode, pixels
 from vit_jax.data.config import DataConfig
+from vit_jax.data.images.crops import resize_crop
 from vit_jax.data.images.geometry import resize, sample_crop
 from vit_jax.data.images.transforms import EvalTransform, make_transform
 from vit_jax.preprocessing import PreprocessingConfig
@@ -94,7 +95,7 @@ def test_training_images_are_crops_by_the_generator() -> None:
         crop = image[top:bottom, left:right]
         found = transform(encode(image), np.random.default_rng(seed))
         assert (found.shape, found.dtype) == ((32, 48, 3), np.uint8)
-        assert distance(found, resize(crop, (32, 48), PreprocessingConfig())) == 0
+        assert distance(found, resize_crop(crop, (32, 48))) == 0
 
 
 def positions(height: int, width: int) -> bytes:

@@ -68,26 +68,31 @@ def test_the_first_start_writes_config_and_versions(tmp_path: Path) -> None:
         assert versions["packages"][name] == version(name)
     assert versions["devices"] == [device.device_kind for device in jax.devices()]
     assert versions["processes"] == 1
-    assert versions["jpeg_decoder"] == ("simplejpeg" if find_spec("simplejpeg") else "pillow")
+    assert versions["images"] == {
+        "JPEG decoding": "simplejpeg" if find_spec("simplejpeg") else "pillow",
+        "resizing": "opencv" if find_spec("cv2") else "numpy",
+    }
 
 
-@pytest.mark.parametrize("decoder", ["simplejpeg", "pillow"])
-def test_a_resume_with_another_decoder_says_so(
-    tmp_path: Path, decoder: str, caplog: pytest.LogCaptureFixture
+def test_a_resume_with_another_decoder_or_resizer_says_so(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     _claim(tmp_path)
-    file = tmp_path / "versions.json"
-    written = json.loads(file.read_text())
-    file.write_text(json.dumps(written | {"jpeg_decoder": decoder}))
     _claim(tmp_path)
-    lines = [line for line in caplog.messages if "decoded" in line]
-    if decoder == written["jpeg_decoder"]:
-        assert not lines
-    else:
-        assert lines == [
-            f"{tmp_path} was trained on JPEG decoded by {decoder}, and here "
-            f"{written['jpeg_decoder']} decodes: pixels may differ by one level"
-        ]
+    assert not caplog.messages
+    file = tmp_path / "versions.json"
+    versions = json.loads(file.read_text())
+    others = {"JPEG decoding": "a camera", "resizing": "a lens"}
+    file.write_text(json.dumps(versions | {"images": others}))
+    _claim(tmp_path)
+    assert caplog.messages == [
+        f"{tmp_path} was trained on images whose {what} {other} did, and here "
+        f"{versions['images'][what]} does it: pixels may differ by one level"
+        for what, other in others.items()
+    ]
+    caplog.clear()
+    _claim(tmp_path)
+    assert not caplog.messages
 
 
 def test_where_things_are(tmp_path: Path) -> None:

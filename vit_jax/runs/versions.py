@@ -11,6 +11,7 @@ from typing import Any
 
 import jax
 
+from vit_jax.data.images.crops import resizer
 from vit_jax.data.images.jpeg import DECODER
 from vit_jax.runs.config_file import write_json
 from vit_jax.storage import objects
@@ -24,14 +25,17 @@ _PACKAGES = (
     *("array-record", "ml-collections", "numpy", "pillow"),
 )
 # Some platforms lack these.
-_OPTIONAL_PACKAGES = ("simplejpeg",)
+_OPTIONAL_PACKAGES = ("simplejpeg", "opencv-python-headless")
 
 
 def warn_of_other_version(path: str | os.PathLike[str]) -> None:
-    """Logs a line if another version of this package, or another decoder, last wrote the run."""
+    """Logs a line for what last wrote the run and is another now: this package, or its libraries.
+
+    Those are the ones that pixels depend on.
+    """
     try:
         versions = json.loads(objects.read_small(as_path(path) / "versions.json"))
-        version, decoder = versions["vit_jax"], versions.get("jpeg_decoder", DECODER)
+        version, images = versions["vit_jax"], dict(versions.get("images", {}))
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return  # Killed before the file was written, or damaged: nothing depends on it.
     if version != __version__:
@@ -42,14 +46,17 @@ def warn_of_other_version(path: str | os.PathLike[str]) -> None:
             version,
             __version__,
         )
-    if decoder != DECODER:
-        _log.warning(
-            "%s was trained on JPEG decoded by %s, and here %s decodes: pixels may differ by one "
-            "level",
-            path,
-            decoder,
-            DECODER,
-        )
+    here = _images()
+    for what, library in images.items():
+        if library != here.get(what, library):
+            _log.warning(
+                "%s was trained on images whose %s %s did, and here %s does it: pixels may differ "
+                "by one level",
+                path,
+                what,
+                library,
+                here[what],
+            )
 
 
 def write_versions(path: str | os.PathLike[str]) -> None:
@@ -58,13 +65,18 @@ def write_versions(path: str | os.PathLike[str]) -> None:
         "vit_jax": __version__,
         "python": platform.python_version(),
         "packages": _packages(),
-        "jpeg_decoder": DECODER,
+        "images": _images(),
         "platform": platform.platform(),
         "devices": [device.device_kind for device in jax.devices()],
         "processes": jax.process_count(),
         "command": sys.argv,
     }
     write_json(as_path(path) / "versions.json", versions)
+
+
+def _images() -> dict[str, str]:
+    """What makes pixels of files, by the names that a line uses."""
+    return {"JPEG decoding": DECODER, "resizing": resizer()}
 
 
 def _packages() -> dict[str, str]:

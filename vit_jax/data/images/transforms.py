@@ -14,6 +14,7 @@ from PIL import Image
 
 from vit_jax.data.config import DataConfig
 from vit_jax.data.images.color_jitter import color_jitter
+from vit_jax.data.images.crops import resize_crop
 from vit_jax.data.images.erase import random_erase
 from vit_jax.data.images.geometry import (
     Size,
@@ -87,8 +88,10 @@ def _resizing(
 ) -> tuple[Operation, ...]:
     """The operations that lead to an image of `size`, less an Inception crop."""
     match config.crop:
-        case "none" | "inception":
+        case "none":
             return (partial(_resize, size=size, preprocessing=preprocessing),)
+        case "inception":
+            return (partial(_resize_crop, size=size, preprocessing=preprocessing),)
         case "resize":
             assert config.crop_side is not None
             enlarge = config.crop_side / min(size)
@@ -150,6 +153,14 @@ def _resize(
 ) -> np.ndarray:
     del rng
     return resize(pixels, size, preprocessing)
+
+
+def _resize_crop(
+    pixels: np.ndarray, rng: Generator, *, size: Size, preprocessing: PreprocessingConfig
+) -> np.ndarray:
+    if preprocessing.antialias or pixels.shape[:2] == size:
+        return _resize(pixels, rng, size=size, preprocessing=preprocessing)
+    return resize_crop(pixels, size)
 
 
 def _cover(
