@@ -54,6 +54,8 @@ def main(
     platforms, kinds, versions = (
         ", ".join(dict.fromkeys(each)) for each in zip(*described, strict=True)
     )
+    if "," in platforms:
+        sys.exit(f"the libraries see different devices: {platforms}; install those for one")
     cores = len(os.sched_getaffinity(0))
     tell(f"{kinds}; {cores} cores of {_processor()}; {versions}; {rounds} rounds.\n")
     names = [name for name in contenders if platforms == "gpu" or name != GPU_ONLY]

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from benchmarks.peers.case import Case
+from benchmarks.peers.case import SHOWN, Case
 
 
 class AttentionAlone:
@@ -32,4 +32,4 @@ class AttentionAlone:
         for _ in range(count):
             result: Any = self._gradient(self._heads)
         jax.block_until_ready(result)
-        return np.asarray(result[1], np.float32)[0, 0, 0, :8].tolist()
+        return np.asarray(result[1], np.float32)[0, 0, 0, :SHOWN].tolist()

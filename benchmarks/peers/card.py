@@ -1,15 +1,18 @@
 """Training, inference and attention on one GPU in bfloat16, by the clock."""
 
+import sys
 from collections.abc import Callable, Sequence
 from types import SimpleNamespace
 
 from benchmarks.peers.case import BASE, Case, Job, model
 from benchmarks.peers.rounds import Sample, agreement, orders, significant, start
-from benchmarks.peers.worker import OutOfDeviceMemory, Worker
+from benchmarks.peers.worker import Failed, OutOfDeviceMemory, Worker
 from vit_jax.analysis.peaks import images_at_peak
 
 MODELS = ("ViT-S/16", "ViT-B/16", "ViT-L/16", "ViT-H/14")
 LARGEST = 2048
+# Too large even with one image, or an error, which is printed.
+NOT_RUN = "does not run"
 # Visits to each contender, one in each order. A visit compiles again.
 _VISITS = 2
 # A forward pass has a third of the multiply-adds of training.
@@ -48,11 +51,18 @@ def table(
     tell("|" + " --- |" * (len(names) + 1))
     agreements = []
     for case in cases(models, small):
-        largest = {name: _largest(case, name) for name in names}
+        largest: dict[str, int | None] = {}
+        for name in names:
+            try:
+                largest[name] = _largest(case, name)
+            except Failed as error:
+                # The table goes on without it.
+                largest[name] = None
+                print(error, file=sys.stderr)
         able = [name for name in names if largest[name]]
         batch_size = min((size for size in largest.values() if size), default=None)
         if batch_size is None:
-            tell(f"| {case.title} | " + " | ".join("out of memory" for _ in names) + " |")
+            tell(f"| {case.title} | " + " | ".join(NOT_RUN for _ in names) + " |")
             continue
         told = case.sized(batch_size)
         samples, words, kind = _visits(told, able, rounds, steps)
@@ -98,7 +108,7 @@ def _visits(
 
 def _cell(case: Case, samples: dict[str, Sample], name: str, kind: str) -> str:
     if name not in samples:
-        return "out of memory"
+        return NOT_RUN
     sample = samples[name]
     ratio = f", **{samples[BASE].low / sample.low:.2f}**" if BASE in samples else ""
     return f"{_speed(case, sample, kind)} +{100 * sample.spread:.0f} %{ratio}"

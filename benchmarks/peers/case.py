@@ -11,6 +11,8 @@ from vit_jax.models.functional import abstract_params
 
 CLASSES = 1000
 RATE, WEIGHT_DECAY, CLIP_NORM = 1e-3, 0.1, 1.0
+# Logits of the first image, or values of the first head, that are compared.
+SHOWN = 64
 Job = Literal["forward", "train", "attention"]
 
 

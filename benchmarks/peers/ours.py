@@ -9,7 +9,7 @@ import numpy as np
 
 from benchmarks.machine import versions
 from benchmarks.peers.attention import AttentionAlone
-from benchmarks.peers.case import CLIP_NORM, RATE, WEIGHT_DECAY, Case
+from benchmarks.peers.case import CLIP_NORM, RATE, SHOWN, WEIGHT_DECAY, Case
 from vit_jax.models.dot_product import Implementation, attend
 from vit_jax.models.families import parameter_table
 from vit_jax.models.functional import Params, abstract_params, apply_model, init_params
@@ -99,7 +99,7 @@ class Forward:
         for _ in range(count):
             logits = self._forward(*self._args)
         jax.block_until_ready(logits)
-        return np.asarray(logits)[0, :8].tolist()
+        return np.asarray(logits)[0, :SHOWN].tolist()
 
 
 def make(

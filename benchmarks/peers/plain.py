@@ -11,7 +11,7 @@ from jax import Array
 
 from benchmarks.machine import versions
 from benchmarks.peers.attention import AttentionAlone
-from benchmarks.peers.case import CLIP_NORM, RATE, WEIGHT_DECAY, Case
+from benchmarks.peers.case import CLIP_NORM, RATE, SHOWN, WEIGHT_DECAY, Case
 from benchmarks.plain_vit import PlainViT, plain_adamw, plain_params, plain_vit, train_step
 
 
@@ -72,7 +72,7 @@ class Forward:
         for _ in range(count):
             logits = self._forward(*self._args)
         jax.block_until_ready(logits)
-        return np.asarray(logits)[0, :8].tolist()
+        return np.asarray(logits)[0, :SHOWN].tolist()
 
 
 def make(case: Case, params: Any, *, scan: bool = False) -> Training | Forward | AttentionAlone:

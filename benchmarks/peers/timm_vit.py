@@ -15,7 +15,7 @@ os.environ["TORCHINDUCTOR_FORCE_DISABLE_CACHES"] = "1"
 import numpy as np
 import torch
 
-from benchmarks.peers.case import CLASSES, CLIP_NORM, RATE, WEIGHT_DECAY, Case
+from benchmarks.peers.case import CLASSES, CLIP_NORM, RATE, SHOWN, WEIGHT_DECAY, Case
 from vit_jax.weights.layouts.timm import to_timm
 
 try:
@@ -92,7 +92,6 @@ class Training:
     """Steps of PyTorch's fused AdamW."""
 
     def __init__(self, case: Case, params: Any, compiled: bool):
-        torch.set_float32_matmul_precision("high")
         module = _Module(case, params).train()
         self._parameters = list(module.parameters())
         self._optimizer = torch.optim.AdamW(
@@ -123,7 +122,6 @@ class Forward:
     """The forward pass without gradients."""
 
     def __init__(self, case: Case, params: Any, compiled: bool):
-        torch.set_float32_matmul_precision("high")
         module = _Module(case, params).eval()
         self._module = torch.compile(module) if compiled else module
         self._images = _images(case.batch()[0])
@@ -134,7 +132,7 @@ class Forward:
             for _ in range(count):
                 logits = self._module(self._images)
         wait()
-        return logits[0, :8].tolist()
+        return logits[0, :SHOWN].tolist()
 
 
 class AttentionAlone:
@@ -153,7 +151,7 @@ class AttentionAlone:
             mixed = torch.nn.functional.scaled_dot_product_attention(*self._heads)
             torch.autograd.grad(mixed.float().sum(), self._heads)
         wait()
-        return mixed[0, 0, 0, :8].float().tolist()
+        return mixed[0, 0, 0, :SHOWN].float().tolist()
 
 
 def make(case: Case, params: Any, *, compiled: bool = False) -> Training | Forward | AttentionAlone:

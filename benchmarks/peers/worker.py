@@ -32,6 +32,10 @@ class OutOfDeviceMemory(Exception):
     """A case does not fit."""
 
 
+class Failed(Exception):
+    """A contender raised an error, such as one for a kernel that this device lacks."""
+
+
 class Worker:
     """A contender in a process of its own, with its libraries imported."""
 
@@ -66,7 +70,7 @@ class Worker:
         if kind == "memory":
             raise OutOfDeviceMemory(answer)
         if kind == "error":
-            raise RuntimeError(f"{self.contender}: {answer}")
+            raise Failed(f"{self.contender}: {answer}")
         return answer
 
     def __enter__(self) -> "Worker":
