@@ -10,6 +10,7 @@ from jax import Array
 from vit_jax.models.config import ModelConfig
 from vit_jax.models.dot_product import Implementation, attend
 from vit_jax.models.placement import OneDevice, Placement
+from vit_jax.models.product import product
 from vit_jax.parameters import Parameter, Table, dense, nested, norm
 
 _xavier = nnx.initializers.xavier_uniform()
@@ -61,7 +62,13 @@ class Attention(nnx.Module):
         ) -> nnx.LinearGeneral:
             axis = -1 if isinstance(inputs, int) else (-2, -1)
             return nnx.LinearGeneral(
-                inputs, outputs, axis=axis, kernel_init=_xavier, dtype=config.dtype, rngs=rngs
+                inputs,
+                outputs,
+                axis=axis,
+                kernel_init=_xavier,
+                dtype=config.dtype,
+                dot_general=product,
+                rngs=rngs,
             )
 
         self.query = project(width, split)
@@ -115,6 +122,7 @@ class Mlp(nnx.Module):
                 kernel_init=_xavier,
                 bias_init=nnx.initializers.normal(1e-6),
                 dtype=config.dtype,
+                dot_general=product,
                 rngs=rngs,
             )
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Literal
 import jax
 import jax.numpy as jnp
 from jax import Array
+from jax.ad_checkpoint import checkpoint_name
 
 from vit_jax.models.placement import Placement
 
@@ -46,9 +47,17 @@ def attend(
     return jax.nn.dot_product_attention(query, key, value, bias, implementation=implementation)
 
 
-@jax.custom_vjp
 def _composed(query: Array, key: Array, value: Array) -> Array:
-    """Attention as matrix products that keeps no scores for the backward pass.
+    """Attention as products that keep no scores for the backward pass."""
+    query = query / math.sqrt(query.shape[-1])
+    # With heads before tokens, as products want them in both passes: so they are kept.
+    heads = (checkpoint_name(x.swapaxes(1, 2), "heads") for x in (query, key, value))
+    return _mix(*heads).swapaxes(1, 2)
+
+
+@jax.custom_vjp
+def _mix(query: Array, key: Array, value: Array) -> Array:
+    """Attention over [batch, heads, T, size], its queries scaled.
 
     As in FlashAttention (arXiv 2205.14135, appendix B), but with whole [T, T] arrays, in the type
     of the activations: the scores are computed again from queries and keys, the values are mixed
@@ -56,46 +65,43 @@ def _composed(query: Array, key: Array, value: Array) -> Array:
     taken from the mixture. Scores that are kept cost a stack of them over the blocks, written and
     read, which takes longer than their product.
     """
-    return _compose(query, key, value)[0]
+    return _forward(query, key, value)[0]
 
 
-def _compose(query: Array, key: Array, value: Array) -> tuple[Array, tuple[Array, ...]]:
-    scores = _scores(query, key)
+def _forward(query: Array, key: Array, value: Array) -> tuple[Array, tuple[Array, ...]]:
+    scores = _dot(query, key, (3, 3))
     largest = scores.max(axis=-1, keepdims=True)
     weights = _weights(scores, largest)
     total = weights.sum(axis=-1, keepdims=True)
-    mixed = jnp.einsum("bhqk,bkhd->bqhd", weights.astype(value.dtype), value)
-    mixed = (mixed / total.swapaxes(1, 2)).astype(value.dtype)
+    mixed = (_dot(weights.astype(value.dtype), value, (3, 2)) / total).astype(value.dtype)
     return mixed, (query, key, value, largest, total, mixed)
 
 
-def _compose_backward(kept: tuple[Array, ...], gradient: Array) -> tuple[Array, Array, Array]:
+def _backward(kept: tuple[Array, ...], gradient: Array) -> tuple[Array, Array, Array]:
     query, key, value, largest, total, mixed = kept
-    weights = _weights(_scores(query, key), largest) / total
-    of_value = jnp.einsum("bhqk,bqhd->bkhd", weights.astype(value.dtype), gradient)
-    of_weights = jnp.einsum("bqhd,bkhd->bhqk", gradient, value)
-    mean = (gradient.astype(total.dtype) * mixed).sum(axis=-1, keepdims=True).swapaxes(1, 2)
+    weights = _weights(_dot(query, key, (3, 3)), largest) / total
+    of_value = _dot(gradient, weights.astype(value.dtype), (2, 2)).swapaxes(2, 3)
+    of_weights = _dot(gradient, value, (3, 3))
+    mean = (gradient.astype(total.dtype) * mixed).sum(axis=-1, keepdims=True)
     of_scores = (weights * (of_weights - mean)).astype(query.dtype)
-    of_query = _scaled(jnp.einsum("bhqk,bkhd->bqhd", of_scores, key))
-    of_key = jnp.einsum("bhqk,bqhd->bkhd", of_scores, _scaled(query))
+    of_query = _dot(of_scores, key, (3, 2))
+    of_key = _dot(query, of_scores, (2, 2)).swapaxes(2, 3)
     return of_query, of_key, of_value
 
 
-_composed.defvjp(_compose, _compose_backward)
+_mix.defvjp(_forward, _backward)
 
 
-def _scores(query: Array, key: Array) -> Array:
-    return jnp.einsum("bqhd,bkhd->bhqk", _scaled(query), key)
+def _dot(left: Array, right: Array, axes: tuple[int, int]) -> Array:
+    """The product of [batch, heads, ...] and [batch, heads, ...] over one axis of each."""
+    contracted = (axes[0],), (axes[1],)
+    return jax.lax.dot_general(left, right, (contracted, ((0, 1), (0, 1))))
 
 
 def _weights(scores: Array, largest: Array) -> Array:
     """In float32 or better, each in [0, 1]."""
     exact = jnp.promote_types(scores.dtype, jnp.float32)
     return jnp.exp(scores.astype(exact) - largest)
-
-
-def _scaled(query: Array) -> Array:
-    return query / math.sqrt(query.shape[-1])
 
 
 def _flash(query: Array, key: Array, value: Array) -> Array:

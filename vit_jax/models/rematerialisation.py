@@ -9,7 +9,7 @@ from jax.ad_checkpoint import checkpoint_name
 
 Remat = Literal["none", "dots", "block", "offload"]
 
-_INPUT = "block_input"
+_INPUT, _PRODUCT = "block_input", "product"
 
 # Operations on single elements, and those that only order them anew. Compilers fuse them with what
 # reads their results, so that computing them again costs less than writing and reading results.
@@ -30,7 +30,10 @@ def _costly(primitive: Any, *_: Any, **__: Any) -> bool:
 
 _POLICIES: dict[Remat, Callable[..., Any]] = {
     "none": _costly,
-    "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
+    "dots": jax.checkpoint_policies.save_from_both_policies(
+        jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
+        jax.checkpoint_policies.save_only_these_names(_PRODUCT),
+    ),
     "block": jax.checkpoint_policies.nothing_saveable,
     "offload": jax.checkpoint_policies.save_and_offload_only_these_names(
         names_which_can_be_saved=[],
@@ -44,6 +47,11 @@ _POLICIES: dict[Remat, Callable[..., Any]] = {
 def block_input(x: Array) -> Array:
     """Marks the input of a block or residual unit, so that policies can name it."""
     return checkpoint_name(x, _INPUT)
+
+
+def product_result(x: Array) -> Array:
+    """Marks a product with a parameter whose gradient is our own, which hides it from policies."""
+    return checkpoint_name(x, _PRODUCT)
 
 
 def rematerialised(
