@@ -176,7 +176,10 @@ MISTAKES = [
     (["train", "--batch_sizes=0"], "'0' must be a whole number of at least 1"),
     (["train", "--image_sizes=224x"], "is not a size"),
     (["train", *TINY, "--image_sizes=4"], "8x8"),
-    (["train", *TINY, "--batch_sizes=3", "--config.optimizer.micro_batches=2"], "3 is not a multiple of"),
+    (
+        ["train", *TINY, "--batch_sizes=3", "--config.optimizer.micro_batches=2"],
+        "3 is not a multiple of",
+    ),
     (["train", *TINY, "--vary=model.remat=blok"], "blok"),
     (["train", *TINY, "--vary=model.remat"], "must be KEY=VALUE,VALUE"),
     (["train", "--config=no.py"], "no.py"),

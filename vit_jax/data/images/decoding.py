@@ -32,7 +32,7 @@ def decode(data: bytes) -> Image.Image:
     Raises:
       ImageError: the bytes cannot be read, for whatever reason.
     """
-    with any_reason():
+    with _any_reason():
         image = open_image(data)
         require_memory_of(image, len(data))
         return upright_rgb(image)
@@ -44,21 +44,25 @@ def stored_size(data: bytes) -> tuple[int, int]:
     Raises:
       ImageError: as for `decode`; the pixels are not looked at.
     """
-    with any_reason():
+    with _any_reason():
         image = open_image(data)
         return image.height, image.width
 
 
 @contextmanager
-def any_reason() -> Iterator[None]:
-    """Turns whatever is raised inside into an `ImageError` of one line."""
+def _any_reason() -> Iterator[None]:
     try:
         yield
     except ImageError:
         raise
     except Exception as error:  # Decoders raise nearly anything on broken bytes.
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise ImageError(f"cannot read the image ({reason})") from error
+        raise as_image_error(error) from error
+
+
+def as_image_error(error: Exception) -> ImageError:
+    """An error of one line for whatever a decoder has raised."""
+    reason = " ".join(str(error).split()) or type(error).__name__
+    return ImageError(f"cannot read the image ({reason})")
 
 
 def require_memory_of(image: ImageFile, file_bytes: int) -> None:

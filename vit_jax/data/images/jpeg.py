@@ -4,7 +4,6 @@ Pillow decodes what is not a plain JPEG, and every file about which libjpeg-turb
 what is read and what is refused are as in `decoding.decode`.
 """
 
-import re
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -12,10 +11,11 @@ import numpy as np
 
 from vit_jax.data.images.decoding import (
     BY_JPEG_MODE,
-    any_reason,
+    as_image_error,
     require_memory,
     require_memory_of,
 )
+from vit_jax.data.images.errors import ImageError
 from vit_jax.data.images.formats import open_image
 from vit_jax.data.images.orientation import orientation, upright_array
 from vit_jax.data.images.pixels import upright_rgb
@@ -42,7 +42,7 @@ _MARGIN = 4
 _FEWEST_ROWS = 16
 # What libjpeg-turbo says of a file whose header claims fewer rows than it has: all was sound up to
 # there, and the end of the image followed.
-_REST = re.compile(r"Corrupt JPEG data: \d+ extraneous bytes before marker 0xd9")
+_REST = "extraneous bytes before marker 0xd9"
 
 
 class _Frame(NamedTuple):
@@ -77,22 +77,30 @@ def decode_array(data: bytes, part: Part | None = None) -> np.ndarray:
     Raises:
       ImageError: as for `decoding.decode`.
     """
+    try:
+        return _decode_array(data, part)
+    except ImageError:
+        raise
+    except Exception as error:
+        raise as_image_error(error) from error
+
+
+def _decode_array(data: bytes, part: Part | None) -> np.ndarray:
     box: Box | None = None
-    with any_reason():
-        frame = _frame(data) if simplejpeg is not None else None
-        if frame is not None:
-            mode = "RGB" if frame.channels == 3 else "L"
-            require_memory(frame.width, frame.height, len(data), BY_JPEG_MODE.get(mode, 8.0))
-            stored = orientation(open_image(data)) if frame.is_tagged else 1
-            size = frame.height, frame.width
-            box = _box(size[::-1] if 5 <= stored <= 8 else size, part)
-            pixels = _decode(data, frame, box[3] if stored == 1 else frame.height)
-            if pixels is not None:
-                return crop(upright_array(pixels, stored), box)
-        image = open_image(data)
-        require_memory_of(image, len(data))
-        pixels = np.asarray(upright_rgb(image))
-        return crop(pixels, box or _box(pixels.shape[:2], part))
+    frame = _frame(data) if simplejpeg is not None else None
+    if frame is not None:
+        mode = "RGB" if frame.channels == 3 else "L"
+        require_memory(frame.width, frame.height, len(data), BY_JPEG_MODE.get(mode, 8.0))
+        stored = orientation(open_image(data)) if frame.is_tagged else 1
+        size = frame.height, frame.width
+        box = _box(size[::-1] if 5 <= stored <= 8 else size, part)
+        pixels = _decode(data, frame, box[3] if stored == 1 else frame.height)
+        if pixels is not None:
+            return crop(upright_array(pixels, stored), box)
+    image = open_image(data)
+    require_memory_of(image, len(data))
+    pixels = np.asarray(upright_rgb(image))
+    return crop(pixels, box or _box(pixels.shape[:2], part))
 
 
 def crop(pixels: np.ndarray, box: Box) -> np.ndarray:
@@ -153,6 +161,6 @@ def _decode(data: bytes, frame: _Frame, rows: int) -> np.ndarray | None:
     try:
         simplejpeg.decode_jpeg(data, buffer=pixels)
     except ValueError as error:
-        if height == frame.height or not _REST.search(str(error)):
+        if height == frame.height or not str(error).endswith(_REST):
             return None
     return pixels
