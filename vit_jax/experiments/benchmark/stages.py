@@ -1,7 +1,7 @@
 """Where the time of input goes: reading, decoding, cropping, augmenting, batching, transfer.
 
 One thread takes the same images through more and more of the way, by the functions that a loader's
-workers call. A stage is the difference of two such times, so the stages add up to the whole.
+workers call. A stage is the difference of two such times.
 """
 
 import dataclasses
@@ -44,7 +44,8 @@ class Passed(NamedTuple):
       cropped: of decoding, cropping and resizing.
       transformed: of the whole transform.
       read_again: of reading them once more.
-      whole: of the chunk as workers make it: reading, the transform, and filling the arrays.
+      filled: of a chunk as workers make it, with pixels that are ready: which records come, reading
+        them, and filling the arrays.
       transferred: of putting arrays on the device.
     """
 
@@ -53,7 +54,7 @@ class Passed(NamedTuple):
     cropped: Times
     transformed: Times
     read_again: Times
-    whole: Times
+    filled: Times
     transferred: Times
 
 
@@ -82,13 +83,12 @@ class Stages:
 
 def split(passed: Passed) -> dict[str, Times]:
     """The times of the stages."""
-    making = (_less(passed.whole, passed.read_again), passed.transformed)
     return {
         "read": passed.read,
         "decode": passed.decoded,
         "crop and resize": _less(passed.cropped, passed.decoded),
         "augment": _less(passed.transformed, passed.cropped),
-        "batch": _less(*making),
+        "batch": _less(passed.filled, passed.read_again),
         "transfer": passed.transferred,
     }
 
@@ -161,6 +161,8 @@ class _Timer:
         )
         self._crop = make_transform(chunks.size, preprocessing, plain)
         self._is_augmented = data != plain
+        ready = np.zeros((*chunks.size, 3), np.uint8)
+        self._filling = dataclasses.replace(chunks, transform=lambda data, rng: ready)
         self._order = shuffled(len(chunks.source), chunks.seed)
         self._like = {
             name: jax.ShapeDtypeStruct(spec.shape, spec.dtype, sharding=sharding)
@@ -182,17 +184,17 @@ class _Timer:
             for record, row in zip(records, rows, strict=True)
             if self._is_readable(record)
         ]
-        decoded = _timed(lambda: _run(self._decode, readable))
-        cropped = transformed = _timed(lambda: _run(self._crop, readable))
+        decoded = _time(self._decode, readable)
+        cropped = transformed = _time(self._crop, readable)
         if self._is_augmented:
-            transformed = _timed(lambda: _run(self._transform, readable))
+            transformed = _time(self._transform, readable)
         return Passed(
             read,
             decoded,
             cropped,
             transformed,
             _timed(lambda: list(fetch(chunks.source, places))),
-            _timed(lambda: chunks[index]),
+            _timed(lambda: self._filling[index]),
             self._transfer(len(records)),
         ), len(readable)
 
@@ -217,9 +219,15 @@ class _Timer:
         return Times(batch.cpu * share, batch.wall * share)
 
 
-def _run(transform: TrainTransform, images: Sequence[_Image]) -> None:
-    for image, seed in images:
-        transform(image, np.random.default_rng(seed))
+def _time(transform: TrainTransform, images: Sequence[_Image]) -> Times:
+    """The times of a transform; the generators are made before, as filling a batch counts them."""
+    drawn = [(image, np.random.default_rng(seed)) for image, seed in images]
+
+    def run() -> None:
+        for image, rng in drawn:
+            transform(image, rng)
+
+    return _timed(run)
 
 
 def _timed(call: Callable[[], Any]) -> Times:

@@ -52,11 +52,10 @@ def speed_figure(files: Iterable[str] = ()) -> SpeedFigure:
     speeds: Curves = {} if values is None else peaks(values)
     batches: Curves = {} if values is None else largest(values)
     rows, records = [], []
-    for model in dict.fromkeys([*MODELS, *speeds, *batches]):
+    for model in {**speeds, **batches} if found else MODELS:
         own = {point.x: point for point in speeds.get(model, [])}
         most = {point.x: point.y for point in batches.get(model, [])}
-        sides = sorted({*own, *most}) or (IMAGE_SIZES if model in MODELS else ())
-        for side in sides:
+        for side in sorted({*own, *most}) if found else IMAGE_SIZES:
             rows.append(_row(model, side, own.get(side), most.get(side)))
             records.append(_record(model, side, own.get(side), most.get(side)))
     devices = ", ".join(dict.fromkeys(str(each["device"]) for each in found))
@@ -98,10 +97,10 @@ def _together(found: Sequence[Values]) -> Values:
 def _row(model: str, side: float, speed: Point | None, most: float | None) -> tuple[str, ...]:
     return (
         model,
-        f"{side:.4g}",
+        f"{side:.5g}",
         "" if speed is None else f"{speed.y:,.4g}",
-        "" if speed is None else f"{speed.batch_size:,.6g}",
-        "" if most is None else f"{most:,.6g}",
+        "" if speed is None else f"{speed.batch_size:,.10g}",
+        "" if most is None else f"{most:,.10g}",
     )
 
 
@@ -144,7 +143,7 @@ def _memory(batches: Curves) -> list[str]:
     ordered = sorted(sizes.items(), key=lambda item: -item[1])
     return [
         f"here, at {side:.4g} pixels: "
-        + ", ".join(f"{model} {size:,.6g}" for model, size in ordered)
+        + ", ".join(f"{model} {size:,.10g}" for model, size in ordered)
     ]
 
 
