@@ -14,7 +14,7 @@ from vit_jax.__main__ import main
 from vit_jax.analysis.macs import count_macs
 from vit_jax.config import load_config
 from vit_jax.data.sources.open import open_source
-from vit_jax.experiments.miniature.distances import Distances, measure
+from vit_jax.experiments.miniature.distances import Distances, draw, measure
 from vit_jax.experiments.miniature.page import write_page
 from vit_jax.experiments.miniature.plan import miniature
 from vit_jax.experiments.miniature.shuffled import shuffle_patches
@@ -142,3 +142,10 @@ def test_the_command_from_start_to_end(tmp_path: Path, capsys: pytest.CaptureFix
     assert facts["step"] == 10
     assert main(command) == 0
     assert "had ended" in capsys.readouterr().out and main([*command, "--steps=1"]) == 2
+
+
+def test_the_panels_show_all_points_whole() -> None:
+    means = {name: np.array([[[top - 1, top]]]) for name, top in (("ViT", 16.4), ("hybrid", 17.9))}
+    for axes in draw(Distances(means, [])).axes:
+        # A point of 18 square points of area is 5 points high, and the axes are about 200 high.
+        assert axes.get_ylim()[0] == 0 and 17.9 * 1.02 < axes.get_ylim()[1] < 20

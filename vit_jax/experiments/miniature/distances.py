@@ -128,6 +128,7 @@ def draw(distances: Distances) -> Figure:
             each.set_xlabel("block")
             each.set_title(name, loc="left")
             each.grid(True, axis="y")
-        axes[0].set_ylim(bottom=0)
+        # The margin of a scale that does not begin at 0 would cut the highest points.
+        axes[0].set_ylim(0, 1.05 * max(means.max() for means in distances.means.values()))
         axes[0].set_ylabel("mean attention distance (pixels)")
     return figure
