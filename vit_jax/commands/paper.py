@@ -33,9 +33,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     shown.add_argument("--table", metavar="NAME", help="see below")
     shown.add_argument(
         "--figure",
-        choices=("3", "4", "5", "12"),
+        choices=("3", "4", "5", "12", "13"),
         help="accuracy by data (3), by images of a subset (4) or by compute of pre-training (5); "
-        "speed and largest batch by image size (12)",
+        "speed and largest batch by image size (12); accuracy of axial models by compute and speed "
+        "(13)",
     )
     parser.add_argument(
         "--runs",
@@ -81,6 +82,8 @@ def run(arguments: argparse.Namespace, overrides: list[str]) -> None:
         page, draw = table(arguments.table, arguments.runs), None
     elif arguments.figure == "12":
         page, draw = _speeds(arguments.runs)
+    elif arguments.figure == "13":
+        page, draw = _axial(arguments.runs)
     else:
         page, draw = _scaling(arguments)
     print(as_text(page))
@@ -112,3 +115,11 @@ def _speeds(runs: list[str]) -> tuple[Page, _Draw | None]:
         return page, None
     title = f"{page.source}. {page.title}"
     return page, functools.partial(draw, values, title=title)
+
+
+def _axial(runs: list[str]) -> tuple[Page, _Draw | None]:
+    from vit_jax.experiments.paper.axial import axial_figure
+    from vit_jax.experiments.paper.axial_picture import draw
+
+    figure = axial_figure(runs)
+    return figure.as_page(), functools.partial(draw, figure) if figure.points else None

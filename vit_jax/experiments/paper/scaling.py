@@ -21,6 +21,7 @@ from vit_jax.experiments.paper.page import Page
 from vit_jax.experiments.paper.runs import read_runs
 from vit_jax.experiments.paper.scored import COST, Result, Scored
 from vit_jax.models.config import ModelConfig
+from vit_jax.models.sizes import FamilyName
 from vit_jax.runs.config_file import is_run, read_config
 from vit_jax.runs.cost import read_cost
 from vit_jax.storage.paths import given_path
@@ -258,9 +259,9 @@ def _lineage(weights: str) -> list[epath.Path]:
     return found
 
 
-def families(points: Iterable[Point]) -> dict[str, list[Point]]:
-    """The points by the family of their model: ViT, hybrid, ResNet, Mixer."""
-    found: dict[str, list[Point]] = {}
+def families(points: Iterable[Point]) -> dict[FamilyName, list[Point]]:
+    """The points by the family of their model."""
+    found: dict[FamilyName, list[Point]] = {}
     for point in points:
         found.setdefault(ModelConfig(point.model).family, []).append(point)
     return found

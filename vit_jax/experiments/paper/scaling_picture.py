@@ -4,13 +4,23 @@ import math
 
 from vit_jax import pictures
 from vit_jax.experiments.paper.scaling import ScalingFigure, families
+from vit_jax.models.sizes import FamilyName
 
 # Inches of a panel.
-_WIDTH, _HEIGHT = 5.2, 4.2
+WIDTH, HEIGHT = 5.2, 4.2
 _COLUMNS = 3
-_MARKERS = {"vit": "o", "hybrid": "D", "resnet": "s", "mixer": "^"}
-_COLORS = {"vit": "tab:blue", "hybrid": "tab:purple", "resnet": "tab:gray", "mixer": "tab:green"}
-_TITLES = {"vit": "ViT", "hybrid": "hybrid", "resnet": "ResNet", "mixer": "Mixer"}
+MARKERS: dict[FamilyName, str] = {
+    **{"vit": "o", "hybrid": "D", "resnet": "s", "mixer": "^"},
+    **{"axial_vit": "P", "axial_resnet": "X"},
+}
+COLORS: dict[FamilyName, str] = {
+    **{"vit": "tab:blue", "hybrid": "tab:purple", "resnet": "tab:gray", "mixer": "tab:green"},
+    **{"axial_vit": "tab:red", "axial_resnet": "tab:brown"},
+}
+TITLES: dict[FamilyName, str] = {
+    **{"vit": "ViT", "hybrid": "hybrid", "resnet": "ResNet", "mixer": "Mixer"},
+    **{"axial_vit": "axial ViT", "axial_resnet": "AxialResNet"},
+}
 
 
 def draw(figure: ScalingFigure, suffix: str) -> bytes:
@@ -26,7 +36,7 @@ def draw(figure: ScalingFigure, suffix: str) -> bytes:
     columns = min(_COLUMNS, len(panels))
     rows = math.ceil(len(panels) / columns)
     with pictures.style(9):
-        drawn = Figure(figsize=(_WIDTH * columns, _HEIGHT * rows + 0.6), layout="constrained")
+        drawn = Figure(figsize=(WIDTH * columns, HEIGHT * rows + 0.6), layout="constrained")
         drawn.suptitle(f"{figure.source}. {figure.claim}.", wrap=True, fontsize=9)
         for number, (panel, points) in enumerate(panels.items()):
             axes = drawn.add_subplot(rows, columns, number + 1)
@@ -36,15 +46,15 @@ def draw(figure: ScalingFigure, suffix: str) -> bytes:
                     chosen = [p for p in own if (p.weights is not None) == is_ours]
                     if not chosen:
                         continue
-                    color, whose = _COLORS.get(family, "black"), "ours" if is_ours else "published"
+                    color, whose = COLORS[family], "ours" if is_ours else "published"
                     axes.scatter(
                         [p.x for p in chosen],
                         [p.y for p in chosen],
                         s=36,
-                        marker=_MARKERS.get(family, "o"),
+                        marker=MARKERS[family],
                         facecolors=color if is_ours else "none",
                         edgecolors=color,
-                        label=f"{_TITLES.get(family, family)}, {whose}",
+                        label=f"{TITLES[family]}, {whose}",
                     )
                     for point in chosen:
                         axes.annotate(
