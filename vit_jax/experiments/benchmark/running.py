@@ -6,12 +6,14 @@ from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
 import jax
+from jax.sharding import Mesh
 
 from vit_jax.analysis.peaks import images_at_peak, source_of_peaks
 from vit_jax.experiments.benchmark import passes, training
 from vit_jax.experiments.benchmark.cells import Cell, Job, Result, measure, share_of_memory
 from vit_jax.experiments.benchmark.largest import Limit, find_largest, memory_limit
 from vit_jax.experiments.benchmark.passes import ForwardPass
+from vit_jax.experiments.benchmark.timing import largest_of_all
 from vit_jax.experiments.benchmark.training import TrainingStep
 from vit_jax.experiments.benchmark.workloads import Size, Workload
 from vit_jax.image_size import format_size
@@ -106,7 +108,7 @@ def run(grid: Grid, report: Report, say: Callable[[str], object]) -> None:
       say: gets a line before each cell.
     """
     for workload, image_size in grid.columns():
-        report.limit = report.limit or memory_limit(workload.mesh)
+        report.limit = report.limit or _common_limit(workload.mesh)
         known: dict[int, float] = {}
         for batch_size in grid.batches(workload):
             program = workload.program(image_size, batch_size)
@@ -122,6 +124,12 @@ def run(grid: Grid, report: Report, say: Callable[[str], object]) -> None:
         if grid.finds_largest:
             report.largest.append(_largest(report, workload, image_size, known, say))
     report.is_complete = True
+
+
+def _common_limit(mesh: Mesh) -> Limit | None:
+    """The least limit of all processes, so that all of them look for the same batches."""
+    limit = memory_limit(mesh)
+    return None if limit is None else limit._replace(bytes=-largest_of_all(-limit.bytes))
 
 
 def _measure(report: Report, cell: Cell, program: Program) -> Result:

@@ -53,7 +53,7 @@ def time_calls(run: Callable[[int], object], *, seconds: float, rounds: int) -> 
       seconds: that a round takes about, if a call takes less.
     """
     run(1)  # It chooses kernels and allocates.
-    once = _largest_of_all(_seconds(lambda: run(1)))
+    once = largest_of_all(_seconds(lambda: run(1)))
     calls = max(1, math.ceil(seconds / max(once, 1e-9)))
     wall, cpu = [], []
     for _ in range(rounds):
@@ -80,7 +80,7 @@ def _seconds(call: Callable[[], object]) -> float:
     return time.perf_counter() - began
 
 
-def _largest_of_all(value: float) -> float:
+def largest_of_all(value: float) -> float:
     """The largest value of all processes."""
     if jax.process_count() == 1:
         return value
