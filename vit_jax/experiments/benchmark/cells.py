@@ -86,7 +86,9 @@ class Result:
         """Images a second of CPU time, the median; it says something where CPUs are the devices."""
         if self.rounds is None:
             return None
-        return self.cell.batch_size / Spread.of(self.rounds.cpu_seconds).median
+        # The time is that of this process, which computes its share of the batch.
+        images = self.cell.batch_size / jax.process_count()
+        return images / Spread.of(self.rounds.cpu_seconds).median
 
     @property
     def mfu(self) -> float | None:
