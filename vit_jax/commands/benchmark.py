@@ -84,7 +84,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--image_sizes",
         type=_list_of(image_size),
         default=(),
-        metavar="PIXELS,…",
+        metavar="PIXELS|HEIGHTxWIDTH,…",
         help="such as 64,128,224 or 384x512 (that of the config; with --model 224)",
     )
     parser.add_argument(
