@@ -113,7 +113,8 @@ def test_the_median_is_the_same_after_a_resume(
 def test_by_default_nothing_happens_and_stop_says_how_to_go_on(
     config: dict[str, Any], tmp_path: Path
 ) -> None:
-    train_poisoned(AT, config, tmp_path / "ignored", SPIKE)
+    # A second spike would make weights a million times larger, and their gradients infinite.
+    train_poisoned(AT[:1], config, tmp_path / "ignored", SPIKE)
     stopping = config | {"on_spike": "stop", "spike_multiple": 4.5}
     message = refusal(train_poisoned, AT, stopping, tmp_path / "run", SPIKE)
     assert message.startswith("step 8: loss is 2") and "more than 4.5 times 2." in message
